@@ -1,0 +1,149 @@
+"""The model bundle, ``*.atoll``: a ZIP of known files, stored, with deterministic bytes.
+
+Limits are checked before anything is unpacked. A bundle is data, never code.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atoll_contract.errors import BundleRejectedError
+from atoll_contract.manifest import Manifest
+
+MAX_BUNDLE_BYTES: Final = 64 * 1024 * 1024
+MANIFEST: Final = "manifest.json"
+MODEL: Final = "model.tflite"
+MODEL_EDGETPU: Final = "model_edgetpu.tflite"
+GOLDEN: Final = "golden.json"
+REFERENCE: Final = "reference.json"
+
+_MAX_SIZE: Final = {
+    MANIFEST: 1024 * 1024,
+    MODEL: MAX_BUNDLE_BYTES,
+    MODEL_EDGETPU: MAX_BUNDLE_BYTES,
+    GOLDEN: 16 * 1024 * 1024,
+    REFERENCE: 1024 * 1024,
+}
+_REQUIRED: Final = frozenset({MANIFEST, MODEL, GOLDEN})
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+
+
+class GoldenCase(BaseModel):
+    """One window of raw samples and what the model file must answer.
+
+    Attributes:
+        samples: Shape (window length, columns), in the values' units, before normalisation.
+        output: The output tensor, flattened row-major: integers for a quantised one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    samples: list[list[float]]
+    output: list[float]
+
+
+class Golden(BaseModel):
+    """The golden vectors of a bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    cases: Annotated[list[GoldenCase], Field(min_length=1, max_length=256)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An unpacked model bundle.
+
+    Attributes:
+        manifest: What the model is.
+        model: The ``.tflite`` file for the CPU.
+        golden: Golden vectors, from raw samples.
+        model_edgetpu: The same model compiled for the Edge TPU, if there is one.
+        reference: Histograms for drift, as JSON, if there are any.
+    """
+
+    manifest: Manifest
+    model: bytes
+    golden: Golden
+    model_edgetpu: bytes | None = None
+    reference: bytes | None = None
+
+    def pack(self) -> bytes:
+        """Return the bundle as bytes: the same bundle always gives the same bytes."""
+        files = {
+            MANIFEST: self.manifest.encode(),
+            MODEL: self.model,
+            GOLDEN: self.golden.model_dump_json().encode(),
+            MODEL_EDGETPU: self.model_edgetpu,
+            REFERENCE: self.reference,
+        }
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in files.items():
+                if content is not None:
+                    info = zipfile.ZipInfo(name, _EPOCH)
+                    info.create_system = 3
+                    info.external_attr = 0o644 << 16
+                    archive.writestr(info, content)
+        return buffer.getvalue()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Bundle:
+        """Return the bundle in ``data``.
+
+        Raises:
+            BundleRejectedError: ``data`` is no bundle, breaks a limit, or its manifest is one
+                that this version cannot run.
+        """
+        files = _files(data)
+        manifest = Manifest.decode(files[MANIFEST])
+        try:
+            golden = Golden.model_validate_json(files[GOLDEN])
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise BundleRejectedError(f"{GOLDEN}: {where}: {first['msg']}") from error
+        _require_golden_fits(manifest, golden)
+        return cls(manifest, files[MODEL], golden, files.get(MODEL_EDGETPU), files.get(REFERENCE))
+
+
+def _files(data: bytes) -> dict[str, bytes]:
+    if len(data) > MAX_BUNDLE_BYTES:
+        raise BundleRejectedError(f"bundle: {len(data)} bytes, at most {MAX_BUNDLE_BYTES} are read")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            _require_limits(entries)
+            return {entry.filename: archive.read(entry) for entry in entries}
+    # Damaged archives make zipfile raise more than BadZipFile: seen in its source and by fuzzing.
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise BundleRejectedError(f"bundle: not a readable ZIP ({error})") from error
+
+
+def _require_limits(entries: list[zipfile.ZipInfo]) -> None:
+    names = [entry.filename for entry in entries]
+    if len(set(names)) != len(names):
+        raise BundleRejectedError("bundle: a file name stands twice")
+    if unknown := sorted(set(names) - _MAX_SIZE.keys()):
+        raise BundleRejectedError(f"bundle: unknown file {unknown[0]!r}")
+    if missing := sorted(_REQUIRED - set(names)):
+        raise BundleRejectedError(f"bundle: {missing[0]} is missing")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise BundleRejectedError(f"bundle: {entry.filename} is compressed; files must be stored")
+        if entry.file_size > _MAX_SIZE[entry.filename]:
+            raise BundleRejectedError(f"bundle: {entry.filename} is larger than allowed")
+
+
+def _require_golden_fits(manifest: Manifest, golden: Golden) -> None:
+    length, columns, outputs = manifest.window.length, manifest.columns, manifest.outputs[0].size
+    for number, case in enumerate(golden.cases):
+        if len(case.samples) != length or any(len(row) != columns for row in case.samples):
+            raise BundleRejectedError(f"{GOLDEN}: case {number}: samples are not {length} x {columns}")
+        if len(case.output) != outputs:
+            raise BundleRejectedError(f"{GOLDEN}: case {number}: output has not {outputs} elements")

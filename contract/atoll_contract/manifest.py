@@ -1,0 +1,294 @@
+"""What a bundle says of its model: everything the agent needs to turn readings into predictions.
+
+A manifest is signed with its bundle. Unknown keys are refused: a device that does not know what a
+key means must not guess (messages are the opposite, see :mod:`atoll_contract.messages`).
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from atoll_contract.errors import BundleRejectedError, Reason
+from atoll_contract.ids import ID_PATTERN
+
+FORMAT = 1
+"""The newest bundle format that this version reads."""
+
+MAX_WINDOW_LENGTH = 100_000
+MAX_ELEMENTS = 16_777_216
+"""Most numbers in one window."""
+
+DEFAULT_INT8_TOLERANCE_LSB = 2
+DEFAULT_FLOAT_TOLERANCE = 1e-5
+
+
+class Task(StrEnum):
+    """What a model's output means."""
+
+    REGRESSION = "regression"
+    FORECAST = "forecast"
+    CLASSIFICATION = "classification"
+    ANOMALY = "anomaly"
+
+
+class WindowKind(StrEnum):
+    """How windows follow each other."""
+
+    SLIDING = "sliding"
+    TUMBLING = "tumbling"
+
+
+class Dtype(StrEnum):
+    """Element types of input and output tensors."""
+
+    FLOAT32 = "float32"
+    INT8 = "int8"
+    UINT8 = "uint8"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ValueSpec(_Part):
+    """One value the model needs from each reading.
+
+    Attributes:
+        name: As in the reading.
+        unit: As the stream declares it; null when it has none.
+        shape: Of an array value, row-major; empty for one number.
+        low: Least valid number; below it the prediction is flagged ``out_of_range``.
+        high: Greatest valid number.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    unit: str | None = None
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=4)] = []
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def size(self) -> int:
+        """How many numbers the value has."""
+        return math.prod(self.shape)
+
+
+class WindowSpec(_Part):
+    """How many readings of a device make one input.
+
+    Attributes:
+        kind: Sliding windows end at every reading once full; tumbling ones do not overlap.
+        length: Readings in a window, counted in order of arrival.
+        step_ms: Nominal time between readings, when known.
+        max_gap_ms: Two readings of a window further apart than this: the prediction says ``gap``.
+    """
+
+    kind: WindowKind = WindowKind.SLIDING
+    length: Annotated[int, Field(ge=1, le=MAX_WINDOW_LENGTH)] = 1
+    step_ms: Annotated[float, Field(gt=0)] | None = None
+    max_gap_ms: Annotated[float, Field(gt=0)] | None = None
+
+
+class Normalisation(_Part):
+    """``(x - mean) / scale`` per feature, outside the network so that int8 does not mix ranges."""
+
+    mean: list[float]
+    scale: list[Annotated[float, Field(gt=0)]]
+
+
+class TensorSpec(_Part):
+    """One input or output tensor of the model file.
+
+    Attributes:
+        name: As in the file, for people.
+        shape: With the batch dimension, which is 1.
+        dtype: Element type.
+        scale: Quantisation step; 0 for float tensors.
+        zero_point: Quantised number that stands for 0.
+    """
+
+    name: str = ""
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=5)]
+    dtype: Dtype
+    scale: Annotated[float, Field(ge=0)] = 0.0
+    zero_point: Annotated[int, Field(ge=-128, le=255)] = 0
+
+    @property
+    def size(self) -> int:
+        """How many elements the tensor has."""
+        return math.prod(self.shape)
+
+    @model_validator(mode="after")
+    def _quantised_tensors_have_a_scale(self) -> Self:
+        if (self.dtype is Dtype.FLOAT32) != (self.scale == 0.0):
+            raise ValueError("scale is 0 for float32 tensors and above 0 for quantised ones")
+        return self
+
+
+class OutputSpec(_Part):
+    """What the dequantised output ``y`` means: ``value = y * scale + offset``.
+
+    Attributes:
+        scale: Factor to the unit of the prediction.
+        offset: Added after the factor.
+        unit: Unit of the prediction's value.
+        labels: Of a classifier, in the order of the output's elements.
+        threshold: Of an anomaly score: above it the window is an anomaly.
+        step_ms: Of a forecast: time between the forecast values.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str | None = None
+    labels: list[str] = []
+    threshold: float | None = None
+    step_ms: Annotated[float, Field(gt=0)] | None = None
+
+
+class Training(_Part):
+    """Where the model comes from.
+
+    Attributes:
+        start_ms: Event time of the first reading learnt from.
+        end_ms: Event time of the last one.
+        rows: How many windows were learnt from.
+        data_sha256: Digest of what was learnt from.
+        metrics: Figures on the untouched part, by name (``int8_mae``).
+        tools: Versions, by name.
+        seed: Of the random numbers.
+    """
+
+    start_ms: float | None = None
+    end_ms: float | None = None
+    rows: int | None = None
+    data_sha256: str | None = None
+    metrics: dict[str, float] = {}
+    tools: dict[str, str] = {}
+    seed: int | None = None
+
+
+class Manifest(_Part):
+    """The signed description of one release of one model.
+
+    Attributes:
+        format: Version of the bundle format.
+        model: Id of the model, as in the agent's settings.
+        release: Number of the release; never reused.
+        task: What the output means.
+        values: What each reading must hold.
+        window: How many readings make one input.
+        features: Columns of the feature matrix, in order; each names a value (an array value is
+            one feature of as many columns as it has numbers).
+        normalisation: Per feature.
+        inputs: Input tensors of the model file: exactly one in this format.
+        outputs: Output tensors of the model file: exactly one in this format.
+        output: What the output means.
+        tolerance: Allowed difference of a self-test from the golden outputs: steps of the last
+            bit for quantised outputs, relative for float ones. Null: 2 and 1e-5.
+        training: Where the model comes from.
+    """
+
+    format: int = FORMAT
+    model: Annotated[str, Field(pattern=ID_PATTERN)]
+    release: Annotated[int, Field(ge=1, le=2**31)]
+    task: Task
+    values: Annotated[list[ValueSpec], Field(min_length=1, max_length=256)]
+    window: WindowSpec = WindowSpec()
+    features: Annotated[list[str], Field(min_length=1, max_length=256)]
+    normalisation: Normalisation
+    inputs: Annotated[list[TensorSpec], Field(min_length=1, max_length=16)]
+    outputs: Annotated[list[TensorSpec], Field(min_length=1, max_length=16)]
+    output: OutputSpec = OutputSpec()
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    training: Training = Training()
+
+    @property
+    def columns(self) -> int:
+        """Width of the feature matrix: how many numbers one reading contributes."""
+        sizes = {value.name: value.size for value in self.values}
+        return sum(sizes[name] for name in self.features)
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        names = [value.name for value in self.values]
+        if len(set(names)) != len(names):
+            raise ValueError("values: a name stands twice")
+        if len(set(self.features)) != len(self.features):
+            raise ValueError("features: a name stands twice")
+        if missing := sorted(set(self.features) - set(names)):
+            raise ValueError(f"features: {', '.join(missing)} is no value of this manifest")
+        for key in ("mean", "scale"):
+            if len(getattr(self.normalisation, key)) != len(self.features):
+                raise ValueError(f"normalisation.{key}: needs one number per feature")
+        elements = self.window.length * self.columns
+        if elements > MAX_ELEMENTS:
+            raise ValueError(f"window: {elements} numbers, at most {MAX_ELEMENTS} are allowed")
+        if len(self.inputs) == 1 and self.inputs[0].size != elements:
+            raise ValueError(
+                f"inputs: the tensor has {self.inputs[0].size} elements, a window of "
+                f"{self.window.length} readings with {self.columns} numbers each has {elements}"
+            )
+        self._output_fits_the_task()
+        return self
+
+    def _output_fits_the_task(self) -> None:
+        size = self.outputs[0].size
+        if self.task in {Task.REGRESSION, Task.ANOMALY} and size != 1:
+            raise ValueError(f"outputs: a {self.task.value} has one output, not {size}")
+        if self.task is Task.ANOMALY and self.output.threshold is None:
+            raise ValueError("output.threshold: an anomaly model needs one")
+        if self.task is Task.CLASSIFICATION and len(self.output.labels) not in {0, size}:
+            raise ValueError(f"output.labels: {len(self.output.labels)} labels for {size} outputs")
+
+    def encode(self) -> bytes:
+        """Return the manifest as JSON, indented for people, keys in the order of the fields."""
+        return self.model_dump_json(exclude_defaults=False, exclude_none=True, indent=1).encode()
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """Return the manifest in ``payload``.
+
+        Raises:
+            BundleRejectedError: Not a manifest, of a newer format, or of a form this version
+                cannot run. The reason tells which.
+        """
+        try:
+            manifest = cls.model_validate_json(payload)
+        except ValidationError as error:
+            raise _rejection(payload, error) from error
+        if manifest.format != FORMAT:
+            raise _unknown_format(manifest.format)
+        if len(manifest.inputs) != 1 or len(manifest.outputs) != 1:
+            message = (
+                f"manifest: {len(manifest.inputs)} input and {len(manifest.outputs)} output "
+                "tensors; models with one of each can be run"
+            )
+            raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
+        return manifest
+
+
+class _FormatOnly(BaseModel):
+    format: int
+
+
+def _unknown_format(number: int) -> BundleRejectedError:
+    message = f"manifest: format {number}; this version of atoll reads format {FORMAT}: upgrade it"
+    return BundleRejectedError(message, Reason.UNKNOWN_FORMAT)
+
+
+def _rejection(payload: bytes, error: ValidationError) -> BundleRejectedError:
+    try:
+        number = _FormatOnly.model_validate_json(payload).format
+    except ValidationError:
+        number = FORMAT
+    if number != FORMAT:
+        return _unknown_format(number)
+    faults = "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
+        for fault in error.errors(include_url=False)[:5]
+    )
+    return BundleRejectedError(f"manifest: {faults}", Reason.MALFORMED_BUNDLE)
