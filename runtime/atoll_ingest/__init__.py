@@ -1,0 +1,1 @@
+"""From MQTT topics and payloads to readings: one decoder per dialect, pure, behind one port."""

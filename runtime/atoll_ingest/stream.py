@@ -1,0 +1,84 @@
+"""Streams: which topics carry them, which device a topic belongs to, how payloads are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from atoll_contract.ids import escape
+from atoll_ingest.dialect import Dialect
+
+DEVICE: Final = "{device}"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPattern:
+    """A topic filter with one level named ``{device}``: ``plant-a/{device}/telemetry``.
+
+    ``+`` stands for any other level; ``#`` is not allowed, since it would hide which device spoke.
+
+    >>> TopicPattern("plant-a/{device}/telemetry").device("plant-a/pump-7/telemetry")
+    'pump-7'
+
+    Raises:
+        ValueError: No or more than one ``{device}``, or an MQTT wildcard in a wrong place.
+    """
+
+    text: str
+    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compile the pattern."""
+        levels = self.text.split("/")
+        if levels.count(DEVICE) != 1:
+            raise ValueError(f"topic {self.text!r} needs exactly one level that is {DEVICE}")
+        for level in levels:
+            if level not in {DEVICE, "+"} and any(sign in level for sign in "+#{}"):
+                raise ValueError(f"topic {self.text!r}: level {level!r} holds one of + # {{ }}")
+        parts = [_LEVEL.get(level, re.escape(level)) for level in levels]
+        object.__setattr__(self, "_regex", re.compile("/".join(parts)))
+
+    @property
+    def filter(self) -> str:
+        """The MQTT subscription filter."""
+        return self.text.replace(DEVICE, "+")
+
+    def device(self, topic: str) -> str | None:
+        """Return the id of the device that ``topic`` belongs to, or None when it does not match.
+
+        Raises:
+            MalformedMessageError: The device's name cannot be made an id.
+        """
+        found = self._regex.fullmatch(topic)
+        return None if found is None else escape(found["device"])
+
+
+_LEVEL: Final = {DEVICE: "(?P<device>[^/]+)", "+": "[^/]*"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Readings of one kind, from any number of devices.
+
+    Attributes:
+        name: Id of the stream.
+        patterns: Where its messages arrive.
+        dialect: How they are read.
+        units: The values it carries, with the unit that each is sent in.
+        use_retained: Whether a reading with the retain flag counts once, flagged ``replayed``.
+    """
+
+    name: str
+    patterns: tuple[TopicPattern, ...]
+    dialect: Dialect
+    units: Mapping[str, str | None]
+    use_retained: bool = False
+
+    def device(self, topic: str) -> str | None:
+        """Return the id of the device that ``topic`` belongs to, or None when it is not ours."""
+        for pattern in self.patterns:
+            if (device := pattern.device(topic)) is not None:
+                return device
+        return None

@@ -1,0 +1,1 @@
+"""From readings to feature matrices: windows per device, normalisation. Pure numpy."""

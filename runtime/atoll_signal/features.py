@@ -1,0 +1,111 @@
+"""From the values of one reading to one row of the feature matrix, and its normalisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll_contract.errors import MalformedMessageError, Reason
+from atoll_contract.manifest import Manifest
+from atoll_contract.messages import Value
+
+
+class FeatureRow:
+    """Turns the values of readings into rows, in the order of a manifest's features.
+
+    Attributes:
+        columns: Width of a row.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        shapes = {value.name: tuple(value.shape) for value in manifest.values}
+        self._features = tuple(manifest.features)
+        self._shapes = tuple(shapes[name] for name in manifest.features)
+        self._are_numbers = not any(self._shapes)
+        self.columns = manifest.columns
+
+    def row(self, values: Mapping[str, Value]) -> NDArray[np.float32]:
+        """Return the row of one reading, float32, shape (columns,), in the values' units.
+
+        Raises:
+            MalformedMessageError: A value is missing, not finite as float32, or has another shape.
+        """
+        if self._are_numbers:
+            found = [values.get(name) for name in self._features]
+        else:
+            found = []
+            for name, shape in zip(self._features, self._shapes, strict=True):
+                found += _flat(name, shape, values.get(name))
+        try:
+            # A magnitude that float32 cannot hold becomes infinite here and is refused below.
+            with np.errstate(over="ignore"):
+                row = np.array(found, np.float64).astype(np.float32)
+        except (TypeError, ValueError) as error:
+            raise self._refusal(values) from error
+        if row.shape != (self.columns,) or not np.isfinite(row).all():
+            raise self._refusal(values)
+        return row
+
+    def _refusal(self, values: Mapping[str, Value]) -> MalformedMessageError:
+        """Say which value spoilt the row; None became NaN on the way."""
+        for name, shape in zip(self._features, self._shapes, strict=True):
+            value = values.get(name)
+            if value is None:
+                return MalformedMessageError(f"value {name!r} is missing", Reason.MISSING_VALUE)
+            if shape:
+                continue
+            if isinstance(value, list):
+                message = f"value {name!r} is an array, the model needs a number"
+                return MalformedMessageError(message, Reason.WRONG_SHAPE)
+            if not abs(value) <= np.finfo(np.float32).max:
+                return MalformedMessageError(f"value {name!r} is not finite", Reason.NOT_FINITE)
+        return MalformedMessageError("an array holds something else than finite numbers", Reason.NOT_FINITE)
+
+
+def _flat(name: str, shape: tuple[int, ...], value: Value) -> list[float | None]:
+    """Return the numbers of ``value``, row-major."""
+    if not shape:
+        return [value]  # type: ignore[list-item]  # an array here is refused by FeatureRow.row
+    if value is None:
+        raise MalformedMessageError(f"value {name!r} is missing", Reason.MISSING_VALUE)
+    try:
+        array = np.array(value, np.float64)
+    except (TypeError, ValueError) as error:
+        message = f"value {name!r} is not an array of numbers"
+        raise MalformedMessageError(message, Reason.WRONG_SHAPE) from error
+    # One-dimensional arrays may carry any shape: most devices send them flat.
+    if array.shape not in {shape, (math.prod(shape),)}:
+        message = f"value {name!r} has shape {list(array.shape)}, the model needs {list(shape)}"
+        raise MalformedMessageError(message, Reason.WRONG_SHAPE)
+    flat: list[float | None] = array.ravel().tolist()
+    return flat
+
+
+class Normaliser:
+    """``(x - mean) / scale`` per column, and the valid range of each column.
+
+    An array value is one feature: its mean, scale and range count for all its columns.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        values = {value.name: value for value in manifest.values}
+        features = [values[name] for name in manifest.features]
+        sizes = [value.size for value in features]
+        self._mean = np.repeat(np.array(manifest.normalisation.mean, np.float32), sizes)
+        self._scale = np.repeat(np.array(manifest.normalisation.scale, np.float32), sizes)
+        lows = [-math.inf if value.low is None else value.low for value in features]
+        highs = [math.inf if value.high is None else value.high for value in features]
+        self._low = np.repeat(np.array(lows, np.float32), sizes)
+        self._high = np.repeat(np.array(highs, np.float32), sizes)
+        self._has_range = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
+
+    def normalise(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return ``window``, float32, shape (length, columns), normalised; it is left unchanged."""
+        return (window - self._mean) / self._scale
+
+    def is_out_of_range(self, window: NDArray[np.float32]) -> bool:
+        """Whether a sample of ``window`` lies outside its value's valid range."""
+        return self._has_range and bool(((window < self._low) | (window > self._high)).any())

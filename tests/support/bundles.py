@@ -1,0 +1,65 @@
+"""Bundles of the small models in ``models/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atoll_contract.bundle import Bundle, Golden, GoldenCase
+from atoll_contract.manifest import Manifest, Normalisation, Task, ValueSpec, WindowSpec
+from atoll_infer import golden
+from atoll_infer.predictor import Predictor
+from atoll_infer.runtime import choose_runtime
+
+MODELS = Path(__file__).parent / "models"
+
+
+def model_bytes(name: str) -> bytes:
+    return (MODELS / f"{name}.tflite").read_bytes()
+
+
+def make_bundle(
+    model: str = "wear",
+    release: int = 1,
+    *,
+    file: str = "linear_float",
+    length: int = 1,
+    unit: str | None = None,
+    value: str = "x",
+    task: Task = Task.REGRESSION,
+    **manifest: Any,
+) -> Bundle:
+    """Return a bundle of one value ``x`` whose golden vectors come from the model itself."""
+    runtime = choose_runtime().runtime
+    content = model_bytes(file)
+    loaded = runtime.load(content)
+    described = Manifest(
+        model=model,
+        release=release,
+        task=task,
+        values=[ValueSpec(name=value, unit=unit)],
+        window=WindowSpec(length=length),
+        features=[value],
+        normalisation=Normalisation(mean=[0.0], scale=[1.0]),
+        inputs=loaded.inputs,
+        outputs=loaded.outputs,
+        **manifest,
+    )
+    windows = np.linspace(1, 5, 4 * length, dtype=np.float32).reshape(4, length, 1)
+    return Bundle(described, content, golden.record(Predictor(described, loaded), windows))
+
+
+def with_wrong_golden(bundle: Bundle) -> Bundle:
+    """Return ``bundle`` promising outputs that its model does not give."""
+    cases = [
+        GoldenCase(samples=case.samples, output=[value + 50 for value in case.output])
+        for case in bundle.golden.cases
+    ]
+    return Bundle(bundle.manifest, bundle.model, Golden(cases=cases))
+
+
+def with_broken_model(bundle: Bundle) -> Bundle:
+    """Return ``bundle`` with a model file that crashes the interpreter."""
+    return Bundle(bundle.manifest, bundle.model[:300], bundle.golden)

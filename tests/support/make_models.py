@@ -1,0 +1,64 @@
+"""Makes the small model files beside this script (needs TensorFlow): run it after a change here.
+
+linear_float   y = 2x + 1, float32 [1,1] -> [1,1]
+linear_int8    the same, int8 in and out, for x in [-10, 10]
+triple_float   y = 3x - 1, float32
+mean12_float   mean of a window of 12, float32 [1,12] -> [1,1]
+nan_float      y = log(x), float32: NaN for negative x
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import numpy as np
+import tensorflow as tf
+
+FOLDER = Path(__file__).parent / "models"
+
+
+class Module(tf.Module):
+    def __init__(self, function, length=1):
+        super().__init__()
+        self.call = tf.function(function, input_signature=[tf.TensorSpec([1, length], tf.float32)])
+
+
+def dense(weights, bias):
+    matrix = tf.constant(weights, tf.float32, shape=[len(weights), 1])
+    return lambda x: tf.matmul(x, matrix) + tf.constant([bias], tf.float32)
+
+
+def convert(module, representative=None):
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call.get_concrete_function()], module)
+    if representative is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = representative
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    return converter.convert()
+
+
+def spread():
+    for x in np.linspace(-10, 10, 101, dtype=np.float32):
+        yield [np.array([[x]], np.float32)]
+
+
+def main():
+    FOLDER.mkdir(exist_ok=True)
+    files = {
+        "linear_float": convert(Module(dense([2.0], 1.0))),
+        "linear_int8": convert(Module(dense([2.0], 1.0)), spread),
+        "triple_float": convert(Module(dense([3.0], -1.0))),
+        "mean12_float": convert(Module(dense([1 / 12] * 12, 0.0), 12)),
+        "nan_float": convert(Module(tf.math.log)),
+    }
+    for name, content in files.items():
+        (FOLDER / f"{name}.tflite").write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Bundles of any size, a trainer's home, devices, and hands on the retained topics themselves."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from support.brokers import RunningBroker
+from tuf.api.metadata import Metadata, Root
+from tuf.api.serialization.json import JSONSerializer
+
+from atoll_agent.adapters.repository import Deadlines, ReleaseRepository
+from atoll_contract.bundle import Bundle, Golden, GoldenCase
+from atoll_contract.manifest import Dtype, Manifest, Normalisation, Task, TensorSpec, ValueSpec
+from atoll_contract.release import ReleaseTerms
+from atoll_link.retained import RetainedTopics, Wanted
+from atoll_link.session import Broker, Session, wait_connected
+from atoll_trainer.keys import KeyName, create_key, read_key
+from atoll_trainer.publisher import Progress, Publisher, Summary
+from atoll_trainer.repository import Repository, Signers
+
+IMPATIENT = Deadlines(connect_s=10.0, metadata_s=1.0, chunk_s=2.0)
+"""For devices on loopback."""
+
+SMALL_CHUNK = 1024
+
+
+def utc_now() -> datetime:
+    """Return the wall clock's time."""
+    return datetime.now(UTC)
+
+
+def make_bundle(model: str = "press", release: int = 1, size: int = 5000) -> bytes:
+    """Return a valid bundle whose model file is ``size`` bytes that differ from release to release."""
+    tensor = TensorSpec(shape=[1, 1], dtype=Dtype.FLOAT32)
+    manifest = Manifest(
+        model=model,
+        release=release,
+        task=Task.REGRESSION,
+        values=[ValueSpec(name="temperature", unit="°C")],
+        features=["temperature"],
+        normalisation=Normalisation(mean=[0.0], scale=[1.0]),
+        inputs=[tensor],
+        outputs=[tensor],
+    )
+    content = random.Random(f"{model}/{release}").randbytes(size)
+    golden = Golden(cases=[GoldenCase(samples=[[0.0]], output=[0.0])])
+    return Bundle(manifest, content, golden).pack()
+
+
+def broker_of(running: RunningBroker) -> Broker:
+    """Return how to reach ``running``."""
+    return Broker(host="127.0.0.1", port=running.port)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A trainer with keys and a repository of its own."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, now: datetime | None = None) -> Trainer:
+        """Make keys and an empty repository."""
+        keys = folder / "keys"
+        keys.mkdir(parents=True)
+        signers = {name: create_key(keys, name) for name in KeyName}
+        Repository.create(folder / "repository", signers, now or utc_now())
+        return cls(folder)
+
+    @property
+    def repository(self) -> Repository:
+        """The repository as it is on disk now."""
+        return Repository.load(self.folder / "repository")
+
+    @property
+    def signers(self) -> Signers:
+        """The keys for publishing."""
+        keys = self.folder / "keys"
+        return Signers(read_key(keys, KeyName.TRAINER), read_key(keys, KeyName.ONLINE))
+
+    @property
+    def root(self) -> bytes:
+        """The first root: what devices are enrolled with."""
+        return (self.folder / "repository" / "metadata" / "1.root.json").read_bytes()
+
+    def sign(
+        self, bundle: bytes, now: datetime | None = None, *, chunk_size: int = SMALL_CHUNK, **terms: int | str
+    ) -> Repository:
+        """Add ``bundle`` and sign; nothing is pushed."""
+        manifest = Bundle.unpack(bundle).manifest
+        repository = self.repository
+        named = {"model": manifest.model, "release": manifest.release, "chunk_size": chunk_size}
+        repository.add(ReleaseTerms.decode({**named, **terms}), bundle)
+        repository.commit(self.signers, now or utc_now())
+        return repository
+
+    def push(self, broker: RunningBroker, progress: Callable[[Progress], None] | None = None) -> Summary:
+        """Push what is signed."""
+        with Publisher(broker_of(broker), "trainer") as publisher:
+            return publisher.push(self.repository.steps(), progress=progress)
+
+    def publish(
+        self, broker: RunningBroker, bundle: bytes, now: datetime | None = None, **terms: int | str
+    ) -> Summary:
+        """Sign and push."""
+        self.sign(bundle, now, **terms)  # type: ignore[arg-type]
+        return self.push(broker)
+
+    def rotate_root(self) -> None:
+        """Write the next root, with a new root key, signed by the old and the new one."""
+        folder = self.folder / "repository" / "metadata"
+        version = max(int(path.name.split(".")[0]) for path in folder.glob("*.root.json"))
+        root = Metadata[Root].from_file(str(folder / f"{version}.root.json"))
+        old = read_key(self.folder / "keys", KeyName.ROOT)
+        new = create_key(self.folder / "keys", KeyName.ROOT)
+        root.signed.revoke_key(old.public_key.keyid, Root.type)
+        root.signed.add_key(new.public_key, Root.type)
+        root.signed.version += 1
+        root.sign(old)
+        root.sign(new, append=True)
+        root.to_file(str(folder / f"{version + 1}.root.json"), JSONSerializer(compact=True))
+
+
+@contextmanager
+def device(
+    broker: RunningBroker,
+    folder: Path,
+    root: bytes,
+    *,
+    now: Callable[[], datetime] = utc_now,
+    deadlines: Deadlines = IMPATIENT,
+) -> Iterator[ReleaseRepository]:
+    """A device's view of the releases, with its metadata in ``folder``."""
+    client_id = f"device-fetch-{random.randbytes(4).hex()}"
+    with ReleaseRepository(
+        broker_of(broker), client_id, folder / "metadata", root, deadlines=deadlines, now=now
+    ) as repository:
+        yield repository
+
+
+@contextmanager
+def topics(broker: RunningBroker) -> Iterator[RetainedTopics]:
+    """The retained topics of ``broker``, without any verification."""
+    session = Session(broker_of(broker), f"hand-{random.randbytes(4).hex()}")
+    try:
+        wait_connected(session, 10)
+        yield RetainedTopics(session)
+    finally:
+        session.close()
+
+
+def put(broker: RunningBroker, messages: Mapping[str, bytes]) -> None:
+    """Retain ``messages``; an empty payload deletes."""
+    with topics(broker) as retained:
+        retained.put_many(messages.items(), timeout_s=10)
+
+
+def held(broker: RunningBroker, names: Iterator[str] | list[str]) -> dict[str, bytes | None]:
+    """Return what the broker retains under ``names``."""
+    with topics(broker) as retained:
+        found = retained.fetch_many([Wanted(name, 10**7) for name in names], timeout_s=1, window=50)
+        return {one.topic: one.payload for one in found}
+
+
+def topics_of(trainer: Trainer) -> list[str]:
+    """Return all topics that the newest metadata of ``trainer`` need, bundles included."""
+    return [piece.topic for step in trainer.repository.steps() for piece in step.pieces]
+
+
+def chunk_topics_of(trainer: Trainer, target: str) -> list[str]:
+    """Return the topics of one bundle, in order."""
+    [step] = [step for step in trainer.repository.steps() if step.name == target]
+    return [piece.topic for piece in step.pieces]

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from support.bundles import make_bundle, with_wrong_golden
+
+from atoll_contract.bundle import Bundle
+from atoll_contract.errors import BundleRejectedError, Reason
+from atoll_contract.manifest import Dtype, Manifest, OutputSpec, Task, TensorSpec
+from atoll_contract.messages import Quality
+from atoll_infer import golden
+from atoll_infer.predictor import ModelOutputError, Predictor, dequantise, quantise
+from atoll_infer.runtime import choose_runtime
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    return choose_runtime().runtime
+
+
+def predictor(runtime, bundle: Bundle) -> Predictor:
+    return Predictor(bundle.manifest, runtime.load(bundle.model))
+
+
+def window(*values: float) -> np.ndarray:
+    return np.array(values, np.float32).reshape(-1, 1)
+
+
+def test_a_float_model_answers(runtime):
+    answer = predictor(runtime, make_bundle(file="linear_float")).answer(window(3))
+
+    assert answer.value == pytest.approx(7.0)
+    assert answer.quality == ()
+
+
+def test_an_int8_model_answers_within_its_resolution(runtime):
+    bundle = make_bundle(file="linear_int8")
+
+    answer = predictor(runtime, bundle).answer(window(3))
+
+    assert answer.value == pytest.approx(7.0, abs=2 * bundle.manifest.outputs[0].scale)
+
+
+def test_an_input_beyond_the_int8_range_is_flagged_saturated(runtime):
+    answer = predictor(runtime, make_bundle(file="linear_int8")).answer(window(1000))
+
+    assert answer.quality == (Quality.SATURATED,)
+
+
+def test_output_scale_and_offset_lead_to_the_unit(runtime):
+    bundle = make_bundle(output=OutputSpec(scale=10, offset=-1, unit="V"))
+
+    assert predictor(runtime, bundle).answer(window(1)).value == pytest.approx(29.0)
+
+
+def test_nan_from_a_model_is_an_error_and_no_answer(runtime):
+    with pytest.raises(ModelOutputError):
+        predictor(runtime, make_bundle(file="nan_float")).answer(window(-1))
+
+
+def test_a_window_of_twelve_answers(runtime):
+    answer = predictor(runtime, make_bundle(file="mean12_float", length=12)).answer(window(*range(12)))
+
+    assert answer.value == pytest.approx(5.5)
+
+
+def test_an_anomaly_score_above_the_threshold_is_an_anomaly(runtime):
+    bundle = make_bundle(task=Task.ANOMALY, output=OutputSpec(threshold=7.5))
+
+    below, above = (predictor(runtime, bundle).answer(window(x)).output for x in (3, 4))
+
+    assert below == {"score": pytest.approx(7), "threshold": 7.5, "anomaly": False}
+    assert above == {"score": pytest.approx(9), "threshold": 7.5, "anomaly": True}
+
+
+def test_a_manifest_with_other_tensors_than_the_file_is_refused(runtime):
+    bundle = make_bundle(file="linear_float")
+    other = bundle.manifest.model_copy(
+        update={"inputs": [TensorSpec(shape=[1, 1], dtype=Dtype.INT8, scale=0.1)]}
+    )
+
+    with pytest.raises(BundleRejectedError) as caught:
+        Predictor(other, runtime.load(bundle.model))
+
+    assert caught.value.reason is Reason.UNSUPPORTED_TENSORS
+
+
+def test_golden_vectors_pass_on_their_own_model_and_fail_on_others(runtime):
+    bundle = make_bundle()
+
+    golden.self_test(bundle, runtime)
+    with pytest.raises(BundleRejectedError) as caught:
+        golden.self_test(with_wrong_golden(bundle), runtime)
+
+    assert caught.value.reason is Reason.GOLDEN_MISMATCH
+
+
+def test_bytes_that_are_no_model_are_refused(runtime):
+    with pytest.raises(BundleRejectedError) as caught:
+        runtime.load(b"no model at all, but quite long " * 20)
+
+    assert caught.value.reason is Reason.MODEL_UNREADABLE
+
+
+def test_quantising_rounds_and_clips():
+    spec = TensorSpec(shape=[1, 4], dtype=Dtype.INT8, scale=0.5, zero_point=10)
+
+    quantised, is_clipped = quantise(np.array([[0.0, 1.0, -1000.0, 1000.0]], np.float32), spec)
+
+    assert quantised.tolist() == [[10, 12, -128, 127]]
+    assert is_clipped
+    assert dequantise(quantised, spec).tolist() == [0.0, 1.0, -69.0, 58.5]
+
+
+@pytest.mark.real_data
+def test_a_real_image_classifier_gives_the_reference_outputs(runtime, real_data):
+    content = (real_data / "models" / "mobilenet_v1_0.25_128_quant.tflite").read_bytes()
+    reference = json.loads((real_data / "models" / "reference_outputs.json").read_text())
+    wanted = reference["mobilenet_v1_0.25_128_quant.tflite"]["ramp"]["MobilenetV1/Predictions/Reshape_1"]
+    model = runtime.load(content)
+    manifest = Manifest.model_validate(
+        {
+            "model": "m",
+            "release": 1,
+            "task": Task.CLASSIFICATION,
+            "values": [{"name": "picture", "shape": [128, 128, 3]}],
+            "features": ["picture"],
+            "normalisation": {"mean": [128.0], "scale": [128.0]},
+            "inputs": model.inputs,
+            "outputs": model.outputs,
+        }
+    )
+    ramp = (np.arange(128 * 128 * 3) % 256).astype(np.float32)[None]
+
+    output, is_saturated = Predictor(manifest, model).invoke(ramp)
+
+    # Another kernel may differ by one step, so the argmax and the sum have a little room.
+    assert not is_saturated
+    assert int(output.argmax()) == wanted["argmax"]
+    assert abs(int(output.sum()) - wanted["sum"]) <= 30

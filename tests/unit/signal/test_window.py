@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atoll_contract.manifest import WindowKind, WindowSpec
+from atoll_signal.window import Window, Windows
+
+
+def row(value: float) -> np.ndarray:
+    return np.array([value], np.float32)
+
+
+def windows(length: int, **options) -> Windows:
+    return Windows(WindowSpec(length=length), 1, max_devices=10, **options)
+
+
+@given(st.integers(1, 9), st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40))
+def test_a_window_holds_the_last_rows_in_order_of_arrival(length, values):
+    window = Window(length, 1)
+
+    for number, value in enumerate(values):
+        window.push(row(value), float(number))
+
+    assert window.rows[:, 0].tolist() == values[-length:]
+    assert window.times_ms.tolist() == list(map(float, range(len(values))))[-length:]
+    assert window.is_full == (len(values) >= length)
+
+
+def test_a_sliding_window_completes_at_every_reading_once_full():
+    kept = windows(3)
+
+    # arrivals  0  1  2  3  4
+    # complete        x  x  x
+    completed = [kept.push("a", row(n), n) is not None for n in range(5)]
+
+    assert completed == [False, False, True, True, True]
+
+
+def test_a_tumbling_window_does_not_overlap():
+    kept = Windows(WindowSpec(kind=WindowKind.TUMBLING, length=2), 1, max_devices=10)
+
+    completed = [kept.push("a", row(n), n) for n in range(5)]
+
+    assert [window is not None for window in completed] == [False, True, False, True, False]
+
+
+def test_devices_have_windows_of_their_own():
+    kept = windows(2)
+
+    kept.push("a", row(1), 0)
+    kept.push("b", row(2), 0)
+    window = kept.push("a", row(3), 1)
+
+    assert window is not None
+    assert window.rows[:, 0].tolist() == [1, 3]
+
+
+def test_a_step_back_in_time_neither_drops_a_reading_nor_resets_the_window():
+    kept = windows(3)
+
+    for time_ms in (10, 20, 5):
+        window = kept.push("a", row(time_ms), time_ms)
+
+    assert window is not None
+    assert window.times_ms.tolist() == [10, 20, 5]
+
+
+def test_readings_further_apart_than_the_limit_are_a_gap():
+    kept = Windows(WindowSpec(length=2, max_gap_ms=10), 1, max_devices=10)
+
+    kept.push("a", row(0), 0)
+    near = kept.push("a", row(0), 10)
+    near_has_gap = kept.has_gap(near)
+    far = kept.push("a", row(0), 30)
+
+    assert not near_has_gap
+    assert kept.has_gap(far)
+
+
+def test_the_first_window_after_a_restart_says_gap_once():
+    kept = windows(2, has_restarted=True)
+
+    kept.push("a", row(0), 0)
+    first = kept.has_gap(kept.push("a", row(0), 1))
+    second = kept.has_gap(kept.push("a", row(0), 2))
+
+    assert (first, second) == (True, False)
+
+
+def test_the_longest_silent_device_is_forgotten_when_there_is_no_room():
+    kept = Windows(WindowSpec(length=2), 1, max_devices=2)
+
+    for device in ("a", "b", "a", "c"):
+        kept.push(device, row(0), 0)
+
+    assert [device for device, _ in kept] == ["a", "c"]
+    assert kept.forgotten == 1
+
+
+def test_a_new_release_goes_on_with_the_windows_of_the_old_one():
+    old, same, shorter, longer = windows(3), windows(3), windows(2), windows(4)
+    for n in range(3):
+        old.push("a", row(n), n)
+
+    for new in (same, shorter, longer):
+        new.adopt(old)
+
+    assert same.push("a", row(3), 3).rows[:, 0].tolist() == [1, 2, 3]
+    assert shorter.push("a", row(3), 3).rows[:, 0].tolist() == [2, 3]
+    assert longer.push("a", row(3), 3).rows[:, 0].tolist() == [0, 1, 2, 3]
