@@ -1,0 +1,1 @@
+"""The edge agent: answers readings with predictions and takes over new releases safely."""

@@ -1,0 +1,1 @@
+"""One module per outside thing; the only place in the agent where its library is imported."""

@@ -1,0 +1,91 @@
+"""Short-lived child processes: one JSON request in, JSON lines out, a deadline over all of it.
+
+Work that needs much memory, or that a damaged file can crash, is done in a child, so that the daemon
+stays small and alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from atoll_agent.ports import ChildCrashedError, ChildTimeoutError, Line
+from atoll_contract.errors import AtollError, BundleRejectedError, DigestMismatchError
+
+_MAX_LINE: Final = 8 * 1024 * 1024
+_GRACE_S: Final = 2.0
+
+
+def failure_line(error: AtollError) -> dict[str, Any]:
+    """Return what a child prints when ``error`` ended its work."""
+    # Bytes that are not the signed ones say nothing about the release: it is fetched again.
+    is_refusal = isinstance(error, BundleRejectedError) and not isinstance(error, DigestMismatchError)
+    return {"event": "failed", "is_refusal": is_refusal, "reason": error.reason.value, "detail": error.detail}
+
+
+@asynccontextmanager
+async def child(
+    module: str, request: Mapping[str, Any], timeout_s: float
+) -> AsyncIterator[AsyncIterator[Line]]:
+    """Run ``python -m module`` on ``request`` and yield its lines; it is dead afterwards.
+
+    Raises (from the iterator):
+        ChildCrashedError: It ended with another status than 0.
+        ChildTimeoutError: It took longer than ``timeout_s`` in all.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=_MAX_LINE,
+    )
+    try:
+        yield _lines(process, module, request, timeout_s)
+    finally:
+        await _end(process)
+
+
+async def _lines(
+    process: asyncio.subprocess.Process, module: str, request: Mapping[str, Any], timeout_s: float
+) -> AsyncIterator[Line]:
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the child has no pipes")
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    try:
+        async with asyncio.timeout_at(deadline):
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            await process.stdin.drain()
+            process.stdin.close()
+        while True:
+            async with asyncio.timeout_at(deadline):
+                text = await process.stdout.readline()
+            if not text:
+                break
+            facts = json.loads(text)
+            yield Line(facts.pop("event"), facts)
+        async with asyncio.timeout_at(deadline):
+            status = await process.wait()
+    except TimeoutError as error:
+        raise ChildTimeoutError(f"{module} took longer than {timeout_s:g} s and was ended") from error
+    except (BrokenPipeError, ConnectionResetError):
+        status = await process.wait()
+    if status != 0:
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        raise ChildCrashedError(f"{module} ended with {how}", was_killed=status == -signal.SIGKILL)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    try:
+        async with asyncio.timeout(_GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        return  # in uninterruptible sleep; the kernel reaps it for init

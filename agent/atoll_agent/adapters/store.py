@@ -1,0 +1,192 @@
+"""The state folder: who this agent is, what its slots are, and the bundles, by digest.
+
+Files change whole or not at all. A state file that cannot be read is
+set aside under another name and reported; the agent then starts as if it had none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TextIO
+
+import structlog
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from atoll_agent.rollout.slot import Slot
+from atoll_contract.errors import ConfigError, StorageError
+from atoll_link.files import make_folder, sync_folder, write_whole
+
+log = structlog.get_logger()
+
+STATE_FORMAT: Final = 1
+
+
+class _SlotFile(BaseModel):
+    """One slot on disk."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = STATE_FORMAT
+    fingerprint: str
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this agent is to the broker and to the trainer.
+
+    Attributes:
+        token: 16 hexadecimal digits, made at enrolment; part of every client id.
+        root: Bytes of the trusted root metadata.
+    """
+
+    token: str
+    root: bytes
+
+
+class StateStore:
+    """The state folder of one agent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: TextIO | None = None
+
+    def lock(self) -> None:
+        """Make the folders, and sure that no other agent uses them until this process ends.
+
+        Raises:
+            StorageError: Another one does, or the folder cannot be written.
+        """
+        for name in ("slots", "bundles", "metadata"):
+            make_folder(self.folder / name)
+        try:
+            self._lock = (self.folder / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(f"{self.folder}: another agent is running on it") from error
+        except OSError as error:
+            raise StorageError(f"{self.folder}: cannot be locked: {error.strerror}") from error
+
+    # Identity
+
+    def enrol(self, root: bytes) -> Identity:
+        """Store the root of trust, and a token if there is none yet."""
+        make_folder(self.folder)
+        token_file = self.folder / "token"
+        if not token_file.exists():
+            write_whole(token_file, secrets.token_hex(8).encode(), 0o600)
+        write_whole(self.folder / "root.json", root)
+        return self.identity()
+
+    def identity(self) -> Identity:
+        """Return who this agent is.
+
+        Raises:
+            ConfigError: It is not enrolled.
+        """
+        try:
+            token = (self.folder / "token").read_text(encoding="ascii").strip()
+            root = (self.folder / "root.json").read_bytes()
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{self.folder}: this agent is not enrolled; "
+                "run atoll-agent enrol --root with the root.json of the trainer"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.folder}: cannot be read: {error}") from error
+        return Identity(token, root)
+
+    def next_session(self) -> int:
+        """Return the next session number; it has never been returned before."""
+        path = self.folder / "session"
+        try:
+            number = int(path.read_text(encoding="ascii")) + 1
+        except FileNotFoundError:
+            number = 1
+        except (ValueError, OSError) as error:
+            raise StorageError(f"{path}: cannot be read: {error}") from error
+        write_whole(path, str(number).encode())
+        return number
+
+    # Slots
+
+    def load_slot(self, model: str, fingerprint: str) -> Slot:
+        """Return the slot of ``model`` as it starts after a restart.
+
+        What it holds as bad is forgotten when ``fingerprint`` (of settings and versions) differs
+        from the one it was stored with: what did not fit then may fit now.
+        """
+        path = self._slot_file(model)
+        try:
+            stored = _SlotFile.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Slot(model)
+        except (ValidationError, OSError) as error:
+            aside = path.with_suffix(".damaged")
+            log.error(  # noqa: TRY400 - the detail says it; a trace would not help the operator
+                "slot.damaged", file=str(path), kept_as=str(aside), detail=str(error)[:200]
+            )
+            path.replace(aside)
+            return Slot(model)
+        slot = stored.slot.resumed()
+        return slot if stored.fingerprint == fingerprint else slot.forgiven()
+
+    def save_slot(self, slot: Slot, fingerprint: str) -> None:
+        """Store ``slot``; on return it survives a power cut."""
+        content = _SlotFile(fingerprint=fingerprint, slot=slot).model_dump_json(indent=1)
+        write_whole(self._slot_file(slot.model), content.encode())
+
+    def _slot_file(self, model: str) -> Path:
+        return self.folder / "slots" / f"{model}.json"
+
+    # Bundles
+
+    def bundle_path(self, sha256: str) -> Path:
+        """Return where the bundle with this digest is or will be."""
+        return self.folder / "bundles" / f"{sha256}.atoll"
+
+    def part_path(self, sha256: str) -> Path:
+        """Return where the bundle with this digest grows while it is fetched."""
+        return self.folder / "bundles" / f"{sha256}.part"
+
+    def complete(self, sha256: str) -> None:
+        """Make the whole part with this digest the bundle: from now on it counts as fetched.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        path = self.part_path(sha256)
+        try:
+            path.replace(self.bundle_path(sha256))
+            sync_folder(path.parent)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be renamed: {error.strerror}") from error
+
+    def read_bundle(self, sha256: str) -> bytes:
+        """Return the bundle with this digest.
+
+        Raises:
+            StorageError: It is not there, or its bytes have changed.
+        """
+        path = self.bundle_path(sha256)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            path.unlink(missing_ok=True)
+            raise StorageError(f"{path}: its bytes have changed; it was deleted and will be fetched anew")
+        return content
+
+    def drop_bundles_except(self, keep: set[str]) -> int:
+        """Delete bundles whose digest is not in ``keep``; return how many."""
+        dropped = 0
+        for path in (self.folder / "bundles").glob("*"):
+            if path.name.split(".")[0] not in keep:
+                path.unlink(missing_ok=True)
+                dropped += 1
+        return dropped

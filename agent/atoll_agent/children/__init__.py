@@ -1,0 +1,1 @@
+"""Programs that the supervisor runs as short-lived children: JSON request in, JSON lines out."""

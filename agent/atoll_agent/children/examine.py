@@ -1,0 +1,59 @@
+"""Verifies a fetched bundle and plays its golden vectors, where a crash hurts nobody."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from atoll_agent.adapters.children import failure_line
+from atoll_agent.rollout.fit import require_fit
+from atoll_contract.bundle import Bundle
+from atoll_contract.errors import AtollError, DigestMismatchError, StorageError
+from atoll_infer import golden
+from atoll_infer.runtime import choose_runtime
+
+_MEMORY_LIMIT: Final = 1536 * 1024 * 1024
+_CPU_LIMIT_S: Final = 100
+
+
+def main() -> int:
+    """Read the request from stdin, print one line per step."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_LIMIT_S, _CPU_LIMIT_S))
+    request = json.loads(sys.stdin.readline())
+    try:
+        bundle = _verified(request)
+        _say({"event": "verified"})
+        chosen = choose_runtime()
+        predictor = golden.self_test(bundle, chosen.runtime)
+        _say({"event": "passed", "backend": predictor.backend})
+    except AtollError as error:
+        _say(failure_line(error))
+    return 0
+
+
+def _verified(request: dict[str, Any]) -> Bundle:
+    path = Path(request["path"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != request["sha256"]:
+        path.unlink(missing_ok=True)
+        raise DigestMismatchError(f"{path}: its bytes are not those that were signed; deleted")
+    bundle = Bundle.unpack(content)
+    require_fit(bundle.manifest, model=request["model"], release=request["release"], units=request["units"])
+    return bundle
+
+
+def _say(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)  # noqa: T201 - stdout is the channel to the supervisor
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""``atoll-agent check``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from atoll_agent.adapters.store import StateStore
+from atoll_agent.commands import add_settings_argument
+from atoll_agent.settings import AgentSettings
+from atoll_contract.errors import ConfigError
+from atoll_infer.runtime import choose_runtime
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_settings_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the settings and print what they mean; faults end it with exit code 78."""
+    settings = AgentSettings.read(arguments.settings)
+    agent = settings.agent
+    streams = [stream.build(agent.site) for stream in settings.stream]
+    chosen = choose_runtime()
+    try:
+        StateStore(agent.state_dir).identity()
+        enrolment = "enrolled"
+    except ConfigError as error:
+        enrolment = error.detail
+    facts = {
+        "settings": str(arguments.settings),
+        "agent": agent.id,
+        "site": agent.site,
+        "broker": str(settings.broker.build(agent.id)),
+        "state": f"{agent.state_dir} ({enrolment})",
+        "runtime": chosen.why,
+        "streams": {
+            stream.name: {
+                "topics": [pattern.filter for pattern in stream.patterns],
+                "values": dict(stream.units),
+            }
+            for stream in streams
+        },
+        "models": {
+            model.name: {"stream": model.stream, "channel": model.channel or agent.channel}
+            for model in settings.model
+        },
+    }
+    if arguments.json:
+        print(json.dumps(facts))  # noqa: T201
+        return 0
+    for key in ("settings", "agent", "site", "broker", "state", "runtime"):
+        print(f"{key:9} {facts[key]}")  # noqa: T201
+    for stream in streams:
+        topics = ", ".join(pattern.filter for pattern in stream.patterns)
+        values = ", ".join(f"{name} [{unit}]" if unit else name for name, unit in stream.units.items())
+        print(f"stream    {stream.name}: {values} from {topics}")  # noqa: T201
+    for model in settings.model:
+        print(f"model     {model.name}: answers {model.stream}")  # noqa: T201
+    if not settings.model:
+        print("model     none: the agent would answer nothing")  # noqa: T201
+    return 0

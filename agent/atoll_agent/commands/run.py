@@ -1,0 +1,26 @@
+"""``atoll-agent run``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from atoll_agent.commands import add_settings_argument
+from atoll_agent.compose import compose
+from atoll_agent.settings import AgentSettings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_settings_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the agent until SIGTERM or SIGINT."""
+    settings = AgentSettings.read(arguments.settings)
+
+    async def work() -> None:
+        await compose(settings).run()
+
+    asyncio.run(work())
+    return 0

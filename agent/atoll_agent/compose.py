@@ -1,0 +1,130 @@
+"""The only module that sees both settings and adapters: it wires the agent together."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any, Final
+
+from atoll_agent.adapters.children import child
+from atoll_agent.adapters.control import ControlLink
+from atoll_agent.adapters.store import StateStore
+from atoll_agent.adapters.systemd import Notifier
+from atoll_agent.adapters.wire import PahoWire
+from atoll_agent.lane.lane import Lane
+from atoll_agent.ports import Line
+from atoll_agent.settings import AgentSettings
+from atoll_agent.supervisor import reports
+from atoll_agent.supervisor.releases import ModelPlan, Releases
+from atoll_agent.supervisor.supervisor import TRIGGERS, Sessions, Supervisor
+from atoll_contract.topics import StatusTopic
+from atoll_infer.runtime import choose_runtime
+from atoll_link.session import Broker, Will
+
+_FETCH: Final = "atoll_agent.children.fetch"
+_EXAMINE: Final = "atoll_agent.children.examine"
+_FETCH_TIMEOUT_S: Final = 3600.0
+_EXAMINE_TIMEOUT_S: Final = 120.0
+
+
+def compose(settings: AgentSettings) -> Supervisor:
+    """Return the agent that ``settings`` describe, with its champions loaded, ready to run.
+
+    Raises:
+        ConfigError: It is not enrolled.
+        RuntimeUnavailableError: No inference runtime works here.
+        StorageError: The state folder cannot be used.
+    """
+    agent = settings.agent
+    store = StateStore(agent.state_dir)
+    identity = store.identity()
+    store.lock()
+    chosen = choose_runtime()
+    broker = settings.broker.build(agent.id)
+    sessions = Sessions()
+    token = identity.token[:8]
+    status_topic = str(StatusTopic(agent.site, agent.id))
+
+    def will() -> Will:
+        sessions.number = store.next_session()
+        return Will(status_topic, reports.will(sessions.number, token).encode())
+
+    streams = [stream.build(agent.site) for stream in settings.stream]
+    used = {model.stream for model in settings.model}
+    filters = [pattern.filter for stream in streams if stream.name in used for pattern in stream.patterns]
+    lane = Lane(
+        PahoWire(broker, f"{agent.id}-lane-{identity.token}", filters),
+        streams,
+        {model.name: model.stream for model in settings.model},
+        site=agent.site,
+        agent=agent.id,
+        max_devices=agent.max_devices,
+    )
+    link = ControlLink(
+        broker,
+        f"{agent.id}-control-{identity.token}",
+        will=will,
+        topic_filters=[*TRIGGERS, status_topic],
+    )
+    units = {stream.name: stream.units for stream in streams}
+    plans = {
+        model.name: ModelPlan(model.name, model.stream, model.channel or agent.channel, units[model.stream])
+        for model in settings.model
+    }
+    releases = Releases(
+        plans,
+        store=store,
+        fingerprint=_fingerprint(settings, chosen.runtime.name),
+        runtime=chosen.runtime,
+        lane=lane,
+        fetch=_Fetch(broker, f"{agent.id}-fetch-{identity.token}", agent.id, store),
+        examine=_examine,
+    )
+    me = reports.Self(
+        session=0, started_ms=time.time() * 1e3, token=token, version=version("atoll"), backend_why=chosen.why
+    )
+    supervisor = Supervisor(
+        site=agent.site,
+        agent=agent.id,
+        me=me,
+        lane=lane,
+        link=link,
+        releases=releases,
+        sessions=sessions,
+        service=Notifier(),
+        status_interval_s=agent.status_interval_s,
+    )
+    releases.start()
+    return supervisor
+
+
+class _Fetch:
+    """Starts the child that asks the repository and fetches bundles."""
+
+    def __init__(self, broker: Broker, client_id: str, agent: str, store: StateStore) -> None:
+        self._fixed = {
+            "broker": {
+                key: str(value) if key.endswith("_file") and value is not None else value
+                for key, value in asdict(broker).items()
+            },
+            "client_id": client_id,
+            "agent": agent,
+            "state_dir": str(store.folder),
+        }
+
+    def __call__(self, request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIterator[Line]]:
+        return child(_FETCH, {**self._fixed, **request}, _FETCH_TIMEOUT_S)
+
+
+def _examine(request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIterator[Line]]:
+    return child(_EXAMINE, request, _EXAMINE_TIMEOUT_S)
+
+
+def _fingerprint(settings: AgentSettings, runtime: str) -> str:
+    """Return a digest of all that decides whether a bundle fits this device."""
+    text = "\n".join([settings.model_dump_json(include={"stream", "model"}), runtime, version("atoll")])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,118 @@
+"""Which readings wait for which predictions: the rule of acknowledgement.
+
+A QoS 1 reading is acknowledged when every prediction it completed has its PUBACK, or when it
+completed none. Acknowledgements leave in order of arrival (MQTT-4.6.0-2). After a reconnect the
+broker sends again what was not acknowledged, with the DUP flag: such a reading takes the place of
+the first one and is not answered a second time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from atoll_link.session import Delivery
+
+MAX_REMEMBERED: Final = 16_384
+"""Acknowledged readings of a connection that are recognised when their acknowledgement was lost."""
+
+_Key = tuple[int, int, int]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One reading: how many of its predictions still lack a PUBACK."""
+
+    outstanding: int = 0
+
+
+class Ledger:
+    """Keeps the order of arrival. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Delivery, Entry]] = deque()
+        self._by_prediction: dict[int, Entry] = {}
+        self._acknowledged: deque[_Key] = deque(maxlen=MAX_REMEMBERED)
+        self._previous: dict[_Key, deque[Entry]] = {}
+
+    @property
+    def outstanding(self) -> int:
+        """How many predictions have left and lack a PUBACK."""
+        return len(self._by_prediction)
+
+    @property
+    def waiting(self) -> int:
+        """How many readings lack their acknowledgement."""
+        return len(self._waiting)
+
+    def arrive(self, delivery: Delivery) -> Entry | None:
+        """Enter a reading; return None if it is one that an earlier connection delivered.
+
+        A QoS 0 reading gets an entry as well, but no place in the order.
+        """
+        if delivery.qos == 0:
+            return Entry()
+        if delivery.is_duplicate and (known := self._take_previous(_key(delivery))) is not None:
+            self._waiting.append((delivery, known))
+            return None
+        entry = Entry()
+        self._waiting.append((delivery, entry))
+        return entry
+
+    def promise(self, entry: Entry) -> None:
+        """Note that ``entry`` completed a prediction."""
+        entry.outstanding += 1
+
+    def sent(self, entry: Entry, mid: int) -> None:
+        """Note that a promised prediction of ``entry`` left with this message id."""
+        self._by_prediction[mid] = entry
+
+    def settle(self, mid: int) -> None:
+        """Note the PUBACK for a prediction."""
+        entry = self._by_prediction.pop(mid, None)
+        if entry is not None:
+            entry.outstanding -= 1
+
+    def due(self) -> list[Delivery]:
+        """Return the readings to acknowledge now, in order of arrival."""
+        ready = []
+        while self._waiting and self._waiting[0][1].outstanding == 0:
+            delivery, _ = self._waiting.popleft()
+            self._acknowledged.append(_key(delivery))
+            ready.append(delivery)
+        return ready
+
+    def reconnect(self, *, session_present: bool) -> None:
+        """Begin a new connection: earlier deliveries can no longer be acknowledged on it."""
+        if session_present:
+            # What waits for redelivery from still earlier connections stays.
+            for key in self._acknowledged:
+                self._previous.setdefault(key, deque()).append(Entry())
+            for delivery, entry in self._waiting:
+                self._previous.setdefault(_key(delivery), deque()).append(entry)
+            self._forget_beyond_the_bound()
+        else:
+            # The broker forgot this client: nothing will be sent again.
+            self._previous.clear()
+        self._acknowledged.clear()
+        self._waiting.clear()
+
+    def _take_previous(self, key: _Key) -> Entry | None:
+        entries = self._previous.get(key)
+        if entries is None:
+            return None
+        entry = entries.popleft()
+        if not entries:
+            del self._previous[key]
+        return entry
+
+    def _forget_beyond_the_bound(self) -> None:
+        # Twice the 65,535 packet ids that MQTT has: more cannot be under way at a broker.
+        while len(self._previous) > 131_072:  # noqa: PLR2004
+            del self._previous[next(iter(self._previous))]
+
+
+def _key(delivery: Delivery) -> _Key:
+    # Two 64-bit hashes and the length stand for topic and payload, which may be large.
+    return hash(delivery.topic), hash(delivery.payload), len(delivery.payload)

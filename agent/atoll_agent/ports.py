@@ -1,0 +1,157 @@
+"""What the lane and the supervisor need from outside, in the agent's own words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from atoll_agent.rollout.slot import Slot
+from atoll_contract.errors import DeviceError, Reason
+from atoll_infer.predictor import Predictor
+from atoll_link.session import Delivery, Event
+
+
+class Wire(Protocol):
+    """The lane's connection: batches of what happened in, batches of predictions and acks out.
+
+    One thread owns it; only :meth:`wake` may be called by others.
+    """
+
+    def step(self, timeout_s: float) -> Sequence[Event]:
+        """Return what happened, waiting up to ``timeout_s`` for something to happen."""
+
+    def send(self, predictions: Sequence[tuple[str, bytes]]) -> Sequence[int | None]:
+        """Publish (topic, payload) pairs at QoS 1 and return a message id for each.
+
+        A message is kept and sent again until ``Published`` tells its id. None: there was no room.
+        """
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge readings, in this order."""
+
+    def wake(self) -> None:
+        """Make a waiting :meth:`step` return."""
+
+    def close(self) -> None:
+        """End the connection cleanly."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReport:
+    """What the lane has done since its start; a snapshot.
+
+    Attributes:
+        is_connected: Whether its connection stands.
+        counts: Counters by name.
+        refusals: How many messages of which stream or model were refused for which reason.
+        last_refusal: The latest detail for each of them.
+        turns: Grows while the lane makes progress.
+    """
+
+    is_connected: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+    refusals: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
+    last_refusal: Mapping[tuple[str, Reason], str] = field(default_factory=dict)
+    turns: int = 0
+
+
+class LaneControl(Protocol):
+    """What the control plane may do with the lane, from its own thread."""
+
+    report: LaneReport
+
+    def run(self) -> None:
+        """Work until stopped: the body of the lane's thread."""
+
+    def swap(self, predictor: Predictor, *, has_restarted: bool) -> Future[None]:
+        """Let ``predictor`` answer for its model from the next reading on; done when it does."""
+
+    def stop(self) -> None:
+        """End the lane."""
+
+
+class Link(Protocol):
+    """The control plane's connection."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection stands."""
+
+    async def __aenter__(self) -> Self:
+        """Start connecting."""
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Send what is queued and end the connection cleanly."""
+
+    async def next_event(self) -> Event:
+        """Return the next event."""
+
+    def publish_retained(self, topic: str, payload: bytes) -> None:
+        """Publish at QoS 1, retained."""
+
+
+class SlotStore(Protocol):
+    """What survives a restart."""
+
+    def load_slot(self, model: str, fingerprint: str) -> Slot:
+        """Return the slot of ``model`` as it starts after a restart."""
+
+    def save_slot(self, slot: Slot, fingerprint: str) -> None:
+        """Store ``slot``; on return it survives a power cut."""
+
+    def bundle_path(self, sha256: str) -> Path:
+        """Return where the bundle with this digest is or will be."""
+
+    def read_bundle(self, sha256: str) -> bytes:
+        """Return the bundle with this digest."""
+
+    def drop_bundles_except(self, keep: set[str]) -> int:
+        """Delete bundles whose digest is not in ``keep``; return how many."""
+
+
+class ServiceState(Protocol):
+    """Who started the agent and wants to know how it is."""
+
+    def tell(self, **states: str) -> None:
+        """Tell states, as ``READY="1", STATUS="waiting for the broker"``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing a child process said.
+
+    Attributes:
+        event: What happened.
+        facts: Its facts.
+    """
+
+    event: str
+    facts: Mapping[str, Any]
+
+
+class ChildCrashedError(DeviceError):
+    """A child ended without an answer: by a signal, out of memory, or a bug in it.
+
+    Attributes:
+        was_killed: By SIGKILL, as the kernel does when memory runs out: not the child's own doing.
+    """
+
+    default_reason = Reason.CHILD_CRASHED
+
+    def __init__(self, detail: str, *, was_killed: bool) -> None:
+        super().__init__(detail)
+        self.was_killed = was_killed
+
+
+class ChildTimeoutError(DeviceError):
+    """A child did not end within its deadline and was killed."""
+
+    default_reason = Reason.CHILD_TIMEOUT
+
+
+Child = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[AsyncIterator[Line]]]
+"""Starts a child on a request and yields its lines. These raise the two errors above."""

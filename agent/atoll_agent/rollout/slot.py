@@ -1,0 +1,115 @@
+"""The slot of one model: its champion, the release on its way, and the releases it refused.
+
+A slot is a value; every change makes a new one, which the supervisor stores before it acts on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from atoll_agent.rollout.machine import BUSY, Event, Phase, advance
+from atoll_agent.rollout.release import Release
+from atoll_contract.errors import Reason
+
+MAX_BAD: Final = 32
+"""Refused digests that are remembered; the oldest goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A release that this device refused or could not get, and why."""
+
+    release: int
+    sha256: str
+    reason: Reason
+    detail: str
+    time_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """All that must survive a restart about one model.
+
+    Attributes:
+        model: Its id.
+        phase: Where the release announced last stands.
+        challenger: That release, unless it is the champion.
+        champion: The release that answers.
+        bad: Releases that are not tried again.
+        failure: Why the last attempt failed or was refused; cleared by the next success.
+        is_withdrawn: The champion has no place in the signed metadata any more, and goes on
+            answering since nothing else is there.
+    """
+
+    model: str
+    phase: Phase = Phase.IDLE
+    challenger: Release | None = None
+    champion: Release | None = None
+    bad: tuple[Refused, ...] = ()
+    failure: Refused | None = None
+    is_withdrawn: bool = False
+
+    @property
+    def bad_digests(self) -> frozenset[str]:
+        """Digests that are not tried again."""
+        return frozenset(refused.sha256 for refused in self.bad)
+
+    def offered(self, wanted: Release | None) -> Slot:
+        """Return the slot after a refresh said which release this device should run."""
+        if wanted is None:
+            slot = replace(self, is_withdrawn=self.champion is not None)
+            if self.phase is Phase.ANNOUNCED:
+                slot = replace(slot, phase=advance(self.phase, Event.WITHDRAWN), challenger=None)
+            return slot
+        slot = replace(self, is_withdrawn=False)
+        if self.champion is not None and wanted.sha256 == self.champion.sha256:
+            if self.phase is Phase.ANNOUNCED:
+                return replace(slot, phase=advance(self.phase, Event.WITHDRAWN), challenger=None)
+            return slot
+        return replace(slot, phase=advance(self.phase, Event.ANNOUNCED), challenger=wanted)
+
+    def advanced(self, event: Event) -> Slot:
+        """Return the slot after ``event`` on the way up."""
+        phase = advance(self.phase, event)
+        if phase is Phase.CHAMPION:
+            return replace(self, phase=phase, champion=self.challenger, challenger=None, failure=None)
+        return replace(self, phase=phase)
+
+    def interrupted(self, reason: Reason, detail: str, time_ms: float) -> Slot:
+        """Return the slot after its surroundings failed: the release will be tried again."""
+        return replace(
+            self,
+            phase=advance(self.phase, Event.INTERRUPTED),
+            failure=self._failure(reason, detail, time_ms),
+        )
+
+    def refused(self, reason: Reason, detail: str, time_ms: float) -> Slot:
+        """Return the slot after the bundle was found to be no good here."""
+        failure = self._failure(reason, detail, time_ms)
+        return replace(
+            self,
+            phase=advance(self.phase, Event.REFUSED),
+            challenger=None,
+            bad=(*self.bad, failure)[-MAX_BAD:],
+            failure=failure,
+        )
+
+    def resumed(self) -> Slot:
+        """Return the slot as it starts after a restart."""
+        if self.phase in BUSY:
+            return replace(self, phase=advance(self.phase, Event.INTERRUPTED))
+        return self
+
+    def without_champion(self) -> Slot:
+        """Return the slot after the champion's bundle was lost from the disk."""
+        return replace(self, champion=None, phase=Phase.IDLE if self.phase is Phase.CHAMPION else self.phase)
+
+    def forgiven(self) -> Slot:
+        """Return the slot with nothing remembered as bad: settings or versions have changed."""
+        return replace(self, bad=(), phase=Phase.IDLE if self.phase is Phase.REFUSED else self.phase)
+
+    def _failure(self, reason: Reason, detail: str, time_ms: float) -> Refused:
+        if self.challenger is None:
+            raise RuntimeError("a failure without a release on its way")
+        return Refused(self.challenger.release, self.challenger.sha256, reason, detail[:500], time_ms)

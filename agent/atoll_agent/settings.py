@@ -1,0 +1,96 @@
+"""The agent's settings file, ``agent.toml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from atoll_contract.errors import ConfigError
+from atoll_link.settings import BrokerTable, Id, Site, StreamsFile, StreamTable, Table, Writer, load
+
+
+class AgentTable(Table):
+    """``[agent]``: who this agent is and where it keeps its state.
+
+    Attributes:
+        id: Level 4 of the topics it writes, and its MQTT user name.
+        site: Level 3 of the topics it reads and writes.
+        state_dir: Folder of slots, bundles and enrolment.
+        channel: Channel of releases that its models follow, besides ``stable``.
+        streams_file: A file with ``[[stream]]`` tables, shared with recorder and simulator.
+        max_devices: Devices that a model keeps windows for; the longest silent one goes first.
+        status_interval_s: How often the status is published, if it changed.
+    """
+
+    id: Writer
+    site: Site
+    state_dir: Path = Path("/var/lib/atoll")
+    channel: Id = "stable"
+    streams_file: Path | None = None
+    max_devices: Annotated[int, Field(ge=1, le=1_000_000)] = 16_384
+    status_interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
+
+
+class ModelTable(Table):
+    """``[[model]]``: a model that answers a stream, once a release of it is there.
+
+    Attributes:
+        name: Id of the model, as the trainer publishes it.
+        stream: The stream whose readings it answers.
+        channel: Its channel, if not the agent's.
+        accelerator: ``auto`` or ``cpu``.
+    """
+
+    name: Id
+    stream: Id
+    channel: Id | None = None
+    accelerator: Literal["auto", "cpu"] = "auto"
+
+
+class AgentSettings(Table):
+    """The whole file.
+
+    Attributes:
+        agent: Who this agent is.
+        broker: Where the broker is.
+        stream: What it reads.
+        model: What answers.
+    """
+
+    agent: AgentTable
+    broker: BrokerTable = BrokerTable()
+    stream: Annotated[list[StreamTable], Field(max_length=256)] = []
+    model: Annotated[list[ModelTable], Field(max_length=256)] = []
+
+    @classmethod
+    def read(cls, path: Path) -> AgentSettings:
+        """Return the settings in ``path``, with the streams of its ``streams_file``.
+
+        Raises:
+            ConfigError: With one line per fault.
+        """
+        settings = load(cls, path)
+        streams = list(settings.stream)
+        if settings.agent.streams_file is not None:
+            streams += load(StreamsFile, settings.agent.streams_file, environment={}).stream
+        faults = []
+        for kind, names in (
+            ("stream", [stream.name for stream in streams]),
+            ("model", [model.name for model in settings.model]),
+        ):
+            faults += [f"{path}: {kind}: {name!r} stands twice" for name in sorted(_twice(names))]
+        known = {stream.name for stream in streams}
+        faults += [
+            f"{path}: model[{number}].stream: there is no stream {model.stream!r}"
+            for number, model in enumerate(settings.model)
+            if model.stream not in known
+        ]
+        if faults:
+            raise ConfigError(faults)
+        return settings.model_copy(update={"stream": streams})
+
+
+def _twice(names: list[str]) -> set[str]:
+    return {name for name in names if names.count(name) > 1}

@@ -1,0 +1,115 @@
+"""What the agent says of itself: status and slots, as messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atoll_agent.ports import LaneReport
+from atoll_agent.rollout.machine import Phase
+from atoll_agent.rollout.slot import Slot
+from atoll_contract.errors import Reason
+from atoll_contract.messages import (
+    Challenge,
+    Champion,
+    Health,
+    Refusal,
+    Refusals,
+    SlotStatus,
+    Status,
+)
+from atoll_infer.predictor import Predictor
+
+_MAX_REFUSALS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """What stays the same in every status.
+
+    Attributes:
+        session: Number of the present control connection.
+        started_ms: When the agent started.
+        token: First 8 digits of the client token.
+        version: Version of atoll.
+        backend_why: Which runtime was chosen, and why.
+    """
+
+    session: int
+    started_ms: float
+    token: str
+    version: str
+    backend_why: str
+
+
+def will(session: int, token: str) -> Status:
+    """Return the status that the broker publishes when the connection breaks."""
+    return Status(health=Health.OFFLINE, session=session, token=token)
+
+
+def status(me: Self, lane: LaneReport, slots: dict[str, Slot], time_ms: float, fault: str | None) -> Status:
+    """Return how the agent is now; ``fault`` is what needs a person."""
+    notes = [] if fault is None else [fault]
+    if not lane.is_connected:
+        notes.append("the lane waits for the broker")
+    if waiting := sorted(model for model, slot in slots.items() if slot.champion is None):
+        notes.append(f"no release yet for {', '.join(waiting)}")
+    health = Health.READY
+    if fault is not None:
+        health = Health.FAULTED
+    elif not lane.is_connected:
+        health = Health.DEGRADED
+    most = sorted(lane.refusals.items(), key=lambda item: -item[1])[:_MAX_REFUSALS]
+    return Status(
+        health=health,
+        session=me.session,
+        time_ms=time_ms,
+        started_ms=me.started_ms,
+        token=me.token,
+        version=me.version,
+        detail="; ".join(notes) or None,
+        counts=dict(lane.counts),
+        refusals=[
+            Refusals(where=key[0], reason=key[1], count=count, last=lane.last_refusal.get(key))
+            for key, count in most
+        ],
+    )
+
+
+def slot_status(
+    slot: Slot, predictor: Predictor | None, backend_why: str, trouble: Reason | None, time_ms: float
+) -> SlotStatus:
+    """Return what the agent says of one slot."""
+    champion = challenger = refused = None
+    if slot.champion is not None and predictor is not None:
+        manifest = predictor.manifest
+        champion = Champion(
+            release=slot.champion.release,
+            sha256=slot.champion.sha256,
+            backend=predictor.backend,
+            task=manifest.task.value,
+            unit=manifest.output.unit,
+            labels=manifest.output.labels,
+            why=backend_why,
+        )
+    if slot.challenger is not None and slot.phase not in {Phase.CHAMPION, Phase.REFUSED}:
+        challenger = Challenge(
+            release=slot.challenger.release, sha256=slot.challenger.sha256, phase=slot.phase.value
+        )
+    if slot.failure is not None:
+        failure = slot.failure
+        refused = Refusal(
+            release=failure.release,
+            sha256=failure.sha256,
+            reason=failure.reason,
+            detail=failure.detail,
+            time_ms=failure.time_ms,
+        )
+    note = Reason.WITHDRAWN if slot.is_withdrawn else trouble
+    return SlotStatus(
+        model=slot.model,
+        time_ms=time_ms,
+        champion=champion,
+        challenger=challenger,
+        refused=refused,
+        note=note,
+    )

@@ -1,0 +1,234 @@
+"""The imperative shell of the control plane: one TaskGroup that watches over everything."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from atoll_agent.ports import LaneControl, Link, ServiceState
+from atoll_agent.supervisor import reports
+from atoll_agent.supervisor.releases import Releases
+from atoll_contract.errors import MalformedMessageError
+from atoll_contract.messages import Health, Status
+from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic
+from atoll_link.session import Connected, Delivery, Disconnected, Event, Subscribed
+
+log = structlog.get_logger()
+
+TRIGGERS: Final = (str(MetadataTopic("timestamp.json")), str(MetadataTopic("root.json")))
+"""What the control plane is subscribed to for good: a message here means that releases changed."""
+_DEBOUNCE_S: Final = 0.5
+_DAY_S: Final = 86_400.0
+_HEARTBEAT_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class Sessions:
+    """The number of the present control connection; the link's thread sets it, others read it."""
+
+    number: int = 0
+
+
+class Supervisor:
+    """Runs the agent until it is told to stop."""
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        agent: str,
+        me: reports.Self,
+        lane: LaneControl,
+        link: Link,
+        releases: Releases,
+        sessions: Sessions,
+        service: ServiceState,
+        status_interval_s: float,
+    ) -> None:
+        self._site = site
+        self._agent = agent
+        self._me = me
+        self._lane = lane
+        self._link = link
+        self._releases = releases
+        releases.on_change = self.slot_changed
+        self._sessions = sessions
+        self._service = service
+        self._status_interval_s = status_interval_s
+        self._status_topic = str(StatusTopic(site, agent))
+        self._stop = asyncio.Event()
+        self._trigger = asyncio.Event()
+        self._fault: str | None = None
+        self._published: Status | None = None
+        self._published_ms = 0.0
+        self._lane_ended: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT; a bug anywhere ends all of it."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        thread = self._start_lane(loop)
+        try:
+            async with self._link:
+                try:
+                    await self._work()
+                finally:
+                    self._service.tell(STOPPING="1")
+                    self._lane.stop()
+                    await asyncio.to_thread(thread.join, 10)
+                    self._say_goodbye()
+        finally:
+            self._lane.stop()
+        log.info("agent.stopped", **self._lane.report.counts)
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._heed_control(), name="control"),
+                group.create_task(self._follow_releases(), name="releases"),
+                group.create_task(self._tell_status(), name="status"),
+                group.create_task(self._watch_lane(), name="lane-watch"),
+            ]
+            self._service.tell(READY="1", STATUS="ready; waiting for the broker")
+            log.info("agent.started", agent=self._agent, site=self._site)
+            await self._stop.wait()
+            for task in tasks:
+                task.cancel()
+
+    def slot_changed(self, model: str) -> None:
+        """Publish the slot of ``model``; called by whoever changed it."""
+        message = reports.slot_status(
+            self._releases.slots[model],
+            self._releases.predictors.get(model),
+            self._me.backend_why,
+            self._releases.trouble,
+            time.time() * 1e3,
+        )
+        topic = SlotTopic(self._site, self._agent, model)
+        if self._link.is_connected:
+            self._link.publish_retained(str(topic), message.encode())
+
+    def _start_lane(self, loop: asyncio.AbstractEventLoop) -> threading.Thread:
+        ended: asyncio.Future[None] = loop.create_future()
+        self._lane_ended = ended
+
+        def finish(error: BaseException | None) -> None:
+            if ended.done():
+                return
+            if error is None:
+                ended.set_result(None)
+            else:
+                ended.set_exception(error)
+
+        def work() -> None:
+            error: BaseException | None = None
+            try:
+                self._lane.run()
+            except BaseException as caught:  # noqa: BLE001 - a bug here must end the daemon, not only this thread
+                error = caught
+            loop.call_soon_threadsafe(finish, error)
+
+        thread = threading.Thread(target=work, name="lane", daemon=True)
+        thread.start()
+        return thread
+
+    async def _watch_lane(self) -> None:
+        if self._lane_ended is not None:
+            await asyncio.shield(self._lane_ended)
+        raise RuntimeError("the lane ended by itself")
+
+    async def _heed_control(self) -> None:
+        while True:
+            self._heed(await self._link.next_event())
+
+    def _heed(self, event: Event) -> None:
+        match event:
+            case Connected():
+                log.info("broker.connected", session=self._sessions.number)
+                self._me = replace(self._me, session=self._sessions.number)
+                self._publish_status()
+                for model in self._releases.slots:
+                    self.slot_changed(model)
+                self._trigger.set()
+            case Disconnected(detail, was_connected):
+                self._service.tell(STATUS=f"waiting for the broker: {detail}"[:200])
+                if was_connected:
+                    log.warning("broker.lost", detail=detail)
+                else:
+                    log.info("broker.unavailable", detail=detail)
+            case Delivery(topic=topic) if topic in TRIGGERS:
+                self._trigger.set()
+            case Delivery(topic=topic, payload=payload) if topic == self._status_topic:
+                self._compare_status(payload)
+            case Subscribed(topic_filter, refused) if refused:
+                log.error("subscription.refused", topic_filter=topic_filter, plane="control")
+            case _:
+                pass
+
+    def _compare_status(self, payload: bytes) -> None:
+        """Find another agent with our id by its token."""
+        try:
+            seen = Status.decode(payload)
+        except MalformedMessageError as error:
+            log.warning("status.malformed", detail=error.detail)
+            return
+        if seen.health is not Health.OFFLINE and seen.token not in {None, self._me.token}:
+            fault = f"duplicate_id: another agent is {self._agent!r} at this site (token {seen.token})"
+            if fault != self._fault:
+                log.error("agent.duplicated", detail=fault)
+            self._fault = fault
+
+    async def _follow_releases(self) -> None:
+        wait_s: float = _DAY_S
+        while True:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._trigger.wait()
+            except TimeoutError:
+                pass
+            else:
+                # Several files change at once: one check for all of them.
+                await asyncio.sleep(_DEBOUNCE_S)
+            self._trigger.clear()
+            if not self._link.is_connected:
+                wait_s = _DAY_S  # the next connect triggers
+                continue
+            retry_s = await self._releases.check()
+            wait_s = _DAY_S if retry_s is None else retry_s
+
+    async def _tell_status(self) -> None:
+        while True:
+            await asyncio.sleep(self._status_interval_s)
+            if self._link.is_connected:
+                self._publish_status()
+
+    def _publish_status(self) -> None:
+        now_ms = time.time() * 1e3
+        status = reports.status(self._me, self._lane.report, self._releases.slots, now_ms, self._fault)
+        before = self._published
+        is_same = before is not None and before.model_copy(update={"time_ms": now_ms}) == status
+        if is_same and now_ms - self._published_ms < _HEARTBEAT_S * 1e3:
+            return
+        self._published_ms = now_ms
+        self._published = status
+        self._link.publish_retained(self._status_topic, status.encode())
+        self._service.tell(STATUS=f"{status.health.value}; {status.detail or 'answering'}"[:200])
+
+    def _say_goodbye(self) -> None:
+        if self._link.is_connected:
+            goodbye = Status(
+                health=Health.OFFLINE,
+                session=self._me.session,
+                time_ms=time.time() * 1e3,
+                token=self._me.token,
+                detail="stopped",
+                counts=dict(self._lane.report.counts),
+            )
+            self._link.publish_retained(self._status_topic, goodbye.encode())

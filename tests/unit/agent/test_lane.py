@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.bundles import make_bundle
+from support.scripted_wire import ScriptedWire
+
+from atoll_agent.lane import lane as lane_module
+from atoll_agent.lane.lane import Lane
+from atoll_contract.errors import Reason
+from atoll_infer.predictor import Predictor
+from atoll_infer.runtime import choose_runtime
+from atoll_ingest.dialect import AtollDialect
+from atoll_ingest.stream import Stream, TopicPattern
+
+TOPIC = "atoll/v1/site/press-1/reading/press"
+
+
+def stream(name="press", **options) -> Stream:
+    pattern = TopicPattern(f"atoll/v1/site/{{device}}/reading/{name}")
+    return Stream(name, (pattern,), AtollDialect(), {"x": None}, **options)
+
+
+def predictor(release=1, **options) -> Predictor:
+    bundle = make_bundle(release=release, **options)
+    return Predictor(bundle.manifest, choose_runtime().runtime.load(bundle.model))
+
+
+class Bench:
+    """A lane on a scripted wire, connected."""
+
+    def __init__(self, *predictors: Predictor, streams=None, stream_of=None):
+        self.wire = ScriptedWire()
+        self.lane = Lane(
+            self.wire,
+            streams or [stream()],
+            stream_of or {"wear": "press"},
+            site="site",
+            agent="pi",
+            max_devices=100,
+        )
+        for item in predictors:
+            self.lane.swap(item, has_restarted=False)
+        self.wire.connect()
+        self.turn()
+
+    def turn(self) -> None:
+        self.lane.turn(0)
+
+    def deliver(self, payload=b'{"time_ms":5,"values":{"x":3}}', topic=TOPIC, **options) -> None:
+        self.wire.deliver(topic, payload, **options)
+        self.turn()
+
+    @property
+    def predictions(self) -> list[dict]:
+        return [json.loads(payload) for _, _, payload in self.wire.sent]
+
+    @property
+    def acknowledged(self) -> list[int]:
+        return [delivery.mid for delivery in self.wire.acknowledged]
+
+    def counts(self) -> dict[str, int]:
+        self.lane._make_report(0)
+        return dict(self.lane.report.counts)
+
+    def refusals(self) -> dict:
+        self.lane._make_report(0)
+        return dict(self.lane.report.refusals)
+
+
+def test_a_reading_becomes_a_prediction_with_its_event_time():
+    bench = Bench(predictor())
+
+    bench.deliver(b'{"time_ms":5.5,"values":{"x":3},"seq":8,"boot":"b"}')
+
+    _, topic, _ = bench.wire.sent[0]
+    assert topic == "atoll/v1/site/pi/prediction/press-1/wear"
+    prediction = bench.predictions[0]
+    assert prediction.pop("latency_ms") >= 0
+    assert prediction == {
+        "time_ms": 5.5,
+        "value": pytest.approx(7.0),
+        "release": 1,
+        "seq": 8,
+        "boot": "b",
+        "stream": "press",
+    }
+
+
+def test_a_reading_without_a_time_gets_that_of_its_arrival():
+    bench = Bench(predictor())
+
+    bench.deliver(b'{"values":{"x":3}}')
+
+    assert bench.predictions[0]["time_ms"] == 1000.0
+
+
+def test_a_reading_is_acknowledged_only_after_its_prediction():
+    bench = Bench(predictor())
+
+    bench.deliver(mid=7)
+    before = list(bench.acknowledged)
+    bench.wire.puback(1)
+    bench.turn()
+
+    assert (before, bench.acknowledged) == ([], [7])
+
+
+def test_acknowledgements_leave_in_order_of_arrival():
+    bench = Bench(predictor())
+
+    for mid in (1, 2, 3):
+        bench.deliver(b'{"time_ms":%d,"values":{"x":3}}' % mid, mid=mid)
+    bench.wire.puback(3, 2)
+    bench.turn()
+    before = list(bench.acknowledged)
+    bench.wire.puback(1)
+    bench.turn()
+
+    assert (before, bench.acknowledged) == ([], [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason", "where"),
+    [
+        (b"{", Reason.MALFORMED_PAYLOAD, "press"),
+        (b'{"values":{"x":NaN}}', Reason.MALFORMED_PAYLOAD, "press"),
+        (b'{"values":{"y":1}}', Reason.MISSING_VALUE, "wear"),
+        (b'{"values":{"x":null}}', Reason.MISSING_VALUE, "wear"),
+        (b'{"values":{"x":1e300}}', Reason.NOT_FINITE, "wear"),
+        (b'{"values":{"x":[1,2]}}', Reason.WRONG_SHAPE, "wear"),
+        (b"x" * 300_000, Reason.TOO_LARGE, "press"),
+    ],
+)
+def test_what_cannot_be_answered_is_counted_by_reason_and_acknowledged(payload, reason, where):
+    bench = Bench(predictor())
+
+    bench.deliver(payload, mid=9)
+
+    assert bench.acknowledged == [9]
+    assert bench.refusals() == {(where, reason): 1}
+    assert bench.wire.sent == []
+
+
+def test_a_model_that_answers_nan_is_counted_and_the_reading_acknowledged():
+    bench = Bench(predictor(file="nan_float"))
+
+    bench.deliver(b'{"values":{"x":-3}}', mid=9)
+
+    assert bench.acknowledged == [9]
+    assert bench.refusals() == {("wear", Reason.OUTPUT_NOT_FINITE): 1}
+
+
+def test_a_topic_that_makes_no_id_is_counted_and_acknowledged():
+    bench = Bench(predictor())
+
+    bench.deliver(topic=f"atoll/v1/site/{'é' * 20}/reading/press", mid=4)
+
+    assert bench.acknowledged == [4]
+    assert bench.refusals() == {("lane", Reason.MALFORMED_TOPIC): 1}
+
+
+def test_a_retained_reading_is_ignored_unless_the_stream_uses_it():
+    ignoring, using = Bench(predictor()), Bench(predictor(), streams=[stream(use_retained=True)])
+
+    ignoring.deliver(is_retained=True)
+    using.deliver(is_retained=True)
+
+    assert ignoring.refusals() == {("press", Reason.RETAINED): 1}
+    assert using.predictions[0]["quality"] == ["replayed"]
+
+
+def test_without_a_model_readings_are_counted_and_acknowledged():
+    bench = Bench()
+
+    bench.deliver(mid=3)
+
+    assert bench.acknowledged == [3]
+    assert bench.counts()["readings_without_model"] == 1
+
+
+def test_a_window_holds_no_acknowledgement_back():
+    bench = Bench(predictor(file="mean12_float", length=12))
+
+    for number in range(12):
+        bench.deliver(b'{"time_ms":%d,"values":{"x":%d}}' % (number, number), mid=number + 1)
+
+    assert bench.acknowledged == list(range(1, 12))
+    assert bench.predictions[0]["window"] == {"start_ms": 0.0, "samples": 12}
+    assert bench.predictions[0]["value"] == pytest.approx(5.5)
+
+
+def test_a_swap_between_two_readings_keeps_the_windows():
+    bench = Bench(predictor(file="mean12_float", length=12))
+
+    for number in range(12):
+        bench.deliver(b'{"time_ms":%d,"values":{"x":%d}}' % (number, number))
+    swapped = bench.lane.swap(predictor(2, file="mean12_float", length=12), has_restarted=False)
+    bench.deliver(b'{"time_ms":12,"values":{"x":12}}')
+
+    assert swapped.done()
+    assert [(p["release"], p["value"]) for p in bench.predictions] == [
+        (1, pytest.approx(5.5)),
+        (2, pytest.approx(6.5)),
+    ]
+    assert all("quality" not in prediction for prediction in bench.predictions)
+
+
+def test_a_batch_is_acknowledged_after_all_its_predictions():
+    bench = Bench(predictor())
+
+    bench.deliver(b'[{"time_ms":1,"values":{"x":1}},{"time_ms":2,"values":{"x":2}}]', mid=5)
+    bench.wire.puback(1)
+    bench.turn()
+    before = list(bench.acknowledged)
+    bench.wire.puback(2)
+    bench.turn()
+
+    assert len(bench.wire.sent) == 2
+    assert (before, bench.acknowledged) == ([], [5])
+
+
+def test_two_models_on_a_stream_both_answer_and_one_refusal_does_not_stop_the_other():
+    bench = Bench(
+        predictor(), predictor(model="other", value="y"), stream_of={"wear": "press", "other": "press"}
+    )
+
+    bench.deliver(b'{"values":{"x":1}}', mid=1)
+    bench.wire.puback(1)
+    bench.turn()
+
+    assert [topic.rsplit("/", 1)[1] for _, topic, _ in bench.wire.sent] == ["wear"]
+    assert bench.refusals() == {("other", Reason.MISSING_VALUE): 1}
+    assert bench.acknowledged == [1]
+
+
+def test_a_redelivered_reading_is_not_answered_twice_and_is_acknowledged_once_its_prediction_is():
+    bench = Bench(predictor())
+    bench.deliver(mid=7)
+
+    bench.wire.connect(session_present=True)
+    bench.deliver(mid=1, is_duplicate=True)
+    before = list(bench.acknowledged)
+    bench.wire.puback(1)
+    bench.turn()
+
+    assert len(bench.wire.sent) == 1
+    assert (before, bench.acknowledged) == ([], [1])
+    assert bench.wire.acknowledged[0].connection == 2
+
+
+def test_a_redelivery_is_recognised_over_two_reconnects():
+    bench = Bench(predictor())
+    bench.deliver(mid=7)
+
+    for _ in range(2):
+        bench.wire.connect(session_present=True)
+        bench.turn()
+    bench.deliver(mid=7, is_duplicate=True)
+
+    assert len(bench.wire.sent) == 1
+
+
+def test_an_acknowledgement_lost_on_the_way_leads_to_no_second_prediction():
+    bench = Bench(predictor())
+    bench.deliver(mid=7)
+    bench.wire.puback(1)
+    bench.turn()
+
+    bench.wire.connect(session_present=True)
+    bench.deliver(mid=7, is_duplicate=True)
+
+    assert len(bench.wire.sent) == 1
+    assert bench.acknowledged == [7, 7]
+
+
+def test_equal_readings_without_the_dup_flag_are_two_readings():
+    bench = Bench(predictor())
+
+    bench.deliver(mid=7)
+    bench.deliver(mid=8)
+
+    assert len(bench.wire.sent) == 2
+
+
+def test_a_reading_with_boot_and_seq_taken_before_is_answered_once():
+    bench = Bench(predictor())
+
+    for mid in (1, 2):
+        bench.deliver(b'{"values":{"x":1},"boot":"b","seq":4}', mid=mid)
+
+    assert len(bench.wire.sent) == 1
+    assert bench.counts()["repeated"] == 1
+
+
+def test_predictions_wait_when_the_wire_has_no_room_and_nothing_is_lost():
+    bench = Bench(predictor())
+    bench.wire.room = 1
+
+    for mid in (1, 2):
+        bench.deliver(b'{"time_ms":%d,"values":{"x":1}}' % mid, mid=mid)
+    bench.wire.puback(1)
+    bench.turn()
+    bench.wire.room = 10
+    bench.turn()
+    bench.wire.puback(2)
+    bench.turn()
+
+    assert [prediction["time_ms"] for prediction in bench.predictions] == [1, 2]
+    assert bench.acknowledged == [1, 2]
+
+
+def test_more_qos_0_readings_than_can_leave_are_refused_as_overload(monkeypatch):
+    monkeypatch.setattr(lane_module, "MAX_OUTSTANDING", 2)
+    bench = Bench(predictor())
+
+    for _ in range(5):
+        bench.deliver(qos=0)
+
+    assert len(bench.wire.sent) == 2
+    assert bench.refusals() == {("lane", Reason.OVERLOAD): 3}
+
+
+def test_a_stopping_lane_leaves_new_readings_to_the_broker():
+    bench = Bench(predictor())
+    bench.deliver(mid=1)
+    bench.wire.deliver(TOPIC, b'{"values":{"x":1}}', mid=2)
+    bench.wire.puback(1)
+
+    bench.lane.stop()
+    bench.lane.run()
+
+    assert bench.acknowledged == [1]
+    assert bench.wire.is_closed

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+
+from atoll_agent.rollout.machine import Event, Phase
+from atoll_agent.rollout.release import Release
+from atoll_agent.rollout.slot import MAX_BAD, Slot
+from atoll_contract.errors import Reason
+
+ONE, TWO = (Release("wear", number, str(number) * 64, 10) for number in (1, 2))
+WAY_UP = (
+    Event.FETCH_STARTED,
+    Event.FETCHED,
+    Event.VERIFIED,
+    Event.SELF_TEST_PASSED,
+    Event.ACTIVATED,
+)
+
+
+def climbed(slot: Slot, release: Release, steps: int = len(WAY_UP)) -> Slot:
+    slot = slot.offered(release)
+    for event in WAY_UP[:steps]:
+        slot = slot.advanced(event)
+    return slot
+
+
+def test_a_release_becomes_the_champion():
+    slot = climbed(Slot("wear"), ONE)
+
+    assert slot == Slot("wear", Phase.CHAMPION, champion=ONE)
+
+
+def test_the_champion_offered_again_changes_nothing():
+    slot = climbed(Slot("wear"), ONE)
+
+    assert slot.offered(ONE) == slot
+
+
+def test_a_refused_release_leaves_the_champion_and_is_remembered():
+    slot = climbed(climbed(Slot("wear"), ONE), TWO, steps=3)
+
+    refused = slot.refused(Reason.GOLDEN_MISMATCH, "differs", 5.0)
+
+    assert refused.champion == ONE
+    assert refused.challenger is None
+    assert refused.bad_digests == {TWO.sha256}
+    assert refused.failure.reason is Reason.GOLDEN_MISMATCH
+
+
+@pytest.mark.parametrize("steps", range(1, len(WAY_UP)))
+def test_a_restart_in_any_busy_phase_tries_the_release_again(steps):
+    slot = climbed(climbed(Slot("wear"), ONE), TWO, steps=steps)
+
+    resumed = slot.resumed()
+
+    assert (resumed.phase, resumed.challenger, resumed.champion) == (Phase.ANNOUNCED, TWO, ONE)
+
+
+def test_an_interruption_is_told_and_the_release_stays_announced():
+    slot = climbed(Slot("wear"), ONE, steps=1).interrupted(Reason.MISSING_CHUNK, "chunk 3", 1.0)
+
+    assert slot.phase is Phase.ANNOUNCED
+    assert slot.failure.reason is Reason.MISSING_CHUNK
+    assert slot.bad == ()
+
+
+def test_the_next_success_clears_the_failure():
+    slot = climbed(Slot("wear"), ONE, steps=1).interrupted(Reason.MISSING_CHUNK, "chunk 3", 1.0)
+
+    assert climbed(slot, ONE).failure is None
+
+
+def test_a_withdrawn_champion_goes_on_and_says_so():
+    slot = climbed(Slot("wear"), ONE).offered(None)
+
+    assert slot.champion == ONE
+    assert slot.is_withdrawn
+    assert not slot.offered(ONE).is_withdrawn
+
+
+def test_a_release_withdrawn_while_it_waits_is_forgotten():
+    slot = Slot("wear").offered(ONE).offered(None)
+
+    assert (slot.phase, slot.challenger, slot.is_withdrawn) == (Phase.IDLE, None, False)
+
+
+def test_a_challenger_taken_back_in_favour_of_the_champion_is_forgotten():
+    slot = climbed(Slot("wear"), ONE).offered(TWO).offered(ONE)
+
+    assert (slot.phase, slot.challenger, slot.champion) == (Phase.IDLE, None, ONE)
+
+
+def test_what_is_remembered_as_bad_is_bounded():
+    slot = Slot("wear")
+    for number in range(MAX_BAD + 5):
+        release = Release("wear", number + 1, f"{number:064d}", 10)
+        slot = climbed(slot, release, steps=2).refused(Reason.WRONG_MODEL, "", 0.0)
+
+    assert len(slot.bad) == MAX_BAD
+
+
+def test_changed_settings_or_versions_give_refused_releases_another_chance():
+    slot = climbed(Slot("wear"), ONE, steps=2).refused(Reason.VALUES_MISSING, "", 0.0).forgiven()
+
+    assert slot.bad_digests == frozenset()
+    assert slot.offered(ONE).phase is Phase.ANNOUNCED
