@@ -6,6 +6,7 @@ Limits are checked before anything is unpacked. A bundle is data, never code.
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atoll_contract.errors import BundleRejectedError
 from atoll_contract.manifest import Manifest
+from atoll_contract.messages import MAX_DETAIL_CHARS
 
 MAX_BUNDLE_BYTES: Final = 64 * 1024 * 1024
 MANIFEST: Final = "manifest.json"
@@ -31,6 +33,21 @@ _MAX_SIZE: Final = {
 }
 _REQUIRED: Final = frozenset({MANIFEST, MODEL, GOLDEN})
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+_FIRST_BYTES: Final = b"PK\x03\x04"
+_END: Final = b"PK\x05\x06"
+_END_BYTES: Final = 22
+"""Length of the record at the end of a ZIP without a comment."""
+_DAMAGE: Final = (
+    zipfile.BadZipFile,
+    ArithmeticError,  # offsets of 64 bits
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
+"""What zipfile raises for damaged archives: seen in its source and by fuzzing."""
 
 
 class GoldenCase(BaseModel):
@@ -107,12 +124,15 @@ class Bundle:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
-            raise BundleRejectedError(f"{GOLDEN}: {where}: {first['msg']}") from error
+            raise BundleRejectedError(f"{GOLDEN}: {where}: {first['msg']}"[:MAX_DETAIL_CHARS]) from error
         _require_golden_fits(manifest, golden)
         return cls(manifest, files[MODEL], golden, files.get(MODEL_EDGETPU), files.get(REFERENCE))
 
 
 def _files(data: bytes) -> dict[str, bytes]:
+    # zipfile reads archives with anything before and after them; a bundle hides nothing.
+    if not data.startswith(_FIRST_BYTES) or data[-_END_BYTES:][:4] != _END:
+        raise BundleRejectedError("bundle: not a ZIP, or something stands before or after it")
     if len(data) > MAX_BUNDLE_BYTES:
         raise BundleRejectedError(f"bundle: {len(data)} bytes, at most {MAX_BUNDLE_BYTES} are read")
     try:
@@ -120,17 +140,17 @@ def _files(data: bytes) -> dict[str, bytes]:
             entries = archive.infolist()
             _require_limits(entries)
             return {entry.filename: archive.read(entry) for entry in entries}
-    # Damaged archives make zipfile raise more than BadZipFile: seen in its source and by fuzzing.
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise BundleRejectedError(f"bundle: not a readable ZIP ({error})") from error
+    except _DAMAGE as error:
+        raise BundleRejectedError(f"bundle: not a readable ZIP ({error})"[:MAX_DETAIL_CHARS]) from error
 
 
 def _require_limits(entries: list[zipfile.ZipInfo]) -> None:
     names = [entry.filename for entry in entries]
     if len(set(names)) != len(names):
         raise BundleRejectedError("bundle: a file name stands twice")
-    if unknown := sorted(set(names) - _MAX_SIZE.keys()):
-        raise BundleRejectedError(f"bundle: unknown file {unknown[0]!r}")
+    # Names as they are written: zipfile cuts them off at a NUL.
+    if unknown := sorted({entry.orig_filename for entry in entries} - _MAX_SIZE.keys()):
+        raise BundleRejectedError(f"bundle: unknown file {unknown[0][:80]!r}")
     if missing := sorted(_REQUIRED - set(names)):
         raise BundleRejectedError(f"bundle: {missing[0]} is missing")
     for entry in entries:

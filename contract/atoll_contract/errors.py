@@ -42,6 +42,7 @@ class Reason(StrEnum):
     GOLDEN_MISMATCH = "golden_mismatch"
     SELF_TEST_CRASHED = "self_test_crashed"
     SELF_TEST_TIMEOUT = "self_test_timeout"
+    ACTIVATION_CRASHED = "activation_crashed"
     MISSING_CHUNK = "missing_chunk"
     NO_REPOSITORY = "no_repository"
     METADATA_EXPIRED = "metadata_expired"

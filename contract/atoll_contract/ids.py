@@ -13,6 +13,8 @@ from atoll_contract.errors import MalformedMessageError, Reason
 
 MAX_ID_LENGTH = 48
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,48}$"
+_SHOWN = 80
+"""How much of a foreign name stands in a message for people."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,48}")
 _ESCAPE = re.compile(r"--([0-9a-f]{2})")
 
@@ -29,7 +31,7 @@ def require_id(name: str, what: str) -> str:
         MalformedMessageError: ``name`` is not an id; ``what`` says which one in the message.
     """
     if _ID.fullmatch(name) is None:
-        message = f"{what} {name!r} is not an id: 1 to {MAX_ID_LENGTH} of A-Z a-z 0-9 _ -"
+        message = f"{what} {name[:_SHOWN]!r} is not an id: 1 to {MAX_ID_LENGTH} of A-Z a-z 0-9 _ -"
         raise MalformedMessageError(message, Reason.MALFORMED_TOPIC)
     return name
 
@@ -43,12 +45,18 @@ def escape(name: str) -> str:
     'pump-7'
 
     Raises:
-        MalformedMessageError: ``name`` is empty or its escape is longer than an id may be.
+        MalformedMessageError: ``name`` is empty, holds a lone surrogate, or its escape is longer
+            than an id may be.
     """
     # A single hyphen stays; two in a row would read as an escape, so both of them are spelt out.
     parts = []
     previous_hyphen = False
-    for byte in name.encode("utf-8"):
+    try:
+        data = name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        message = f"{name!r} is no text: it holds half of a character"
+        raise MalformedMessageError(message, Reason.MALFORMED_TOPIC) from error
+    for byte in data:
         char = chr(byte)
         if char == "-" and not previous_hyphen:
             parts.append("-")
@@ -69,12 +77,15 @@ def unescape(identifier: str) -> str:
     """Return the name that :func:`escape` made ``identifier`` from.
 
     Raises:
-        MalformedMessageError: ``identifier`` is not an id or is not UTF-8 underneath.
+        MalformedMessageError: ``identifier`` is not an id, or :func:`escape` makes no such one.
     """
     require_id(identifier, "id")
     data = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), identifier).encode("latin-1")
+    message = f"id {identifier!r} is no escape of a name"
     try:
-        return data.decode("utf-8")
+        name = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        message = f"id {identifier!r} is no escape of a name"
         raise MalformedMessageError(message, Reason.MALFORMED_TOPIC) from error
+    if escape(name) != identifier:  # "a--2Fb", or a letter spelt out: the inverse must be exact
+        raise MalformedMessageError(message, Reason.MALFORMED_TOPIC)
+    return name

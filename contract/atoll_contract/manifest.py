@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from atoll_contract.errors import BundleRejectedError, Reason
 from atoll_contract.ids import ID_PATTERN
+from atoll_contract.messages import MAX_DETAIL_CHARS
 
 FORMAT = 1
 """The newest bundle format that this version reads."""
@@ -50,6 +51,9 @@ class Dtype(StrEnum):
     UINT8 = "uint8"
 
 
+_ZERO_POINTS = {Dtype.FLOAT32: (0, 0), Dtype.INT8: (-128, 127), Dtype.UINT8: (0, 255)}
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -75,6 +79,12 @@ class ValueSpec(_Part):
     def size(self) -> int:
         """How many numbers the value has."""
         return math.prod(self.shape)
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> Self:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("low is above high")
+        return self
 
 
 class WindowSpec(_Part):
@@ -126,6 +136,9 @@ class TensorSpec(_Part):
     def _quantised_tensors_have_a_scale(self) -> Self:
         if (self.dtype is Dtype.FLOAT32) != (self.scale == 0.0):
             raise ValueError("scale is 0 for float32 tensors and above 0 for quantised ones")
+        low, high = _ZERO_POINTS[self.dtype]
+        if not low <= self.zero_point <= high:
+            raise ValueError(f"zero_point is in {low} to {high} for {self.dtype.value} tensors")
         return self
 
 
@@ -272,6 +285,8 @@ class Manifest(_Part):
 
 
 class _FormatOnly(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     format: int
 
 
@@ -291,4 +306,4 @@ def _rejection(payload: bytes, error: ValidationError) -> BundleRejectedError:
         f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
         for fault in error.errors(include_url=False)[:5]
     )
-    return BundleRejectedError(f"manifest: {faults}", Reason.MALFORMED_BUNDLE)
+    return BundleRejectedError(f"manifest: {faults}"[:MAX_DETAIL_CHARS], Reason.MALFORMED_BUNDLE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,8 +28,18 @@ MIN_TIME_MS = 0.0
 MAX_TIME_MS = 253_402_300_799_999.0
 """Year 9999: what :class:`datetime.datetime` can still show."""
 
-Value = float | list[Any] | None
-"""One value of a reading: a number, a (nested) array of numbers, or null for missing."""
+MAX_DETAIL_CHARS = 500
+"""Longest text for people that is made of somebody else's bytes."""
+
+if TYPE_CHECKING:
+    # A list of floats is no list of "float or list": without this, writers would have to cast.
+    Array = list[Any]
+else:
+    Array = list[float | list[float | list[float | list[float]]]]
+
+Value = float | Array | None
+"""One value of a reading: a number, an array of numbers (nested up to four deep), or null for
+missing."""
 
 
 class Quality(StrEnum):
@@ -67,8 +77,8 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
 class WindowBounds(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which window a prediction speaks of."""
 
-    start_ms: float
-    samples: int
+    start_ms: Annotated[float, msgspec.Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS)]
+    samples: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
 class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -88,20 +98,19 @@ class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
         quality: What to know before trusting it.
     """
 
-    time_ms: float
+    time_ms: Annotated[float, msgspec.Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS)]
     value: float
-    release: int
+    release: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     latency_ms: float
-    seq: int | None = None
-    boot: str | None = None
+    seq: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
+    boot: Annotated[str, msgspec.Meta(min_length=1, max_length=48)] | None = None
     stream: str | None = None
     window: WindowBounds | None = None
     output: dict[str, Any] | None = None
     quality: list[Quality] | None = None
 
 
-_READING = msgspec.json.Decoder(Reading)
-_READINGS = msgspec.json.Decoder(list[Reading])
+_READINGS: msgspec.json.Decoder[Reading | list[Reading]] = msgspec.json.Decoder(Reading | list[Reading])
 _PREDICTION = msgspec.json.Decoder(Prediction)
 _ENCODER = msgspec.json.Encoder()
 
@@ -112,19 +121,16 @@ def decode_readings(payload: bytes | memoryview) -> list[Reading]:
     Raises:
         MalformedMessageError: Not UTF-8 JSON of that form, not finite, too large or too many.
     """
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        message = f"payload of {len(payload)} bytes: at most {MAX_PAYLOAD_BYTES} are read"
-        raise MalformedMessageError(message, Reason.TOO_LARGE)
     try:
-        if bytes(payload[:64]).lstrip()[:1] == b"[":
-            readings = _READINGS.decode(payload)
-            if len(readings) > MAX_BATCH:
-                message = f"{len(readings)} readings in one message: at most {MAX_BATCH} are read"
-                raise MalformedMessageError(message, Reason.TOO_LARGE)
-            return readings
-        return [_READING.decode(payload)]
+        found = _READINGS.decode(_text(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessageError(f"reading: {error}") from error
+        raise _malformed("reading", error) from error
+    if isinstance(found, Reading):
+        return [found]
+    if len(found) > MAX_BATCH:
+        message = f"{len(found)} readings in one message: at most {MAX_BATCH} are read"
+        raise MalformedMessageError(message, Reason.TOO_LARGE)
+    return found
 
 
 def encode_reading(reading: Reading) -> bytes:
@@ -144,18 +150,27 @@ def decode_prediction(payload: bytes) -> Prediction:
     Raises:
         MalformedMessageError: Not UTF-8 JSON of that form.
     """
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        message = f"payload of {len(payload)} bytes: at most {MAX_PAYLOAD_BYTES} are read"
-        raise MalformedMessageError(message, Reason.TOO_LARGE)
     try:
-        return _PREDICTION.decode(payload)
+        return _PREDICTION.decode(_text(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedMessageError(f"prediction: {error}") from error
+        raise _malformed("prediction", error) from error
 
 
 def encode_prediction(prediction: Prediction) -> bytes:
     """Return ``prediction`` as JSON. Its numbers must be finite: the pipeline has checked them."""
     return _ENCODER.encode(prediction)
+
+
+def _text(payload: bytes | memoryview) -> str:
+    """Return ``payload`` as text: left alone, msgspec does not look at the keys that it skips."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        message = f"payload of {len(payload)} bytes: at most {MAX_PAYLOAD_BYTES} are read"
+        raise MalformedMessageError(message, Reason.TOO_LARGE)
+    return str(payload, "utf-8")
+
+
+def _malformed(what: str, error: Exception | str) -> MalformedMessageError:
+    return MalformedMessageError(f"{what}: {error}"[:MAX_DETAIL_CHARS])
 
 
 def _is_finite(values: object) -> bool:
@@ -198,7 +213,7 @@ class Message(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "message"
-            raise MalformedMessageError(f"{cls.__name__.lower()}: {where}: {first['msg']}") from error
+            raise _malformed(cls.__name__.lower(), f"{where}: {first['msg']}") from error
 
 
 class Label(Message):
@@ -212,10 +227,12 @@ class Label(Message):
     source: str | None = None
 
     def model_post_init(self, _context: object, /) -> None:
-        """Refuse a label that belongs to no time."""
-        spans = self.start_ms is not None and self.end_ms is not None
-        if (self.time_ms is None) == (not spans):
+        """Refuse a label that belongs to no time, or to two."""
+        given = (self.time_ms is not None, self.start_ms is not None, self.end_ms is not None)
+        if given not in {(True, False, False), (False, True, True)}:
             raise ValueError("a label has either time_ms, or start_ms and end_ms")
+        if self.start_ms is not None and self.end_ms is not None and self.end_ms <= self.start_ms:
+            raise ValueError("end_ms must be after start_ms")
 
 
 class Command(Message):

@@ -19,12 +19,14 @@ MAX_TOPIC_BYTES = 256
 MAX_SLASHES = 7
 RESERVED_SITES = frozenset({"releases"})
 RESERVED_WRITERS = frozenset({"metadata", "bundle"})
-_METADATA_FILE = re.compile(r"[A-Za-z0-9_.%-]{1,96}")
+_METADATA_FILE = re.compile(r"(?!\.)[A-Za-z0-9_.%-]{1,96}")
+"""No name starts with a dot: it becomes a file's name on the other side."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def _malformed(topic: str, wanted: str) -> MalformedMessageError:
-    return MalformedMessageError(f"{topic!r} is not {wanted}", Reason.MALFORMED_TOPIC)
+    shown = topic if len(topic) <= MAX_TOPIC_BYTES else topic[:MAX_TOPIC_BYTES] + "..."
+    return MalformedMessageError(f"{shown!r} is not {wanted}", Reason.MALFORMED_TOPIC)
 
 
 @dataclass(frozen=True, slots=True)
