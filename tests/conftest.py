@@ -10,6 +10,9 @@ import pytest
 from support import brokers
 from support.brokers import RunningBroker
 
+# Doctest collection would import it, and tflite-runtime crashes where TensorFlow was imported before it.
+collect_ignore = ["support/make_models.py"]
+
 
 @pytest.fixture
 def mosquitto_broker(tmp_path: Path) -> Iterator[RunningBroker]:

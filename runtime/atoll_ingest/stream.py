@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from atoll_contract.ids import escape
+from atoll_contract.ids import escape, require_id
+from atoll_contract.topics import PREFIX
 from atoll_ingest.dialect import Dialect
 
 DEVICE: Final = "{device}"
@@ -48,11 +49,19 @@ class TopicPattern:
     def device(self, topic: str) -> str | None:
         """Return the id of the device that ``topic`` belongs to, or None when it does not match.
 
+        On atoll's own topics the level is an id already; on any other it becomes one by its escape.
+
         Raises:
-            MalformedMessageError: The device's name cannot be made an id.
+            MalformedMessageError: The device's name is no id, or cannot be made one.
         """
         found = self._regex.fullmatch(topic)
-        return None if found is None else escape(found["device"])
+        if found is None:
+            return None
+        return require_id(found["device"], "device") if self._is_own else escape(found["device"])
+
+    @property
+    def _is_own(self) -> bool:
+        return self.text.startswith(f"{PREFIX}/")
 
 
 _LEVEL: Final = {DEVICE: "(?P<device>[^/]+)", "+": "[^/]*"}
@@ -77,7 +86,11 @@ class Stream:
     use_retained: bool = False
 
     def device(self, topic: str) -> str | None:
-        """Return the id of the device that ``topic`` belongs to, or None when it is not ours."""
+        """Return the id of the device that ``topic`` belongs to, or None when it is not ours.
+
+        Raises:
+            MalformedMessageError: It is ours, and the device's name cannot be made an id.
+        """
         for pattern in self.patterns:
             if (device := pattern.device(topic)) is not None:
                 return device

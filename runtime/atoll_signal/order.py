@@ -11,6 +11,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
+
+_MINUTE_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,17 @@ def _moment(time_ms: float) -> datetime:
 def _duration(span_ms: float) -> str:
     """Return ``span_ms`` in its two largest units: 55 min, 1 h 5 min, 2 d, 0.25 s."""
     seconds = span_ms / 1e3
-    for size_s, unit, smaller_s, smaller in (
-        (86_400, "d", 3_600, "h"),
-        (3_600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if seconds >= size_s:
-            whole, rest = divmod(round(seconds / smaller_s), size_s // smaller_s)
-            return f"{whole} {unit} {rest} {smaller}" if rest else f"{whole} {unit}"
-    return f"{seconds:g} s"
+    if seconds < _MINUTE_S:
+        return f"{seconds:g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:  # noqa: PLR2004 - an hour
+        return _join(minutes, "min", rest, "s")
+    hours, rest = divmod(round(seconds / _MINUTE_S), 60)
+    if hours < 24:  # noqa: PLR2004 - a day
+        return _join(hours, "h", rest, "min")
+    days, rest = divmod(round(seconds / 3600), 24)
+    return _join(days, "d", rest, "h")
+
+
+def _join(whole: int, unit: str, rest: int, smaller: str) -> str:
+    return f"{whole} {unit} {rest} {smaller}" if rest else f"{whole} {unit}"

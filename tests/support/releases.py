@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from support.brokers import RunningBroker
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
 from atoll_agent.adapters.repository import Deadlines, ReleaseRepository
+from atoll_agent.rollout.release import Release, choose
 from atoll_contract.bundle import Bundle, Golden, GoldenCase
 from atoll_contract.manifest import Dtype, Manifest, Normalisation, Task, TensorSpec, ValueSpec
 from atoll_contract.release import ReleaseTerms
+from atoll_contract.topics import MetadataTopic
 from atoll_link.retained import RetainedTopics, Wanted
 from atoll_link.session import Broker, Session, wait_connected
 from atoll_trainer.keys import KeyName, create_key, read_key
+from atoll_trainer.publisher import Deadlines as PublisherDeadlines
 from atoll_trainer.publisher import Progress, Publisher, Summary
 from atoll_trainer.repository import Repository, Signers
 
 IMPATIENT = Deadlines(connect_s=10.0, metadata_s=1.0, chunk_s=2.0)
 """For devices on loopback."""
+
+EAGER = PublisherDeadlines(probe_s=0.2)
+"""For publishers on loopback."""
 
 SMALL_CHUNK = 1024
 
@@ -101,7 +109,7 @@ class Trainer:
 
     def push(self, broker: RunningBroker, progress: Callable[[Progress], None] | None = None) -> Summary:
         """Push what is signed."""
-        with Publisher(broker_of(broker), "trainer") as publisher:
+        with Publisher(broker_of(broker), "trainer", deadlines=EAGER) as publisher:
             return publisher.push(self.repository.steps(), progress=progress)
 
     def publish(
@@ -110,6 +118,20 @@ class Trainer:
         """Sign and push."""
         self.sign(bundle, now, **terms)  # type: ignore[arg-type]
         return self.push(broker)
+
+    def age(self, by: timedelta) -> None:
+        """Make all files that much older."""
+        for path in (self.folder / "repository").rglob("*.*"):
+            written_s = path.stat().st_mtime - by.total_seconds()
+            os.utime(path, (written_s, written_s))
+
+    def withdraw_trainer(self) -> None:
+        """Sign targets that leave nothing to the trainer role."""
+        metadata = self.repository._metadata
+        metadata.targets.delegations = None
+        metadata.sign(Targets.type, read_key(self.folder / "keys", KeyName.TARGETS), utc_now())
+        for role in (Snapshot.type, Timestamp.type):
+            metadata.sign(role, self.signers.online, utc_now())
 
     def rotate_root(self) -> None:
         """Write the next root, with a new root key, signed by the old and the new one."""
@@ -143,6 +165,31 @@ def device(
         yield repository
 
 
+def refresh(
+    broker: RunningBroker, folder: Path, root: bytes, now: Callable[[], datetime] = utc_now
+) -> list[Release]:
+    """Return the releases that a device sees."""
+    with device(broker, folder, root, now=now) as repository:
+        return repository.refresh()
+
+
+def newest(releases: list[Release], model: str = "press") -> Release:
+    """Return the release that a device would run."""
+    release = choose(releases, model=model, agent="pump-7", channel="stable", bad=())
+    assert release is not None
+    return release
+
+
+def install(broker: RunningBroker, folder: Path, root: bytes) -> bytes:
+    """Refresh, fetch the newest release and return its bytes."""
+    part = folder / "bundle.part"
+    part.unlink(missing_ok=True)
+    with device(broker, folder, root) as repository:
+        repository.fetch(newest(repository.refresh()), part)
+    assert [path.name for path in folder.glob("bundle.*")] == ["bundle.part"]
+    return part.read_bytes()
+
+
 @contextmanager
 def topics(broker: RunningBroker) -> Iterator[RetainedTopics]:
     """The retained topics of ``broker``, without any verification."""
@@ -155,16 +202,32 @@ def topics(broker: RunningBroker) -> Iterator[RetainedTopics]:
 
 
 def put(broker: RunningBroker, messages: Mapping[str, bytes]) -> None:
-    """Retain ``messages``; an empty payload deletes."""
+    """Retain ``messages``, an empty payload deletes, and return once the broker does so."""
     with topics(broker) as retained:
         retained.put_many(messages.items(), timeout_s=10)
+        retained.require([message for message in messages.items() if message[1]], timeout_s=10)
+        deadline = time.monotonic() + 10
+        while any(_payloads(retained, [topic for topic, payload in messages.items() if not payload])):
+            assert time.monotonic() < deadline, "the broker does not forget"
 
 
 def held(broker: RunningBroker, names: Iterator[str] | list[str]) -> dict[str, bytes | None]:
     """Return what the broker retains under ``names``."""
+    names = list(names)
     with topics(broker) as retained:
-        found = retained.fetch_many([Wanted(name, 10**7) for name in names], timeout_s=1, window=50)
-        return {one.topic: one.payload for one in found}
+        return dict(zip(names, _payloads(retained, names), strict=True))
+
+
+def _payloads(retained: RetainedTopics, names: list[str]) -> list[bytes | None]:
+    wanted = [Wanted(name, 10**7) for name in names]
+    found = {one.topic: one.payload for one in retained.fetch_many(wanted, timeout_s=0.5, window=50)}
+    return [found[name] for name in names]
+
+
+def put_metadata(broker: RunningBroker, trainer: Trainer) -> None:
+    """Retain all metadata files of ``trainer`` as they are."""
+    files = (trainer.folder / "repository" / "metadata").glob("*.json")
+    put(broker, {str(MetadataTopic(path.name)): path.read_bytes() for path in files})
 
 
 def topics_of(trainer: Trainer) -> list[str]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-
 CONNECT, CONNACK, PUBLISH, PUBACK = 0x10, 0x20, 0x30, 0x40
 SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK = 0x80, 0x90, 0xA0, 0xB0
 PINGREQ, PINGRESP, DISCONNECT = 0xC0, 0xD0, 0xE0
@@ -74,7 +73,7 @@ class ScriptedBroker:
         self._listener.listen(64)
         self._listener.settimeout(5)
         self._peer: socket.socket | None = None
-        self._held = b""
+        self._held = bytearray()
         self.accepted = 0
 
     @property
@@ -86,7 +85,7 @@ class ScriptedBroker:
         self.hang_up()
         self._peer, _ = self._listener.accept()
         self._peer.settimeout(5)
-        self._held = b""
+        self._held = bytearray()
         self.accepted += 1
 
     def accept_session(self, *, session_present: bool = False, code: int = 0) -> Packet:
@@ -132,7 +131,7 @@ class ScriptedBroker:
             found.append(one)
         return found
 
-    def wait_for_hang_up(self, timeout_s: float = 5.0) -> None:
+    def wait_for_hang_up(self, timeout_s: float = 5.0, *, may_reset: bool = True) -> None:
         """Return once the client has closed the connection."""
         assert self._peer is not None
         deadline = time.monotonic() + timeout_s
@@ -141,7 +140,7 @@ class ScriptedBroker:
             while self._peer.recv(1 << 20):
                 assert time.monotonic() < deadline
         except ConnectionResetError:
-            return
+            assert may_reset, "the client reset the connection"
 
     def close(self) -> None:
         self.hang_up()
@@ -149,14 +148,14 @@ class ScriptedBroker:
 
     def _parse(self) -> Packet | None:
         length = 0
-        for position in range(1, len(self._held)):
+        for position in range(1, min(5, len(self._held))):
             length |= (self._held[position] & 0x7F) << (7 * (position - 1))
             if self._held[position] < 0x80:
                 end = position + 1 + length
                 if len(self._held) < end:
                     return None
-                found = Packet(self._held[0], self._held[position + 1 : end])
-                self._held = self._held[end:]
+                found = Packet(self._held[0], bytes(self._held[position + 1 : end]))
+                del self._held[:end]
                 return found
         return None
 

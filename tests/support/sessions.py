@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from atoll_link.session import Broker, Delivery, Event, Session, Subscribed, wait_connected
 
-
 T = TypeVar("T")
 
 
@@ -28,8 +27,16 @@ def step_until(
 
 
 def has(kind: type[Any], count: int = 1) -> Callable[[list[Event]], bool]:
-    """The fact that ``count`` events of this kind have been seen."""
-    return lambda events: sum(isinstance(event, kind) for event in events) >= count
+    """The fact that ``count`` events of this kind have been seen, for one list that only grows."""
+    looked_at = found = 0
+
+    def fact(events: list[Event]) -> bool:
+        nonlocal looked_at, found
+        found += sum(isinstance(event, kind) for event in events[looked_at:])
+        looked_at = len(events)
+        return found >= count
+
+    return fact
 
 
 def of_kind(kind: type[T], events: list[Event]) -> list[T]:

@@ -1,0 +1,1 @@
+"""The runtime's only package with I/O: MQTT sessions, retained topics, settings, logs, exit codes."""

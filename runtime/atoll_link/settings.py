@@ -1,0 +1,308 @@
+"""Settings: one TOML file, overridden by the environment, validated whole.
+
+Every fault is reported at once, with file and key. Unknown keys are errors. An environment
+variable ``ATOLL_BROKER__HOST`` overrides the key ``host`` of the table ``broker``. Secrets stand
+in files of their own; a settings file holds only their paths. This is the one place that looks at
+the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from atoll_contract.errors import ConfigError
+from atoll_contract.ids import ID_PATTERN
+from atoll_contract.topics import RESERVED_SITES, RESERVED_WRITERS, ReadingTopic
+from atoll_ingest.dialect import AtollDialect, Dialect
+from atoll_ingest.pointer import PointerDialect, parse_pointer
+from atoll_ingest.stream import DEVICE, Stream, TopicPattern
+from atoll_ingest.time import TimeUnit
+from atoll_link.broker import Broker
+
+ENVIRONMENT_PREFIX = "ATOLL_"
+_MESSAGES: Final = {
+    "extra_forbidden": "unknown key",
+    "unexpected_keyword_argument": "unknown key",
+    "missing": "missing",
+}
+_LOGIN = re.compile(r"//[^/]*@")
+"""User name and password in a URL."""
+
+
+class Table(BaseModel):
+    """Base of every table of a settings file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _valid_site(site: str) -> str:
+    if site in RESERVED_SITES:
+        raise ValueError(f"{site!r} is a reserved name")
+    return site
+
+
+def _valid_writer(writer: str) -> str:
+    if writer in RESERVED_WRITERS:
+        raise ValueError(f"{writer!r} is a reserved name")
+    return writer
+
+
+def _valid_host(host: str) -> str:
+    if not host or any(sign in host for sign in "/@ \t\n"):
+        raise ValueError("must be a name or an address alone; port, tls and username have keys of their own")
+    return host
+
+
+Id = Annotated[str, Field(pattern=ID_PATTERN)]
+Site = Annotated[Id, AfterValidator(_valid_site)]
+Writer = Annotated[Id, AfterValidator(_valid_writer)]
+
+
+class BrokerTable(Table):
+    """``[broker]``: where the MQTT broker is and how to log in.
+
+    Attributes:
+        host: Name or address of the broker.
+        port: TCP port; by default 1883, or 8883 with ``tls``.
+        username: MQTT user name; by default the id of this agent or trainer if a password is set.
+        password_file: File that holds the password.
+        tls: Encrypt the connection.
+        ca_file: Certificates to trust instead of the system's.
+        cert_file: Own certificate, for mutual TLS.
+        key_file: Key of the own certificate.
+        keepalive_s: Longest silence before a ping.
+    """
+
+    host: Annotated[str, AfterValidator(_valid_host)] = "localhost"
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    keepalive_s: Annotated[int, Field(ge=2, le=3600)] = 30
+
+    @model_validator(mode="after")
+    def _files_need_tls(self) -> BrokerTable:
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file need tls = true")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        return self
+
+    def build(self, writer: str) -> Broker:
+        """Return the broker as ``writer`` sees it."""
+        return Broker(
+            host=self.host,
+            port=self.port or (8883 if self.tls else 1883),
+            username=self.username or (writer if self.password_file else None),
+            password_file=self.password_file,
+            tls=self.tls,
+            ca_file=self.ca_file,
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+            keepalive_s=self.keepalive_s,
+        )
+
+
+def _valid_pointer(pointer: str) -> str:
+    parse_pointer(pointer)
+    return pointer
+
+
+Pointer = Annotated[str, AfterValidator(_valid_pointer)]
+
+
+class ValueTable(Table):
+    """``values.NAME`` of a stream: one value that its readings carry.
+
+    Attributes:
+        unit: Unit that the sensor sends; leave it out for a number without one.
+        pointer: RFC 6901 JSON pointer, for the dialect ``json``.
+    """
+
+    unit: str | None = None
+    pointer: Pointer | None = None
+
+
+class TimeTable(Table):
+    """``time`` of a stream: where its event time stands, for the dialect ``json``.
+
+    Attributes:
+        pointer: RFC 6901 JSON pointer.
+        unit: How it is written: s, ms, us, ns or iso8601.
+    """
+
+    pointer: Pointer
+    unit: TimeUnit = TimeUnit.MILLISECONDS
+
+
+class StreamTable(Table):
+    """``[[stream]]``: readings of one kind, from any number of devices.
+
+    Attributes:
+        name: Id of the stream.
+        topics: Topic filters; the level ``{device}`` names the device, ``+`` is any level. By
+            default the topic of our own dialect.
+        dialect: How payloads are written: ``atoll`` or ``json``.
+        values: The values of a reading, by name.
+        time: Where the event time stands (dialect ``json``); by default the time of arrival.
+        retained: Whether a retained reading is used (once, flagged ``replayed``) or ignored.
+    """
+
+    name: Id
+    topics: Annotated[list[str], Field(max_length=64)] = []
+    dialect: Literal["atoll", "json"] = "atoll"
+    values: Annotated[dict[str, ValueTable], Field(min_length=1, max_length=256)]
+    time: TimeTable | None = None
+    retained: Literal["ignore", "use"] = "ignore"
+
+    @model_validator(mode="after")
+    def _keys_fit_the_dialect(self) -> StreamTable:
+        for topic in self.topics:
+            TopicPattern(topic)
+        pointers = [value.pointer is not None for value in self.values.values()]
+        if self.dialect == "json":
+            if not all(pointers):
+                raise ValueError("dialect 'json' needs a pointer for every value")
+            if not self.topics:
+                raise ValueError("dialect 'json' needs topics")
+        elif any(pointers) or self.time is not None:
+            raise ValueError("pointer and time belong to dialect 'json'")
+        return self
+
+    def build(self, site: str) -> Stream:
+        """Return the stream as it is at ``site``."""
+        own = ReadingTopic.any_of(site=site, stream=self.name).replace("+", DEVICE)
+        return Stream(
+            name=self.name,
+            patterns=tuple(TopicPattern(topic) for topic in self.topics or [own]),
+            dialect=self._dialect(),
+            units={name: value.unit for name, value in self.values.items()},
+            use_retained=self.retained == "use",
+        )
+
+    def _dialect(self) -> Dialect:
+        if self.dialect == "atoll":
+            return AtollDialect()
+        values = {name: parse_pointer(value.pointer or "") for name, value in self.values.items()}
+        if self.time is None:
+            return PointerDialect(values)
+        return PointerDialect(values, parse_pointer(self.time.pointer), self.time.unit)
+
+
+class StreamsFile(Table):
+    """A file of its own with streams, read by agent, recorder and simulator alike."""
+
+    stream: Annotated[list[StreamTable], Field(min_length=1)]
+
+
+SettingsT = TypeVar("SettingsT", bound=Table)
+
+
+def load(kind: type[SettingsT], path: Path, environment: Mapping[str, str] | None = None) -> SettingsT:
+    """Return the settings in ``path``, overridden by ``environment`` (by default the process's).
+
+    Relative paths in the file are taken from the file's folder.
+
+    Raises:
+        ConfigError: With one line per fault: file, key, what is wrong.
+    """
+    document = _read(path)
+    faults: list[str] = []
+    overridden: dict[tuple[str, ...], str] = {}
+    for name, value in sorted((os.environ if environment is None else environment).items()):
+        keys = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+        # Other roles' overrides may stand in the same environment.
+        if name.startswith(ENVIRONMENT_PREFIX) and len(keys) > 1 and keys[0] in kind.model_fields:
+            if _override(document, keys, value):
+                overridden[keys] = name
+            else:
+                faults.append(f"environment: {name}: only keys of plain tables can be overridden")
+    try:
+        settings = kind.model_validate(document)
+    except ValidationError as error:
+        faults += [_fault(path, fault, overridden) for fault in error.errors(include_url=False)]
+    if faults:
+        # Without a cause: the error behind it would show the values of all keys.
+        raise ConfigError(faults)
+    anchored: SettingsT = _anchored(settings, path.absolute().parent)
+    return anchored
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+
+
+def _override(document: dict[str, Any], keys: tuple[str, ...], value: str) -> bool:
+    """Set a key of a table of ``document``; False: what stands there is no table."""
+    for table in keys[:-1]:
+        document = document.setdefault(table, {})
+        if not isinstance(document, dict):
+            return False
+    document[keys[-1]] = _parsed(value)
+    return True
+
+
+def _parsed(value: str) -> object:
+    """Return an array, a table or a quoted string as TOML reads it, anything else as it stands.
+
+    Numbers and booleans stay text, so that an id may be ``7``: validation makes of them what the
+    key wants.
+    """
+    if value[:1] not in {"[", "{", '"', "'"}:
+        return value
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+def _fault(path: Path, fault: Any, overridden: Mapping[tuple[str, ...], str]) -> str:
+    loc = fault["loc"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    names = [name for keys, name in overridden.items() if loc[: len(keys)] == keys]
+    where = f"environment: {names[0]}" if names else f"{path}: {key or 'file'}"
+    message = _MESSAGES.get(fault["type"], fault["msg"])
+    return f"{where}: {message.removeprefix('Value error, ')}{_found(fault)}"
+
+
+def _found(fault: Any) -> str:
+    """Return what was found, as far as it can hold no secret."""
+    found = fault["input"]
+    if fault["type"] in {"extra_forbidden", "missing", "value_error"}:
+        return ""
+    if isinstance(found, str):
+        return f" (found {_LOGIN.sub('//...@', found)[:60]!r})"
+    if isinstance(found, bool | int | float):
+        return f" (found {found})"
+    return ""
+
+
+def _anchored(found: Any, folder: Path) -> Any:
+    """Return ``found`` with every relative path in it, however deep, taken from ``folder``."""
+    match found:
+        case Path():
+            return folder / found
+        case Table():
+            names = type(found).model_fields
+            return found.model_copy(update={name: _anchored(getattr(found, name), folder) for name in names})
+        case list() | tuple():
+            return type(found)(_anchored(item, folder) for item in found)
+        case dict():
+            return {key: _anchored(value, folder) for key, value in found.items()}
+        case _:
+            return found
