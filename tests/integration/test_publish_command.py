@@ -1,0 +1,169 @@
+"""``atoll-trainer init`` and ``publish`` as an operator runs them."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.brokers import RunningBroker
+from support.releases import device, make_bundle
+
+from atoll_agent.rollout.release import Release
+from atoll_link.exits import Exit
+
+PROGRAM = [sys.executable, "-c", "import sys; from atoll_trainer.cli import main; sys.exit(main())"]
+
+
+def atoll_trainer(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+class Operator:
+    """One home, its settings file and a broker."""
+
+    def __init__(self, folder: Path, broker: RunningBroker) -> None:
+        self.home = folder / "home"
+        self.folder = folder
+        self.broker = broker
+        self.settings = folder / "trainer.toml"
+        self.settings.write_text(
+            '[trainer]\nsite = "plant-a"\nhome = "home"\n'
+            f'[broker]\nhost = "127.0.0.1"\nport = {broker.port}\n'
+        )
+
+    def publish(self, release: int, *options: str | Path) -> subprocess.CompletedProcess[str]:
+        bundle = self.folder / f"press-{release}.atoll"
+        bundle.write_bytes(make_bundle(release=release))
+        return atoll_trainer("publish", "--settings", self.settings, bundle, *options)
+
+    def seen_by_a_device(self) -> list[Release]:
+        root = (self.home / "root.json").read_bytes()
+        with device(self.broker, self.folder / "device", root) as repository:
+            return repository.refresh()
+
+
+@pytest.fixture
+def operator(tmp_path: Path, mosquitto_broker: RunningBroker) -> Operator:
+    """An operator who has done nothing yet."""
+    return Operator(tmp_path, mosquitto_broker)
+
+
+def test_a_new_home_publishes_to_devices_that_trust_its_root(operator: Operator) -> None:
+    made = atoll_trainer("init", "--home", operator.home)
+    assert made.returncode == Exit.SUCCESS, made.stderr
+    assert str(operator.home / "keys" / "root.pem") in made.stdout
+    assert stat.S_IMODE((operator.home / "keys").stat().st_mode) == 0o700
+
+    published = operator.publish(1)
+    assert published.returncode == Exit.SUCCESS, published.stderr
+    assert "press release 1 is out" in published.stdout
+
+    [release] = operator.seen_by_a_device()
+    assert (release.model, release.release, release.channel, release.rollout_percent) == (
+        "press",
+        1,
+        "stable",
+        100,
+    )
+    assert release.rollout_salt
+
+
+def test_the_summary_can_be_read_by_a_program(operator: Operator) -> None:
+    atoll_trainer("init", "--home", operator.home)
+
+    first = json.loads(operator.publish(1, "--json").stdout)
+    again = json.loads(operator.publish(1, "--json").stdout)
+
+    assert first["model"] == "press"
+    assert first["release"] == 1
+    assert first["topics_stored"] == first["topics"] > 0
+    assert (again["topics_stored"], again["bytes_stored"]) == (0, 0)
+    assert again["sha256"] == first["sha256"] == operator.seen_by_a_device()[0].sha256
+
+
+def test_publishing_works_without_the_offline_keys_and_with_a_passphrase(operator: Operator) -> None:
+    passphrase = operator.folder / "passphrase"
+    passphrase.write_text("correct horse\n")
+    made = atoll_trainer("init", "--home", operator.home, "--passphrase-file", passphrase)
+    assert made.returncode == Exit.SUCCESS, made.stderr
+    for name in ("root.pem", "targets.pem"):
+        (operator.home / "keys" / name).rename(operator.folder / name)
+
+    refused = operator.publish(1)
+    assert refused.returncode == Exit.SETTINGS
+    assert "--passphrase-file" in refused.stderr
+
+    published = operator.publish(1, "--passphrase-file", passphrase)
+    assert published.returncode == Exit.SUCCESS, published.stderr
+    assert [release.release for release in operator.seen_by_a_device()] == [1]
+
+
+def test_a_rollout_grows_and_keeps_its_salt(operator: Operator) -> None:
+    atoll_trainer("init", "--home", operator.home)
+    operator.publish(1, "--channel", "canary", "--percent", "10", "--max-delay", "30")
+    [before] = operator.seen_by_a_device()
+
+    operator.publish(1, "--percent", "50")
+
+    [after] = operator.seen_by_a_device()
+    assert (before.channel, before.rollout_percent, before.max_delay_s) == ("canary", 10, 30)
+    assert (after.channel, after.rollout_percent, after.max_delay_s) == ("stable", 50, 0)
+    assert after.rollout_salt == before.rollout_salt
+
+
+def test_a_home_that_is_there_is_not_touched(operator: Operator) -> None:
+    atoll_trainer("init", "--home", operator.home)
+    before = {path: path.read_bytes() for path in operator.home.rglob("*") if path.is_file()}
+
+    again = atoll_trainer("init", "--home", operator.home)
+
+    assert again.returncode == Exit.SETTINGS
+    assert "exists" in again.stderr
+    assert {path: path.read_bytes() for path in operator.home.rglob("*") if path.is_file()} == before
+
+
+def test_a_demo_says_what_its_keys_are_worth(tmp_path: Path) -> None:
+    made = atoll_trainer("init", "--demo", "--home", tmp_path / "home")
+
+    assert made.returncode == Exit.SUCCESS
+    assert "demonstration only" in made.stdout
+
+
+def test_what_cannot_be_published_ends_with_the_right_status(operator: Operator) -> None:
+    early = operator.publish(1)
+    assert early.returncode == Exit.SETTINGS
+    assert "atoll-trainer init" in early.stderr
+    atoll_trainer("init", "--home", operator.home)
+
+    wrong = operator.folder / "wrong.atoll"
+    wrong.write_bytes(b"PK no bundle")
+    refused = atoll_trainer("publish", "--settings", operator.settings, wrong)
+    assert refused.returncode == Exit.FAILURE
+    assert "[malformed_bundle]" in refused.stderr
+
+    for options in (("--percent", "101"), ("--channel", "no/channel"), ("--max-delay", "-1")):
+        assert operator.publish(1, *options).returncode == Exit.SETTINGS
+    assert operator.publish(1, "--percent", "many").returncode == Exit.USAGE
+
+    operator.broker.stop()
+    alone = operator.publish(1)
+    assert alone.returncode == Exit.FAILURE
+    assert "[broker_unavailable]" in alone.stderr
+
+
+def test_a_bundle_that_took_a_published_number_is_refused(operator: Operator) -> None:
+    atoll_trainer("init", "--home", operator.home)
+    operator.publish(1)
+    other = operator.folder / "other.atoll"
+    other.write_bytes(make_bundle(release=1, size=100))
+
+    refused = atoll_trainer("publish", "--settings", operator.settings, other)
+
+    assert refused.returncode == Exit.SETTINGS
+    assert "next free is 2" in refused.stderr

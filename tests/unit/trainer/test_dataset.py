@@ -1,0 +1,192 @@
+"""From readings to windows and targets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atoll_contract.errors import Reason
+from atoll_trainer.dataset import LeftOut, Observed, Refusals, UnsuitableDataError, collect, cut, naive, split
+from atoll_trainer.task import TaskFile
+
+
+def a_task(*, kind="forecast", length=3, horizon=1, max_gap_ms=None, train=0.5, validation=0.25, **value):
+    return TaskFile.model_validate(
+        {
+            "task": {
+                "model": "m",
+                "stream": "s",
+                "kind": kind,
+                "target": "x" if kind == "forecast" else "label",
+                "horizon": horizon,
+                "values": {"x": value},
+            },
+            "window": {"length": length, "max_gap_ms": max_gap_ms},
+            "split": {"train": train, "validation": validation},
+        }
+    )
+
+
+def readings(task, values, *, times=None, devices=None, labels=None):
+    observed = [
+        Observed(
+            number=number + 1,
+            device=devices[number] if devices else "a",
+            time_ms=times[number] if times else number * 1000.0,
+            values={"x": value},
+            label=labels[number] if labels else None,
+        )
+        for number, value in enumerate(values)
+    ]
+    return collect(observed, task, "test", "0", Refusals())
+
+
+def test_a_forecast_learns_the_value_at_the_horizon():
+    task = a_task(length=3, horizon=2)
+
+    examples, left_out = cut(readings(task, [float(x) for x in range(7)]), task)
+
+    assert examples.windows[:, :, 0].tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    assert examples.targets.tolist() == [4, 5, 6]
+    assert examples.times_ms.tolist() == [2000, 3000, 4000]
+    assert examples.windows.dtype == np.float32
+    assert left_out == {LeftOut.NO_READING_AHEAD: 2}
+
+
+def test_a_regression_learns_the_labels():
+    task = a_task(kind="regression", length=2)
+
+    examples, left_out = cut(readings(task, [1.0, 2.0, 3.0, 4.0], labels=[10.0, None, 30.0, 40.0]), task)
+
+    assert examples.windows[:, :, 0].tolist() == [[2, 3], [3, 4]]
+    assert examples.targets.tolist() == [30, 40]
+    assert left_out == {LeftOut.NO_LABEL: 1}
+
+
+def test_windows_and_targets_stay_within_a_device_and_in_order_of_arrival():
+    task = a_task(length=2)
+    values = [1.0, 100.0, 2.0, 200.0, 3.0, 300.0]
+
+    examples, _ = cut(readings(task, values, devices=["a", "b"] * 3), task)
+
+    assert examples.windows[:, :, 0].tolist() == [[1, 2], [100, 200]]
+    assert examples.targets.tolist() == [3, 300]
+
+
+def test_a_window_with_a_gap_in_it_or_before_its_target_is_left_out():
+    task = a_task(length=2, max_gap_ms=1500)
+    times = [0.0, 1000.0, 2000.0, 9000.0, 10_000.0, 11_000.0]
+
+    examples, left_out = cut(readings(task, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], times=times), task)
+
+    assert examples.windows[:, :, 0].tolist() == [[0, 1], [3, 4]]
+    # 1, 2 | 3: the target is behind the gap. 2 | 3: the gap is inside.
+    assert left_out[LeftOut.GAP] == 2
+
+
+def test_a_step_back_is_named_and_learnt_from():
+    task = a_task(length=2, max_gap_ms=1500)
+    times = [0.0, 1000.0, 2000.0, 1000.0, 2000.0, 3000.0]
+
+    found = readings(task, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], times=times)
+    examples, left_out = cut(found, task)
+
+    (step,) = found.steps_back()
+    assert step.startswith("row 4: time steps back from 1970-01-01 00:00:02 to 00:00:01 (1 s): 2 readings")
+    assert len(examples) == 4
+    assert left_out[LeftOut.GAP] == 0
+
+
+def test_a_step_back_of_one_of_several_devices_says_whose():
+    task = a_task(length=1)
+    times = [0.0, 5000.0, 1000.0, 4000.0]
+
+    (step,) = readings(task, [0.0, 1.0, 2.0, 3.0], times=times, devices=["a", "b", "a", "b"]).steps_back()
+
+    assert step.startswith("b: row 4: time steps back from 1970-01-01 00:00:05 to 00:00:04")
+
+
+def test_numbers_outside_the_valid_range_are_not_learnt_from():
+    task = a_task(length=2, low=0.0, high=10.0)
+
+    examples, left_out = cut(readings(task, [1.0, 2.0, 3.0, -200.0, 4.0, 5.0, 6.0]), task)
+
+    assert examples.windows[:, :, 0].tolist() == [[1, 2], [4, 5]]
+    assert left_out[LeftOut.OUT_OF_RANGE] == 3
+
+
+def test_readings_that_the_device_would_refuse_are_refused_and_counted():
+    task = a_task(length=1)
+
+    found = readings(task, [1.0, None, float("nan"), 4.0])
+
+    assert len(found) == 2
+    assert found.refusals.counts == {Reason.MISSING_VALUE: 1, Reason.NOT_FINITE: 1}
+    assert found.refusals.first[Reason.MISSING_VALUE] == "row 2: value 'x' is missing"
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ([], "no reading can be used"),
+        ([float("nan")] * 5, "no reading can be used: 5 refused, row 1: value 'x' is not finite"),
+        ([1.0, 2.0, 3.0], "at most 3 readings of a device; a window with its target needs 4"),
+    ],
+)
+def test_readings_that_make_no_window_are_refused(values, fault):
+    task = a_task(length=3)
+
+    with pytest.raises(UnsuitableDataError, match=fault):
+        cut(readings(task, values), task)
+
+
+def test_readings_without_labels_teach_no_regression():
+    task = a_task(kind="regression", length=1)
+
+    with pytest.raises(UnsuitableDataError, match="3 readings and not one label for model 'm'"):
+        cut(readings(task, [1.0, 2.0, 3.0]), task)
+
+
+def test_the_parts_follow_each_other_in_time():
+    task = a_task(length=1, train=0.5, validation=0.25)
+    examples, _ = cut(readings(task, [float(x) for x in range(9)]), task)
+
+    parts = split(examples, task)
+
+    assert {name: part.targets.tolist() for name, part in parts} == {
+        "train": [1, 2, 3, 4],
+        "validation": [5, 6],
+        "test": [7, 8],
+    }
+
+
+def test_too_few_windows_for_every_part_are_refused():
+    task = a_task(length=1, train=0.5, validation=0.25)
+    examples, _ = cut(readings(task, [1.0, 2.0, 3.0]), task)
+
+    with pytest.raises(UnsuitableDataError, match="2 windows are too few: nothing is left for validation"):
+        split(examples, task)
+
+
+def test_a_constant_target_is_refused():
+    task = a_task(length=1)
+    examples, _ = cut(readings(task, [7.0] * 20), task)
+
+    with pytest.raises(UnsuitableDataError, match="every target of the training part is 7"):
+        split(examples, task)
+
+
+def test_the_naive_guess_is_the_last_value_or_the_training_mean():
+    forecast, regression = a_task(length=2), a_task(kind="regression", length=1)
+    examples, _ = cut(readings(forecast, [1.0, 2.0, 4.0, 8.0]), forecast)
+    labelled, _ = cut(readings(regression, [1.0, 2.0, 3.0], labels=[1.0, 2.0, 6.0]), regression)
+
+    assert naive(forecast, examples, examples).tolist() == [2, 4]
+    assert naive(regression, labelled, labelled).tolist() == [3, 3, 3]
+
+
+def test_shares_are_exact_where_they_can_be():
+    task = a_task(length=1, train=0.7, validation=0.1)
+    examples, _ = cut(readings(task, [float(x) for x in range(1001)]), task)
+
+    assert [len(part) for _, part in split(examples, task)] == [700, 100, 200]

@@ -1,0 +1,290 @@
+"""The signed repository on the trainer's disk, and its keys."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from support.releases import Trainer, make_bundle, utc_now
+
+from atoll_contract.errors import ConfigError, StorageError
+from atoll_contract.release import ReleaseTerms
+from atoll_contract.topics import ChunkTopic, MetadataTopic
+from atoll_trainer.keys import KeyName, create_key
+from atoll_trainer.metadata import LIFETIME
+from atoll_trainer.repository import Repository, Signers
+
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    """A trainer that has released nothing."""
+    return Trainer.create(tmp_path / "trainer", NOW)
+
+
+def metadata_files(trainer: Trainer) -> set[str]:
+    return {path.name for path in (trainer.folder / "repository" / "metadata").iterdir()}
+
+
+def last_versions(trainer: Trainer) -> dict[str, int]:
+    """Return the newest version of each role, as the order of publishing names them."""
+    metadata = trainer.repository._metadata
+    roles = ("root", "trainer", "targets", "snapshot", "timestamp")
+    return {role: metadata._roles[role].signed.version for role in roles}
+
+
+# Making and loading
+
+
+def test_a_new_repository_holds_version_1_of_every_role(trainer: Trainer) -> None:
+    expected = {"1.root.json", "1.targets.json", "1.trainer.json", "1.snapshot.json", "timestamp.json"}
+
+    assert metadata_files(trainer) == expected
+    assert trainer.repository.root == trainer.root
+    assert trainer.repository.releases("press") == []
+    assert trainer.repository.next_release("press") == 1
+
+
+def test_a_folder_without_a_repository_is_told(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ConfigError, match="atoll-trainer init"), Repository.locked(folder):
+            pass
+
+
+@pytest.mark.parametrize("name", ["1.root.json", "1.targets.json", "1.trainer.json", "timestamp.json"])
+def test_a_repository_whose_making_was_broken_off_is_told(trainer: Trainer, name: str) -> None:
+    (trainer.folder / "repository" / "metadata" / name).unlink()
+
+    with pytest.raises(ConfigError, match="atoll-trainer init"):
+        _ = trainer.repository
+
+
+@pytest.mark.parametrize(
+    "name", ["1.root.json", "1.targets.json", "1.trainer.json", "1.snapshot.json", "timestamp.json"]
+)
+@pytest.mark.parametrize("damage", ["cut", "edited"])
+def test_a_damaged_file_is_found_out(trainer: Trainer, name: str, damage: str) -> None:
+    path = trainer.folder / "repository" / "metadata" / name
+    content = path.read_bytes()
+    year = re.search(rb'"expires":"20(..)', content)
+    assert year is not None
+    path.write_bytes(content[:100] if damage == "cut" else content.replace(year[0], b'"expires":"2099'))
+
+    with pytest.raises(StorageError, match="damaged"):
+        _ = trainer.repository
+
+
+def test_a_second_publisher_has_to_wait(trainer: Trainer) -> None:
+    folder = trainer.folder / "repository"
+
+    with (
+        Repository.locked(folder),
+        pytest.raises(StorageError, match="another publisher"),
+        Repository.locked(folder, timeout_s=0.1),
+    ):
+        pass
+    with Repository.locked(folder, timeout_s=0.1) as repository:
+        assert repository.next_release("press") == 1
+
+
+# Releases
+
+
+def test_a_release_is_signed_with_its_terms(trainer: Trainer) -> None:
+    terms = {"channel": "canary", "rollout_percent": 10, "rollout_salt": "salt", "max_delay_s": 60}
+
+    trainer.sign(make_bundle(), NOW, **terms)
+
+    expected = ReleaseTerms.decode({"model": "press", "release": 1, "chunk_size": 1024, **terms})
+    assert trainer.repository.releases("press") == [expected]
+    assert last_versions(trainer) == {"root": 1, "trainer": 2, "targets": 1, "snapshot": 2, "timestamp": 2}
+    [target] = trainer.repository._metadata.trainer.targets.values()
+    assert {type(value) for value in target.custom.values()} == {int, str}
+
+
+def test_the_same_release_again_changes_nothing(trainer: Trainer) -> None:
+    trainer.sign(make_bundle(), NOW)
+    before = metadata_files(trainer), last_versions(trainer)
+
+    repository = trainer.repository
+    assert not repository.add(repository.releases("press")[0], make_bundle())
+    assert not repository.commit(trainer.signers, NOW)
+
+    assert (metadata_files(trainer), last_versions(trainer)) == before
+
+
+def test_other_terms_for_the_same_bytes_are_signed_and_keep_the_chunk_size(trainer: Trainer) -> None:
+    trainer.sign(make_bundle(), NOW, rollout_percent=10)
+
+    trainer.sign(make_bundle(), NOW, rollout_percent=50, chunk_size=4096)
+
+    [terms] = trainer.repository.releases("press")
+    assert (terms.rollout_percent, terms.chunk_size) == (50, 1024)
+    assert last_versions(trainer)["timestamp"] == 3
+
+
+def test_a_number_is_never_given_to_other_bytes(trainer: Trainer) -> None:
+    trainer.sign(make_bundle(), NOW)
+
+    with pytest.raises(ConfigError, match="next free is 2"):
+        trainer.sign(make_bundle(size=6000), NOW)
+
+
+def test_a_number_that_was_skipped_or_dropped_stays_unused(trainer: Trainer) -> None:
+    for number in (1, 3, 4, 5, 6):
+        trainer.sign(make_bundle(release=number), NOW)
+    assert [terms.release for terms in trainer.repository.releases("press")] == [4, 5, 6]
+
+    for number in (1, 2, 3):
+        with pytest.raises(ConfigError, match="next free is 7"):
+            trainer.sign(make_bundle(release=number), NOW)
+    assert trainer.repository.next_release("press") == 7
+    assert trainer.repository.next_release("pump") == 1
+
+
+def test_each_model_keeps_three_releases_of_its_own(trainer: Trainer) -> None:
+    for number in range(1, 6):
+        trainer.sign(make_bundle("press", number), NOW)
+        trainer.sign(make_bundle("pump", number), NOW)
+
+    for model in ("press", "pump"):
+        assert [terms.release for terms in trainer.repository.releases(model)] == [3, 4, 5]
+
+
+def test_steps_stand_in_the_order_of_publishing(trainer: Trainer) -> None:
+    bundle = make_bundle(size=3000)
+    trainer.sign(bundle, NOW)
+    trainer.rotate_root()
+
+    steps = trainer.repository.steps()
+
+    assert [step.name for step in steps] == [
+        "press/1.atoll",
+        "root",
+        "trainer",
+        "targets",
+        "snapshot",
+        "timestamp",
+    ]
+    assert b"".join(piece.read() for piece in steps[0].pieces) == bundle
+    assert [piece.size_bytes for piece in steps[0].pieces[:-1]] == [1024] * (len(bundle) // 1024)
+    names = [[piece.topic.rpartition("/")[2] for piece in step.pieces] for step in steps[1:]]
+    assert names == [
+        ["1.root.json", "2.root.json", "root.json"],
+        ["2.trainer.json"],
+        ["1.targets.json"],
+        ["2.snapshot.json"],
+        ["timestamp.json"],
+    ]
+    assert steps[1].pieces[2].read() == steps[1].pieces[1].read()
+
+
+def test_what_was_replaced_long_ago_is_obsolete(trainer: Trainer) -> None:
+    now = utc_now()  # files carry the time of this machine
+    for number in range(1, 5):
+        trainer.sign(make_bundle(release=number), NOW)
+    repository = trainer.repository
+    assert repository.obsolete(now - timedelta(days=1)) == []
+    trainer.age(timedelta(days=2))
+    trainer.sign(make_bundle(release=5), NOW)
+
+    obsolete = trainer.repository.obsolete(now - timedelta(days=1))
+
+    # Release 1 was dropped by 5.trainer.json two days ago; release 2 only now, by 6.trainer.json.
+    first = hashlib.sha256(make_bundle(release=1)).hexdigest()
+    assert obsolete[0].path.name == f"{first}.atoll"
+    assert obsolete[0].topics == tuple(str(ChunkTopic(first, number)) for number in range(6))
+    expected = {f"{version}.{role}.json" for version in range(1, 5) for role in ("trainer", "snapshot")}
+    assert {one.path.name for one in obsolete[1:]} == expected
+    assert {topic for one in obsolete[1:] for topic in one.topics} == {
+        str(MetadataTopic(name)) for name in expected
+    }
+
+    for one in obsolete:
+        one.delete()
+    assert trainer.repository.obsolete(now - timedelta(days=1)) == []
+    assert [terms.release for terms in trainer.repository.releases("press")] == [3, 4, 5]
+
+
+def test_a_bundle_that_no_metadata_ever_named_is_left_alone(trainer: Trainer) -> None:
+    trainer.repository.add(ReleaseTerms(model="press", release=1), make_bundle())
+    trainer.age(timedelta(days=2))
+
+    assert trainer.repository.obsolete(utc_now()) == []
+
+
+# Signing
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_a_crash_between_any_two_writes_is_completed_by_the_next_run(trainer: Trainer, writes: int) -> None:
+    folder = trainer.folder / "repository"
+    trainer.sign(make_bundle(release=1), NOW)
+    before = trainer.folder / "before"
+    shutil.copytree(folder, before)
+    repository = trainer.sign(make_bundle(release=2), NOW)
+    sha256 = repository._metadata.trainer.targets["press/2.atoll"].hashes["sha256"]
+    in_order = [
+        f"bundles/{sha256}.atoll",
+        "metadata/3.trainer.json",
+        "metadata/3.snapshot.json",
+        "metadata/timestamp.json",
+    ]
+    # The state after so many writes, and the torn temporary file of the next one.
+    for name in in_order[:writes]:
+        shutil.copy(folder / name, before / name)
+    (before / "metadata" / ".3.trainer.json.tmp").write_bytes(b"{")
+    shutil.rmtree(folder)
+    before.rename(folder)
+
+    trainer.sign(make_bundle(release=2), NOW)
+
+    assert [terms.release for terms in trainer.repository.releases("press")] == [1, 2]
+    assert last_versions(trainer) == {"root": 1, "trainer": 3, "targets": 1, "snapshot": 3, "timestamp": 3}
+    assert all(piece.read() for step in trainer.repository.steps() for piece in step.pieces)
+    assert not trainer.repository.commit(trainer.signers, NOW)
+
+
+def test_signatures_are_renewed_past_half_their_lifetime(trainer: Trainer) -> None:
+    trainer.sign(make_bundle(), NOW)
+    soon, late = (NOW + LIFETIME["timestamp"] / 2 + timedelta(days=sign) for sign in (-1, 1))
+
+    assert not trainer.repository.commit(trainer.signers, soon)
+    assert trainer.repository.commit(trainer.signers, late)
+    assert last_versions(trainer) == {"root": 1, "trainer": 2, "targets": 1, "snapshot": 2, "timestamp": 3}
+
+    # A renewed trainer role needs a new snapshot, and that a new timestamp.
+    assert trainer.repository.commit(trainer.signers, NOW + LIFETIME["trainer"] / 2 + timedelta(days=1))
+    assert last_versions(trainer) == {"root": 1, "trainer": 3, "targets": 1, "snapshot": 3, "timestamp": 4}
+
+
+def test_an_expired_offline_signature_stops_publishing(trainer: Trainer) -> None:
+    repository = trainer.repository
+    late = repository.offline_expiries()["targets"] + timedelta(seconds=1)
+
+    with pytest.raises(ConfigError, match="targets metadata expired"):
+        repository.commit(trainer.signers, late)
+
+
+@pytest.mark.parametrize("which", ["trainer", "online"])
+def test_a_key_that_devices_do_not_trust_signs_nothing(trainer: Trainer, tmp_path: Path, which: str) -> None:
+    stranger = create_key(tmp_path, KeyName.ONLINE)
+    signers = trainer.signers
+    wrong = (
+        Signers(trainer=stranger, online=signers.online)
+        if which == "trainer"
+        else Signers(trainer=signers.trainer, online=stranger)
+    )
+    repository = trainer.repository
+    repository.add(ReleaseTerms(model="press", release=1), make_bundle())
+    before = metadata_files(trainer)
+
+    with pytest.raises(ConfigError, match=f"the {which} key"):
+        repository.commit(wrong, NOW)
+
+    assert metadata_files(trainer) == before

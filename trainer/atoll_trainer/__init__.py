@@ -1,0 +1,1 @@
+"""The trainer: records, trains, optimises, evaluates, bundles and publishes models."""

@@ -1,0 +1,50 @@
+"""A function run in a process of its own, where it may crash or hang without harm."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+from atoll_contract.errors import AtollError, BundleRejectedError, Reason
+
+_EndT = TypeVar("_EndT")
+
+
+def in_child(function: Callable[..., _EndT], *arguments: object, deadline_s: float) -> _EndT:
+    """Return ``function(*arguments)``, computed in a child; all of them can be pickled.
+
+    Raises:
+        AtollError: As ``function`` raised it.
+        BundleRejectedError: The child crashed, or did not end within ``deadline_s`` and was killed:
+            what it loaded is damaged or too slow.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_work, args=(sender, function, arguments), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(deadline_s):
+            message = f"no answer within {deadline_s:.0f} s"
+            raise BundleRejectedError(message, Reason.SELF_TEST_TIMEOUT)
+        answer: _EndT | AtollError = receiver.recv()
+    except EOFError as error:
+        child.join(deadline_s)
+        message = f"crashes the inference runtime (exit status {child.exitcode}): the file is damaged"
+        raise BundleRejectedError(message, Reason.SELF_TEST_CRASHED) from error
+    finally:
+        child.kill()
+        child.join()
+        receiver.close()
+    if isinstance(answer, AtollError):
+        raise answer
+    return answer
+
+
+def _work(sender: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    try:
+        sender.send(function(*arguments))
+    except AtollError as error:
+        sender.send(error)

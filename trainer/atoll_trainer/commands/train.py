@@ -1,0 +1,238 @@
+"""``atoll-trainer train``: fit a model on recorded readings or a CSV file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from atoll_contract.errors import ConfigError
+from atoll_ingest.dialect import Dialect
+from atoll_ingest.time import TimeUnit
+from atoll_link.files import make_folder
+from atoll_trainer import dataset, sources
+from atoll_trainer.dataset import Readings
+from atoll_trainer.families import Epoch
+from atoll_trainer.home import Home
+from atoll_trainer.runs import Run, RunFacts, Span
+from atoll_trainer.settings import TrainerSettings
+from atoll_trainer.task import TaskFile
+
+_MOST_STEPS_SHOWN: Final = 5
+_MOST_WEIGHTS_SHOWN: Final = 24
+_LOSSES_SHOWN: Final = 10
+_INDENT: Final = " " * 13
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--task", type=Path, required=True, metavar="FILE", help="task file, TOML")
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="trainer.toml: home, and how the stream's payloads are read",
+    )
+    parser.add_argument("--home", type=Path, metavar="DIR", help="trainer folder; runs go to HOME/runs")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: HOME/runs/MODEL-N)")
+    parser.add_argument("--json", action="store_true", help="print the run's facts as one JSON object")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--recordings", type=Path, metavar="DIR", help="recorded readings (default: HOME/recordings)"
+    )
+    source.add_argument("--csv", type=Path, metavar="FILE", help="a CSV file with a header, .csv or .csv.gz")
+    table = parser.add_argument_group("columns of a CSV file")
+    table.add_argument("--time", metavar="COLUMN", help="event time (default: rows are step_ms apart)")
+    table.add_argument(
+        "--time-unit",
+        choices=[unit.value for unit in TimeUnit],
+        default=TimeUnit.ISO8601.value,
+        help="how it is written; without a zone it is UTC (default: %(default)s)",
+    )
+    table.add_argument(
+        "--value",
+        action="append",
+        default=[],
+        type=_value,
+        metavar="NAME=COLUMN",
+        help="column of a value; may be repeated (default: the column of that name)",
+    )
+    table.add_argument("--label", metavar="COLUMN", help="what a regression learns")
+    table.add_argument(
+        "--device", metavar="COLUMN", help="whose reading it is: a column, or a name for all rows"
+    )
+    parser.epilog = (
+        f"{parser.epilog}\n"
+        "  atoll-trainer train --task oven.toml --csv oven.csv --time timestamp --value temperature=value\n\n"
+        "The windows are cut by the code that runs on the device, in order of time: the training part\n"
+        "first, then the validation part, which says when to stop, then the test part, which only\n"
+        "atoll-trainer evaluate looks at. Model, facts and windows go to the run folder."
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train and print what came out."""
+    task = TaskFile.read(arguments.task)
+    settings = None if arguments.settings is None else TrainerSettings.read(arguments.settings)
+    home = Home.find(arguments.home or (settings.trainer.home if settings else None))
+    readings, lost = _readings(arguments, task, home, settings)
+    examples, left_out = dataset.cut(readings, task)
+    parts = dataset.split(examples, task)
+    out = Console(soft_wrap=True, quiet=arguments.json, highlight=False, markup=False)
+    _show_readings(out, readings, lost)
+    notes = "".join(f"; left out: {reason.value} {count:,}" for reason, count in left_out.items())
+    out.print(f"windows      {len(examples):,} of {task.window.length:,} readings{notes}")
+    for name, part in parts:
+        out.print(f"{name:<12} {_span(Span.of(part))}")
+    # TensorFlow takes seconds to load: first everything that can fail without it.
+    from atoll_trainer.learn import learn, store  # noqa: PLC0415
+
+    with _progress(task.fit.epochs) as on_epoch:
+        learnt = learn(task, parts, on_epoch)
+    run_folder = Run(_run_folder(arguments.out, home, task))
+    facts = store(run_folder, arguments.task, task, readings, left_out, parts, learnt)
+    _show_fit(out, facts, task)
+    out.print(f"run          {run_folder.folder}")
+    if arguments.json:
+        print(json.dumps({"run": str(run_folder.folder), **facts.model_dump(mode="json")}))  # noqa: T201
+    return 0
+
+
+def _readings(
+    arguments: argparse.Namespace, task: TaskFile, home: Home, settings: TrainerSettings | None
+) -> tuple[Readings, int]:
+    if arguments.csv is not None:
+        columns = sources.CsvColumns(
+            values=dict(arguments.value),
+            time=arguments.time,
+            time_unit=TimeUnit(arguments.time_unit),
+            label=arguments.label,
+            device=arguments.device,
+        )
+        return sources.from_csv(arguments.csv, columns, task), 0
+    return sources.from_recording(arguments.recordings or home.recordings, task, _dialect(settings, task))
+
+
+def _dialect(settings: TrainerSettings | None, task: TaskFile) -> Dialect | None:
+    if settings is None:
+        return None
+    for stream in settings.stream:
+        if stream.name == task.task.stream:
+            return stream.build(settings.trainer.site).dialect
+    known = ", ".join(stream.name for stream in settings.stream) or "none"
+    raise ConfigError(f"task.stream: the settings have no stream {task.task.stream!r}; they have {known}")
+
+
+def _run_folder(given: Path | None, home: Home, task: TaskFile) -> Path:
+    if given is None:
+        return home.new_run(task.task.model)
+    if given.exists() and (not given.is_dir() or any(given.iterdir())):
+        raise ConfigError(f"--out {given}: is there already; name a new folder")
+    make_folder(given)
+    return given
+
+
+def _show_readings(out: Console, readings: Readings, lost: int) -> None:
+    devices = len(set(readings.devices))
+    refused = readings.refusals.counts
+    out.print(f"data         {readings.source}")
+    first, last = _moment(readings.times_ms.min()), _moment(readings.times_ms.max())
+    out.print(
+        f"readings     {len(readings):,} of {devices:,} device{'s' * (devices != 1)}, {first} to {last}; "
+        f"refused {refused.total():,}"
+    )
+    for reason, count in refused.items():
+        out.print(f"{_INDENT}{reason.value} {count:,}, first: {readings.refusals.first[reason]}")
+    steps = readings.steps_back()
+    for step in steps[:_MOST_STEPS_SHOWN]:
+        out.print(f"{_INDENT}{step}")
+    if len(steps) > _MOST_STEPS_SHOWN:
+        out.print(f"{_INDENT}and {len(steps) - _MOST_STEPS_SHOWN:,} more steps back")
+    if lost:
+        out.print(f"{_INDENT}{lost:,} labels belong to no reading")
+
+
+def _show_fit(out: Console, facts: RunFacts, task: TaskFile) -> None:
+    last = facts.losses[-1].epoch
+    shown = {round(last * share / _LOSSES_SHOWN) for share in range(_LOSSES_SHOWN + 1)} | {facts.best_epoch}
+    out.print("loss         mean squared error of the normalised target")
+    for loss in facts.losses:
+        if loss.epoch in shown:
+            validation = "" if loss.validation is None else f"  validation {loss.validation:.6f}"
+            mark = "  best" if loss.epoch == facts.best_epoch else ""
+            out.print(f"{_INDENT}epoch {loss.epoch:>5}  train {loss.train:.6f}{validation}{mark}")
+    if facts.linear is not None:
+        for line in _weights(facts.linear.w, task):
+            out.print(line)
+        out.print(f"b            {facts.linear.b:.6g}")
+    out.print(f"seconds      {facts.seconds:.1f}")
+
+
+def _weights(w: list[list[float]], task: TaskFile) -> Iterator[str]:
+    columns = [
+        spec.name if not spec.shape else f"{spec.name}[{place}]"
+        for spec in task.specs
+        for place in range(spec.size)
+    ]
+    named = [
+        (
+            column
+            if len(w) == 1
+            else f"{column} t-{len(w) - 1 - place}"
+            if place < len(w) - 1
+            else f"{column} t",
+            weight,
+        )
+        for place, row in enumerate(w)
+        for column, weight in zip(columns, row, strict=True)
+    ]
+    chosen = named
+    if len(named) > _MOST_WEIGHTS_SHOWN:
+        chosen = sorted(named, key=lambda one: -abs(one[1]))[:_MOST_WEIGHTS_SHOWN]
+        yield f"w            the {len(chosen)} largest of {len(named):,}; run.json has all"
+    width = max(len(name) for name, _ in chosen)
+    for name, weight in chosen:
+        yield f"w            {name:<{width}}  {weight:.6g}"
+
+
+@contextmanager
+def _progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
+    """Show a bar with the falling loss, on a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    bar = Progress(
+        TextColumn("loss {task.fields[loss]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar:
+        shown = bar.add_task("fit", total=epochs, loss="-")
+        yield lambda epoch: bar.update(shown, completed=epoch.number, loss=f"{epoch.loss:.6f}")
+
+
+def _span(span: Span) -> str:
+    if span.start_ms is None or span.end_ms is None:
+        return "0"
+    return f"{span.windows:,}  {_moment(span.start_ms)} to {_moment(span.end_ms)}"
+
+
+def _moment(time_ms: float) -> str:
+    return datetime.fromtimestamp(float(time_ms) / 1e3, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _value(text: str) -> tuple[str, str]:
+    name, separator, column = text.partition("=")
+    if not (name and separator and column):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=COLUMN")
+    return name, column

@@ -1,0 +1,156 @@
+"""Fitting a task: normalise by the training part, fit, and say the weights in the values' own units."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll_contract.manifest import Normalisation
+from atoll_link.files import write_whole
+from atoll_signal.features import Normaliser
+from atoll_trainer.dataset import Examples, LeftOut, Readings, Split
+from atoll_trainer.families import Epoch, Fitted, Lesson, Weights, family
+from atoll_trainer.quiet_tensorflow import tf
+from atoll_trainer.runs import LinearFacts, Loss, Run, RunFacts, Span
+from atoll_trainer.task import TaskFile, TaskKind
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What brings features and target to the size that a fit likes; from the training part alone.
+
+    Attributes:
+        features: Per feature.
+        target_scale: Standard deviation of the target.
+        target_offset: Its mean.
+    """
+
+    features: Normalisation
+    target_scale: float
+    target_offset: float
+
+    @classmethod
+    def of(cls, train: Examples, task: TaskFile) -> Scaling:
+        """Return the means and standard deviations of ``train``; a constant feature keeps its scale."""
+        means, scales, start = [], [], 0
+        for spec in task.specs:
+            part = train.windows[:, :, start : start + spec.size].astype(np.float64)
+            start += spec.size
+            means.append(float(part.mean()))
+            scales.append(float(part.std()) or 1.0)
+        offset, scale = float(train.targets.mean()), float(train.targets.std())
+        return cls(Normalisation(mean=means, scale=scales), scale, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A fitted task.
+
+    Attributes:
+        fitted: The model.
+        scaling: How its numbers are normalised.
+        weights: Of a linear model, in the values' own units.
+        seconds: How long the fit took.
+    """
+
+    fitted: Fitted
+    scaling: Scaling
+    weights: Weights | None
+    seconds: float
+
+
+def learn(task: TaskFile, parts: Split, on_epoch: Callable[[Epoch], None]) -> Learnt:
+    """Return the model of ``task``, fitted to the training part.
+
+    Raises:
+        ConfigError: The settings of the fit do not work.
+    """
+    started = time.monotonic()
+    scaling = Scaling.of(parts.train, task)
+    normaliser = Normaliser(task.manifest(scaling.features))
+    sizes = [spec.size for spec in task.specs]
+    mean, scale = (np.repeat(numbers, sizes) for numbers in (scaling.features.mean, scaling.features.scale))
+
+    def inputs(part: Examples) -> NDArray[np.float32]:
+        return normaliser.normalise(part.windows)
+
+    def targets(part: Examples) -> NDArray[np.float32]:
+        return ((part.targets - scaling.target_offset) / scaling.target_scale).astype(np.float32)
+
+    guess = Weights(np.zeros((task.window.length, task.columns)), 0.0)
+    if task.task.kind is TaskKind.FORECAST:
+        column = task.target_column
+        guess.w[-1, column] = scale[column] / scaling.target_scale
+        guess = Weights(guess.w, float(mean[column] - scaling.target_offset) / scaling.target_scale)
+    lesson = Lesson(
+        inputs(parts.train), targets(parts.train), inputs(parts.validation), targets(parts.validation), guess
+    )
+    fitted = family(task.fit.family).fit(lesson, task.fit, on_epoch)
+    weights = None
+    if fitted.weights is not None:
+        w = fitted.weights.w * scaling.target_scale / scale
+        b = scaling.target_offset + scaling.target_scale * fitted.weights.b - float((w * mean).sum())
+        weights = Weights(w, b)
+    return Learnt(fitted, scaling, weights, time.monotonic() - started)
+
+
+def store(
+    run: Run,
+    task_path: Path,
+    task: TaskFile,
+    readings: Readings,
+    left_out: Counter[LeftOut],
+    parts: Split,
+    learnt: Learnt,
+) -> RunFacts:
+    """Write the run folder and return its facts.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    write_whole(run.task_path, task_path.read_bytes())
+    run.write_split(parts)
+    learnt.fitted.save(run.saved_model)
+    weights = learnt.weights
+    facts = RunFacts(
+        source=readings.source,
+        data_sha256=readings.sha256,
+        readings=len(readings),
+        devices=len(set(readings.devices)),
+        refused={reason.value: count for reason, count in sorted(readings.refusals.counts.items())},
+        steps_back=readings.steps_back(),
+        left_out={reason.value: count for reason, count in sorted(left_out.items())},
+        spans={name: Span.of(part) for name, part in parts},
+        normalisation=learnt.scaling.features,
+        target_scale=learnt.scaling.target_scale,
+        target_offset=learnt.scaling.target_offset,
+        losses=[
+            Loss(epoch=epoch.number, train=epoch.train_loss, validation=epoch.validation_loss)
+            for epoch in learnt.fitted.epochs
+        ],
+        best_epoch=learnt.fitted.best.number,
+        seconds=learnt.seconds,
+        linear=None if weights is None else LinearFacts(w=weights.w.tolist(), b=weights.b),
+        seed=task.fit.seed,
+        tools=tools(),
+    )
+    run.write_facts(facts)
+    return facts
+
+
+def tools() -> dict[str, str]:
+    """Return the versions of what makes a model."""
+    return {
+        "atoll": version("atoll"),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "tensorflow": str(tf.__version__),
+    }

@@ -1,0 +1,251 @@
+"""A person's own ``.tflite`` file to a bundle: a TOML file tells what the model file cannot.
+
+Shapes, dtypes and quantisation are read from the model file by the runtime that devices use. The
+normalisation works in the values' own units and comes before quantisation. So an image model whose
+uint8 input has scale 1/128 and zero point 128 takes pixels from 0 to 255 with ``mean = [128]`` and
+``scale = [128]``: ``(x - 128) / 128`` is the number that the input stands for, and quantising it gives
+the pixel back.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from atoll_contract.bundle import Bundle
+from atoll_contract.errors import BundleRejectedError, ConfigError, Reason
+from atoll_contract.manifest import (
+    MAX_WINDOW_LENGTH,
+    Dtype,
+    Manifest,
+    Normalisation,
+    OutputSpec,
+    Task,
+    TensorSpec,
+    ValueSpec,
+    WindowKind,
+    WindowSpec,
+)
+from atoll_infer import golden
+from atoll_infer.predictor import Predictor
+from atoll_infer.runtime import choose_runtime
+from atoll_link.settings import Id, Table, load
+from atoll_trainer.bundling import seal, spread, with_tensors
+from atoll_trainer.child import in_child
+from atoll_trainer.samples import read_samples
+from atoll_trainer.task import InputTable, ValueName
+
+_EDGETPU_OP: Final = b"edgetpu-custom-op"
+_DEADLINE_S: Final = 300.0
+
+
+class OwnWindow(Table):
+    """``[window]``: how many readings make one input.
+
+    Attributes:
+        kind: ``sliding`` (a prediction at every reading once full) or ``tumbling``.
+        length: Readings in a window.
+        step_ms: Nominal time between readings.
+        max_gap_ms: Two readings further apart: the prediction says ``gap``.
+    """
+
+    kind: WindowKind = WindowKind.SLIDING
+    length: Annotated[int, Field(ge=1, le=MAX_WINDOW_LENGTH)] = 1
+    step_ms: Annotated[float, Field(gt=0)] | None = None
+    max_gap_ms: Annotated[float, Field(gt=0)] | None = None
+
+
+class OwnNormalisation(Table):
+    """``[normalisation]``: ``(x - mean) / scale``, one number per feature or one for all.
+
+    Attributes:
+        mean: What is taken away first, in the value's unit.
+        scale: What the rest is divided by.
+    """
+
+    mean: list[float] = [0.0]
+    scale: list[Annotated[float, Field(gt=0)]] = [1.0]
+
+
+class OwnOutput(Table):
+    """``[output]``: what the dequantised output ``y`` means, ``value = y * scale + offset``.
+
+    Attributes:
+        scale: Factor to the unit of the prediction.
+        offset: Added after the factor.
+        unit: Unit of the prediction.
+        labels: Of a classifier, in order.
+        labels_file: File with one label per line, instead.
+        threshold: Of an anomaly score: above it the window is an anomaly.
+        step_ms: Of a forecast of several values: time between them.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str | None = None
+    labels: list[str] = []
+    labels_file: Path | None = None
+    threshold: float | None = None
+    step_ms: Annotated[float, Field(gt=0)] | None = None
+
+
+class OwnModel(Table):
+    """The whole file.
+
+    Attributes:
+        model: Id of the model, as in the agents' settings.
+        release: Number of the release; the command line may give another.
+        task: ``regression``, ``forecast``, ``classification`` or ``anomaly``.
+        values: ``[values.NAME]``: what each reading must hold.
+        features: The values in the order of the model's input; by default as they stand.
+        window: How many readings make one input.
+        normalisation: By default none.
+        output: What the output means.
+        tolerance: Allowed difference in self-tests; by default 2 LSB, or 1e-5 for float.
+    """
+
+    model: Id
+    release: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    task: Task
+    values: Annotated[dict[ValueName, InputTable], Field(min_length=1, max_length=256)]
+    features: list[str] = []
+    window: OwnWindow = OwnWindow()
+    normalisation: OwnNormalisation = OwnNormalisation()
+    output: OwnOutput = OwnOutput()
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        if unknown := [name for name in self.features if name not in self.values]:
+            raise ValueError(f"features: {unknown[0]!r} is none of the values: {', '.join(self.values)}")
+        if len(set(self.features)) != len(self.features):
+            raise ValueError("features: a name stands twice")
+        for key in ("mean", "scale"):
+            if len(getattr(self.normalisation, key)) not in {1, len(self.names)}:
+                raise ValueError(
+                    f"normalisation.{key}: one number, or one for each of {len(self.names)} features"
+                )
+        if self.task is Task.ANOMALY and self.output.threshold is None:
+            raise ValueError("output.threshold: an anomaly model needs one")
+        if self.output.labels and self.output.labels_file is not None:
+            raise ValueError("output: give labels or labels_file, not both")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> OwnModel:
+        """Return the description in ``path``.
+
+        Raises:
+            ConfigError: With one line per fault: file, key, what is wrong.
+        """
+        return load(cls, path, environment={})
+
+    @property
+    def names(self) -> list[str]:
+        """The features, in order."""
+        return self.features or list(self.values)
+
+    @property
+    def columns(self) -> int:
+        """How many numbers one reading contributes."""
+        return sum(math.prod(self.values[name].shape) for name in self.names)
+
+    def manifest(self, release: int) -> Manifest:
+        """Return the manifest, with float tensors that stand in for those of the model file.
+
+        Raises:
+            ConfigError: The file with the labels cannot be read, or the window is too large.
+        """
+        try:
+            return self._manifest(release, self._labels())
+        except ValidationError as error:
+            faults = [fault["msg"].removeprefix("Value error, ") for fault in error.errors(include_url=False)]
+            raise ConfigError(faults) from error
+
+    def _manifest(self, release: int, labels: list[str]) -> Manifest:
+        names = self.names
+        mean, scale = self.normalisation.mean, self.normalisation.scale
+        output = self.output.model_dump(exclude={"labels", "labels_file"})
+        size = len(labels) or 1
+        return Manifest(
+            model=self.model,
+            release=release,
+            task=self.task,
+            values=[
+                ValueSpec(name=name, unit=value.unit, shape=value.shape, low=value.low, high=value.high)
+                for name, value in self.values.items()
+            ],
+            window=WindowSpec(**self.window.model_dump()),
+            features=names,
+            normalisation=Normalisation(
+                mean=mean if len(mean) == len(names) else mean * len(names),
+                scale=scale if len(scale) == len(names) else scale * len(names),
+            ),
+            inputs=[TensorSpec(shape=[1, self.window.length * self.columns], dtype=Dtype.FLOAT32)],
+            outputs=[TensorSpec(shape=[1, size], dtype=Dtype.FLOAT32)],
+            output=OutputSpec(**output, labels=labels),
+            tolerance=self.tolerance,
+        )
+
+    def _labels(self) -> list[str]:
+        path = self.output.labels_file
+        if path is None:
+            return self.output.labels
+        try:
+            return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"output.labels_file: {path} cannot be read: {error}") from error
+
+
+def from_files(
+    description: OwnModel,
+    release: int,
+    model_path: Path,
+    samples_path: Path,
+    edgetpu_path: Path | None = None,
+) -> bytes:
+    """Return the packed bundle of a person's own model, read back and played by the device's runtime.
+
+    The work is done in a child: a damaged model file can end the process that loads it.
+
+    Args:
+        description: What the model file cannot tell.
+        release: Number of the release.
+        model_path: The ``.tflite`` file for the CPU.
+        samples_path: Readings to make golden vectors of, see :mod:`atoll_trainer.samples`.
+        edgetpu_path: The same model compiled for the Edge TPU.
+
+    Raises:
+        ConfigError: A file cannot be read.
+        BundleRejectedError: The model file cannot be run, or does not fit the description.
+    """
+    content = _content(model_path)
+    edgetpu = None if edgetpu_path is None else _content(edgetpu_path)
+    if edgetpu is not None and _EDGETPU_OP not in edgetpu:
+        message = f"{edgetpu_path}: not compiled for the Edge TPU: no {_EDGETPU_OP.decode()} in it"
+        raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
+    windows = read_samples(samples_path, description.names, description.window.length, description.columns)
+    manifest = description.manifest(release)
+    try:
+        return in_child(_packed, manifest, content, edgetpu, spread(windows), deadline_s=_DEADLINE_S)
+    except BundleRejectedError as error:
+        raise BundleRejectedError(f"{model_path}: {error.detail}", error.reason) from error
+
+
+def _packed(manifest: Manifest, content: bytes, edgetpu: bytes | None, windows: NDArray[np.float32]) -> bytes:
+    model = choose_runtime().runtime.load(content)
+    manifest = with_tensors(manifest, model)
+    cases = golden.record(Predictor(manifest, model), windows)
+    return seal(Bundle(manifest, content, cases, edgetpu))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,264 @@
+"""A run folder: one trained model with everything that explains it.
+
+``task.toml`` (as it was given), ``run.json`` (facts), ``windows.npz`` (the parts, in the values' own
+units), ``model/`` (SavedModel), later ``model_float.tflite``, ``model_int8.tflite``, ``evaluation.json``.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any, Final, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atoll_contract.errors import ConfigError
+from atoll_contract.manifest import Manifest, Normalisation
+from atoll_link.files import write_whole
+from atoll_trainer.dataset import Examples, Split
+from atoll_trainer.task import TaskFile
+
+FORMAT: Final = 1
+_FactsT = TypeVar("_FactsT", bound="_Facts")
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Span(_Facts):
+    """One part of the windows."""
+
+    windows: int
+    start_ms: float | None = None
+    end_ms: float | None = None
+
+    @classmethod
+    def of(cls, examples: Examples) -> Self:
+        """Return the span of ``examples``: the least and greatest time."""
+        if not len(examples):
+            return cls(windows=0)
+        times = examples.times_ms
+        return cls(windows=len(examples), start_ms=float(times.min()), end_ms=float(times.max()))
+
+
+class Loss(_Facts):
+    """Mean squared error after an epoch, of normalised targets."""
+
+    epoch: int
+    train: float
+    validation: float | None = None
+
+
+class LinearFacts(_Facts):
+    """``y = sum(w * x) + b`` in the values' own units; ``w[i][j]``: reading i of the window, column j."""
+
+    w: list[list[float]]
+    b: float
+
+
+class RunFacts(_Facts):
+    """``run.json``.
+
+    Attributes:
+        format: Version of the folder's form.
+        source: Where the readings are from.
+        data_sha256: Digest of what was read.
+        readings: How many could be used.
+        devices: Of how many devices.
+        refused: Readings that could not be used, by reason.
+        steps_back: Where times step back, in words.
+        left_out: Windows that were not used, by reason.
+        spans: Of the parts.
+        normalisation: Of the features, from the training part.
+        target_scale: Factor from the model's output to the unit of the prediction.
+        target_offset: Added after it.
+        losses: Of every epoch.
+        best_epoch: Whose weights the model has.
+        seconds: How long the fit took.
+        linear: Weights of a linear model.
+        seed: Of the random numbers.
+        tools: Versions, by name.
+    """
+
+    format: int = FORMAT
+    source: str
+    data_sha256: str
+    readings: int
+    devices: int
+    refused: dict[str, int] = {}
+    steps_back: list[str] = []
+    left_out: dict[str, int] = {}
+    spans: dict[str, Span]
+    normalisation: Normalisation
+    target_scale: Annotated[float, Field(gt=0)]
+    target_offset: float
+    losses: list[Loss]
+    best_epoch: int
+    seconds: float
+    linear: LinearFacts | None = None
+    seed: int
+    tools: dict[str, str]
+
+
+class Metrics(_Facts):
+    """Errors on the test part, in the unit of the prediction."""
+
+    mae: float
+    rmse: float
+
+
+class ModelMetrics(Metrics):
+    """Of one model file, and how fast it answers.
+
+    Attributes:
+        latency_us: Median time of one inference, microseconds.
+        saturated: Windows with a number outside what the input tensor can hold.
+    """
+
+    latency_us: float
+    saturated: int
+
+
+class Evaluation(_Facts):
+    """``evaluation.json``.
+
+    Attributes:
+        windows: Windows in the test part.
+        backend: What ran the models.
+        unit: Of the errors.
+        naive_kind: ``last value`` or ``training mean``.
+        naive: Errors of the naive guess.
+        float_model: Of model_float.tflite.
+        int8_model: Of model_int8.tflite.
+        parity_lsb: Largest difference between the two, in steps of the int8 output.
+        lsb: That step, in the unit of the prediction.
+    """
+
+    windows: int
+    backend: str
+    unit: str | None = None
+    naive_kind: str
+    naive: Metrics
+    float_model: ModelMetrics
+    int8_model: ModelMetrics
+    parity_lsb: float
+    lsb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder."""
+
+    folder: Path
+
+    @property
+    def task_path(self) -> Path:
+        """The task as it was given."""
+        return self.folder / "task.toml"
+
+    @property
+    def saved_model(self) -> Path:
+        """The fitted model."""
+        return self.folder / "model"
+
+    @property
+    def float_model(self) -> Path:
+        """The model for float32 arithmetic."""
+        return self.folder / "model_float.tflite"
+
+    @property
+    def int8_model(self) -> Path:
+        """The model for 8-bit integers."""
+        return self.folder / "model_int8.tflite"
+
+    def task(self) -> TaskFile:
+        """Return the task.
+
+        Raises:
+            ConfigError: This is no run folder.
+        """
+        return TaskFile.read(self.task_path)
+
+    def facts(self) -> RunFacts:
+        """Return what ``run.json`` says.
+
+        Raises:
+            ConfigError: This is no run folder.
+        """
+        return self._read("run.json", RunFacts, "run atoll-trainer train")
+
+    def write_facts(self, facts: RunFacts) -> None:
+        """Write ``run.json``: the last file of a training, so a folder with it is complete."""
+        write_whole(self.folder / "run.json", facts.model_dump_json(indent=1).encode() + b"\n")
+
+    def evaluation(self) -> Evaluation | None:
+        """Return what ``evaluation.json`` says, None when there is none."""
+        if not (self.folder / "evaluation.json").exists():
+            return None
+        return self._read("evaluation.json", Evaluation, "run atoll-trainer evaluate")
+
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Write ``evaluation.json``."""
+        content = evaluation.model_dump_json(indent=1).encode() + b"\n"
+        write_whole(self.folder / "evaluation.json", content)
+
+    def split(self) -> Split:
+        """Return the windows of the run.
+
+        Raises:
+            ConfigError: ``windows.npz`` is missing or damaged.
+        """
+        path = self.folder / "windows.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                parts = [
+                    Examples(arrays[f"{name}_windows"], arrays[f"{name}_targets"], arrays[f"{name}_times_ms"])
+                    for name in ("train", "validation", "test")
+                ]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}): run atoll-trainer train again") from error
+        return Split(*parts)
+
+    def write_split(self, split: Split) -> None:
+        """Write ``windows.npz``."""
+        buffer = BytesIO()
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, part in split:
+            arrays[f"{name}_windows"] = part.windows
+            arrays[f"{name}_targets"] = part.targets
+            arrays[f"{name}_times_ms"] = part.times_ms
+        np.savez_compressed(buffer, **arrays)
+        write_whole(self.folder / "windows.npz", buffer.getvalue())
+
+    def model(self, path: Path) -> bytes:
+        """Return the content of a ``.tflite`` file of the run.
+
+        Raises:
+            ConfigError: It is not there.
+        """
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            hint = f"run atoll-trainer optimise {self.folder} first"
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}; {hint}") from error
+
+    def manifest(self) -> Manifest:
+        """Return the manifest of the run's task, with float tensors; see :meth:`TaskFile.manifest`."""
+        facts = self.facts()
+        return self.task().manifest(facts.normalisation, facts.target_scale, facts.target_offset)
+
+    def _read(self, name: str, kind: type[_FactsT], hint: str) -> _FactsT:
+        path = self.folder / name
+        try:
+            return kind.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}; {hint} first") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"{path}: {where}: {first['msg']}; {hint} again") from error

@@ -1,0 +1,59 @@
+"""The trainer's settings file, ``trainer.toml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from atoll_contract.errors import ConfigError
+from atoll_link.settings import BrokerTable, Site, StreamsFile, StreamTable, Table, Writer, load
+
+
+class TrainerTable(Table):
+    """``[trainer]``: who this trainer is.
+
+    Attributes:
+        id: Level 4 of the topics it writes, and its MQTT user name.
+        site: Level 3 of the topics it reads and writes.
+        home: Folder of keys, repository, recordings and runs.
+        streams_file: A file with ``[[stream]]`` tables, shared with agents and simulator.
+        trusted_writers: Whose labels count, besides those of a device about itself.
+    """
+
+    id: Writer = "trainer"
+    site: Site
+    home: Path = Path("/var/lib/atoll-trainer")
+    streams_file: Path | None = None
+    trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
+
+
+class TrainerSettings(Table):
+    """The whole file.
+
+    Attributes:
+        trainer: Who this trainer is.
+        broker: Where the broker is.
+        stream: What is recorded.
+    """
+
+    trainer: TrainerTable
+    broker: BrokerTable = BrokerTable()
+    stream: Annotated[list[StreamTable], Field(max_length=256)] = []
+
+    @classmethod
+    def read(cls, path: Path) -> TrainerSettings:
+        """Return the settings in ``path``, with the streams of its ``streams_file``.
+
+        Raises:
+            ConfigError: With one line per fault.
+        """
+        settings = load(cls, path)
+        streams = list(settings.stream)
+        if settings.trainer.streams_file is not None:
+            streams += load(StreamsFile, settings.trainer.streams_file, environment={}).stream
+        names = [stream.name for stream in streams]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"{path}: stream: {', '.join(twice)} stands twice")
+        return settings.model_copy(update={"stream": streams})
