@@ -1,0 +1,146 @@
+"""From the cells of a CSV row to the reading it stands for. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from atoll_contract.errors import ConfigError, MalformedMessageError, Reason
+from atoll_contract.ids import escape
+from atoll_ingest.time import TimeUnit, to_time_ms
+
+_ALWAYS_MISSING: Final = frozenset({"", "nan"})
+_UNITS: Final = frozenset(TimeUnit)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a row says.
+
+    Attributes:
+        line: Its line in the file.
+        device: Id of the device.
+        time_ms: Event time.
+        values: The values that are not missing, by name; at least one.
+        label: The truth, if the row has one.
+    """
+
+    line: int
+    device: str
+    time_ms: float
+    values: dict[str, float]
+    label: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns mean what.
+
+    Attributes:
+        time: Columns of the time; several are joined by a space.
+        values: Column of each value, by the value's name.
+        device: Id of the device that all rows belong to, unless ``device_column`` is given.
+        device_column: Column with the name of the device; made an id where it is none.
+        label: Column of the label.
+        time_format: ``iso8601``, ``s``, ``ms``, ``us``, ``ns``, or a format of ``strptime``; a time
+            without a zone is UTC.
+        decimal: The decimal sign.
+        missing: What stands for a missing number, beside nothing and nan.
+    """
+
+    time: Sequence[str]
+    values: Mapping[str, str]
+    device: str = ""
+    device_column: str | None = None
+    label: str | None = None
+    time_format: str = TimeUnit.ISO8601
+    decimal: str = "."
+    missing: frozenset[str] = frozenset()
+
+
+class RowReader:
+    """Reads the rows of a file with this ``header``.
+
+    Raises:
+        ConfigError: A column is not in the header, or stands there twice.
+    """
+
+    def __init__(self, columns: Columns, header: Sequence[str]) -> None:
+        wanted = [*columns.time, *columns.values.values()]
+        wanted += [name for name in (columns.device_column, columns.label) if name is not None]
+        times = Counter(header)
+        shown = ", ".join(header)[:400]
+        faults = []
+        for name in dict.fromkeys(wanted):
+            if times[name] != 1:
+                standing = f"stands {times[name]} times" if times[name] else "is not"
+                faults.append(f"column {name!r} {standing} in the header: {shown}")
+        if faults:
+            raise ConfigError(faults)
+        place = {name: index for index, name in enumerate(header)}
+        self._columns = columns
+        self._time = [place[name] for name in columns.time]
+        self._values = [(name, place[column]) for name, column in columns.values.items()]
+        self._device = None if columns.device_column is None else place[columns.device_column]
+        self._label = None if columns.label is None else place[columns.label]
+        self._width = 1 + max(place[name] for name in wanted)
+        self._missing = _ALWAYS_MISSING | {text.lower() for text in columns.missing}
+
+    def read(self, line: int, cells: Sequence[str] | None) -> Row:
+        """Return what the row in ``line`` says.
+
+        Raises:
+            MalformedMessageError: It cannot be read; the reason code says why.
+        """
+        if cells is None:
+            raise MalformedMessageError("not CSV")
+        if not any(cells):
+            raise MalformedMessageError("all cells are empty", Reason.MISSING_VALUE)
+        if len(cells) < self._width:
+            message = f"{len(cells)} cells, at least {self._width} are needed"
+            raise MalformedMessageError(message, Reason.WRONG_SHAPE)
+        device = self._columns.device if self._device is None else escape(cells[self._device])
+        time_ms = self._read_time(" ".join(cells[index] for index in self._time))
+        values = {}
+        for name, index in self._values:
+            if (value := self._read_number(name, cells[index])) is not None:
+                values[name] = value
+        if not values:
+            raise MalformedMessageError("all values are missing", Reason.MISSING_VALUE)
+        label = None if self._label is None else self._read_number("label", cells[self._label])
+        return Row(line, device, time_ms, values, label)
+
+    def _read_time(self, text: str) -> float:
+        written = self._columns.time_format
+        if written == TimeUnit.ISO8601:
+            return to_time_ms(text, TimeUnit.ISO8601)
+        try:
+            if written in _UNITS:
+                return to_time_ms(float(text), TimeUnit(written))
+            moment = datetime.strptime(text, written)  # noqa: DTZ007 - the zone follows
+            return to_time_ms(
+                (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e3,
+                TimeUnit.MILLISECONDS,
+            )
+        except (ValueError, OverflowError) as error:
+            raise MalformedMessageError(f"time {text[:40]!r} is not {written}", Reason.BAD_TIME) from error
+
+    def _read_number(self, name: str, cell: str) -> float | None:
+        if cell.lower() in self._missing:
+            return None
+        written = cell
+        if self._columns.decimal != ".":
+            # A point is then no decimal sign but parts thousands: not a number that this reads.
+            written = cell.replace(".", "_").replace(self._columns.decimal, ".")
+        try:
+            # Python reads 1_000, CSV files do not mean it.
+            number = float("" if "_" in written else written)
+        except ValueError as error:
+            raise MalformedMessageError(f"{name} is not a number: {cell[:40]!r}") from error
+        if not math.isfinite(number):
+            raise MalformedMessageError(f"{name} is not finite: {cell[:40]!r}", Reason.NOT_FINITE)
+        return number

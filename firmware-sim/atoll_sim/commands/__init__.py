@@ -1,0 +1,1 @@
+"""One module per command of ``atoll-sim``: ``configure(parser)`` and ``run(arguments)``."""
