@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
@@ -132,7 +133,7 @@ class StateStore:
             )
             path.replace(aside)
             return Slot(model)
-        slot = stored.slot.resumed()
+        slot = stored.slot.restarted(time.time() * 1e3)
         return slot if stored.fingerprint == fingerprint else slot.forgiven()
 
     def save_slot(self, slot: Slot, fingerprint: str) -> None:

@@ -15,6 +15,10 @@ from atoll_contract.errors import Reason
 MAX_BAD: Final = 32
 """Refused digests that are remembered; the oldest goes first."""
 
+MAX_CRASHES: Final = 2
+"""Restarts in the middle of an activation after which the release is refused: a damaged model file may
+pass its self-test by luck and then end the agent each time that it is loaded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -38,6 +42,7 @@ class Slot:
         champion: The release that answers.
         bad: Releases that are not tried again.
         failure: Why the last attempt failed or was refused; cleared by the next success.
+        crashes: Restarts in the middle of the challenger's activation.
         is_withdrawn: The champion has no place in the signed metadata any more, and goes on
             answering since nothing else is there.
     """
@@ -48,6 +53,7 @@ class Slot:
     champion: Release | None = None
     bad: tuple[Refused, ...] = ()
     failure: Refused | None = None
+    crashes: int = 0
     is_withdrawn: bool = False
 
     @property
@@ -67,13 +73,16 @@ class Slot:
             if self.phase is Phase.ANNOUNCED:
                 return replace(slot, phase=advance(self.phase, Event.WITHDRAWN), challenger=None)
             return slot
-        return replace(slot, phase=advance(self.phase, Event.ANNOUNCED), challenger=wanted)
+        crashes = self.crashes if self.challenger == wanted else 0
+        return replace(slot, phase=advance(self.phase, Event.ANNOUNCED), challenger=wanted, crashes=crashes)
 
     def advanced(self, event: Event) -> Slot:
         """Return the slot after ``event`` on the way up."""
         phase = advance(self.phase, event)
         if phase is Phase.CHAMPION:
-            return replace(self, phase=phase, champion=self.challenger, challenger=None, failure=None)
+            return replace(
+                self, phase=phase, champion=self.challenger, challenger=None, failure=None, crashes=0
+            )
         return replace(self, phase=phase)
 
     def interrupted(self, reason: Reason, detail: str, time_ms: float) -> Slot:
@@ -95,8 +104,17 @@ class Slot:
             failure=failure,
         )
 
+    def restarted(self, time_ms: float) -> Slot:
+        """Return the slot as it starts after a restart of the agent."""
+        if self.phase is Phase.ACTIVATING and self.crashes + 1 >= MAX_CRASHES:
+            detail = f"the agent ended {MAX_CRASHES} times while it loaded this release"
+            return self.refused(Reason.ACTIVATION_CRASHED, detail, time_ms)
+        if self.phase is Phase.ACTIVATING:
+            return replace(self.resumed(), crashes=self.crashes + 1)
+        return self.resumed()
+
     def resumed(self) -> Slot:
-        """Return the slot as it starts after a restart."""
+        """Return the slot after work on it stopped short: the release will be tried again."""
         if self.phase in BUSY:
             return replace(self, phase=advance(self.phase, Event.INTERRUPTED))
         return self

@@ -160,7 +160,7 @@ class Supervisor:
             case Disconnected(detail, was_connected):
                 self._service.tell(STATUS=f"waiting for the broker: {detail}"[:200])
                 if was_connected:
-                    log.warning("broker.lost", detail=detail)
+                    log.warning("broker.disconnected", detail=detail)
                 else:
                     log.info("broker.unavailable", detail=detail)
             case Delivery(topic=topic) if topic in TRIGGERS:

@@ -51,9 +51,20 @@ def test_a_refused_release_leaves_the_champion_and_is_remembered():
 def test_a_restart_in_any_busy_phase_tries_the_release_again(steps):
     slot = climbed(climbed(Slot("wear"), ONE), TWO, steps=steps)
 
-    resumed = slot.resumed()
+    resumed = slot.restarted(1.0)
 
     assert (resumed.phase, resumed.challenger, resumed.champion) == (Phase.ANNOUNCED, TWO, ONE)
+
+
+def test_a_release_that_ends_the_agent_twice_while_it_is_loaded_is_refused():
+    slot = climbed(climbed(Slot("wear"), ONE), TWO, steps=4)
+
+    once = slot.restarted(1.0)
+    twice = climbed(once, TWO, steps=4).restarted(2.0)
+
+    assert once.phase is Phase.ANNOUNCED
+    assert (twice.phase, twice.champion) == (Phase.REFUSED, ONE)
+    assert twice.failure.reason is Reason.ACTIVATION_CRASHED
 
 
 def test_an_interruption_is_told_and_the_release_stays_announced():

@@ -1,0 +1,54 @@
+# make demo    the whole loop in one terminal, without hardware or apt
+# make test    all tests
+# make check   format, lint, types, architecture, docs in step with code
+#
+# Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
+# make test PYTHON=python3.13
+
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv-$(VERSION)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
+
+.PHONY: demo test check docs format clean
+
+demo: $(VENV)/.all-installed
+	@$(BIN)/atoll-sim demo $(DEMO)
+
+test: $(VENV)/.dev-installed
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.dev-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/docs
+
+docs: $(VENV)/.dev-installed
+	$(BIN)/python docs/generate.py
+
+format: $(VENV)/.dev-installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(VENV)/.created:
+	@case "$(VERSION)" in 3.11|3.12|3.13) ;; *) \
+	  echo "atoll needs Python 3.11, 3.12 or 3.13; $(PYTHON) is '$(VERSION)'." \
+	       "Choose one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1;; esac
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.all-installed: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing atoll with trainer and simulator into $(VENV) (about 430 MB to download, once) ..."
+	@$(PIP) -e '.[all]'
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing atoll with all extras and the test tools into $(VENV) (about 470 MB to download, once) ..."
+	@$(PIP) -e '.[all,dev]'
+	@touch $@ $(VENV)/.all-installed

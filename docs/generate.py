@@ -1,0 +1,125 @@
+"""Writes the reference pages that follow from the code: settings and topics. `make docs` runs it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+
+from atoll_agent.settings import AgentSettings
+from atoll_contract import topics
+from atoll_link.settings import ENVIRONMENT_PREFIX, Table
+from atoll_trainer.settings import TrainerSettings
+
+FOLDER = Path(__file__).parent / "references"
+QOS = {"ReadingTopic": "0 or 1, no", "ChunkTopic": "1, yes", "MetadataTopic": "1, yes"}
+RETAINED = {"StatusTopic", "SlotTopic", "DriftTopic"}
+
+
+def settings_page() -> str:
+    """Return every key of every settings file, from the docstrings of their tables."""
+    lines = [
+        "# Settings",
+        "",
+        "TOML files, validated whole: every fault is reported at once with file and key, unknown keys",
+        "are faults, and the program exits with status 78. A variable of the environment overrides a key",
+        f"of a plain table: `{ENVIRONMENT_PREFIX}BROKER__HOST=broker.lan` is `host` in `[broker]`. Relative",
+        "paths are taken from the file's folder. Made from the code by `make docs`.",
+    ]
+    seen: set[type[Table]] = set()
+    for title, kind in (("agent.toml", AgentSettings), ("trainer.toml", TrainerSettings)):
+        lines += ["", f"## {title}"]
+        for table in tables(kind):
+            if table in seen:
+                continue
+            seen.add(table)
+            summary = (inspect.getdoc(table) or "").split("\n\n")[0].replace("``", "`").replace("\n", " ")
+            lines += ["", f"### {summary}", "", "| key | default | meaning |", "|---|---|---|"]
+            meanings = attributes(table)
+            for name, field in table.model_fields.items():
+                lines.append(f"| `{name}` | {default(field)} | {meanings[name]} |")
+    return "\n".join(lines) + "\n"
+
+
+def tables(kind: type[Table]) -> list[type[Table]]:
+    """Return the tables below ``kind``, outermost first."""
+    found: list[type[Table]] = []
+    for field in kind.model_fields.values():
+        for inner in tables_in(field.annotation):
+            found += [inner, *tables(inner)]
+    return found
+
+
+def tables_in(annotation: object) -> list[type[Table]]:
+    """Return the tables that an annotation names."""
+    if inspect.isclass(annotation) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, Table) else []
+    return [table for part in typing.get_args(annotation) for table in tables_in(part)]
+
+
+def attributes(table: type) -> dict[str, str]:
+    """Return what the docstring says of each attribute."""
+    section = (inspect.getdoc(table) or "").split("Attributes:")[1]
+    found = re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", section, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text).replace("``", "`").replace("|", "\\|") for name, text in found}
+
+
+def default(field: FieldInfo) -> str:
+    """Return a field's default for the table."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None or isinstance(value, Table) or value in ([], {}):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def topics_page() -> str:
+    """Return every topic with the class that spells it."""
+    lines = [
+        "# Topics",
+        "",
+        "`contract/atoll_contract/topics.py` is the only place that spells a topic. Level 4 is always",
+        "who writes, which is that client's MQTT user name: one access rule",
+        "(`pattern write atoll/v1/+/%u/#`) gives least privilege. Only the trainer may write below",
+        "`atoll/v1/releases/`. Made from the code by `make docs`.",
+        "",
+        "| topic | QoS, retained | what |",
+        "|---|---|---|",
+    ]
+    for name, kind in inspect.getmembers(topics, inspect.isclass):
+        if not name.endswith("Topic") or name.startswith("_"):
+            continue
+        summary = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("``", "`").replace("\n", " ")
+        retained = "yes" if name in RETAINED else "no"
+        lines.append(f"| `{spelt(name, kind)}` | {QOS.get(name, f'1, {retained}')} | {summary} |")
+    return "\n".join(lines) + "\n"
+
+
+def spelt(name: str, kind: type) -> str:
+    """Return a topic with its fields in braces."""
+    match name:
+        case "MetadataTopic":
+            return "atoll/v1/releases/metadata/{file}"
+        case "ChunkTopic":
+            return "atoll/v1/releases/bundle/{sha256}/{number}"
+    levels = [f"{{{field}}}" for field in kind.__dataclass_fields__ if not field.startswith("_")]
+    return "/".join([topics.PREFIX, *levels[:2], kind._kind, *levels[2:]])  # noqa: SLF001
+
+
+PAGES = {"settings.md": settings_page, "topics.md": topics_page}
+
+
+def main() -> None:
+    """Write the pages."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
