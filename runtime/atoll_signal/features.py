@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Value
+
+_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 
 
 class FeatureRow:
@@ -60,7 +63,7 @@ class FeatureRow:
             if isinstance(value, list):
                 message = f"value {name!r} is an array, the model needs a number"
                 return MalformedMessageError(message, Reason.WRONG_SHAPE)
-            if not abs(value) <= np.finfo(np.float32).max:
+            if not abs(value) <= _FLOAT32_MAX:
                 return MalformedMessageError(f"value {name!r} is not finite", Reason.NOT_FINITE)
         return MalformedMessageError("an array holds something else than finite numbers", Reason.NOT_FINITE)
 

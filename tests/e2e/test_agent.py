@@ -147,17 +147,18 @@ def test_no_reading_is_lost_or_answered_twice_over_a_swap(mosquitto_site):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("spoil", "reasons"),
     [
-        (with_wrong_golden, "golden_mismatch"),
-        (with_broken_model, "self_test_crashed"),
-        (lambda bundle: replace(bundle, model=b"no model at all " * 20), "model_unreadable"),
-        (lambda _: make_bundle(release=2, value="y"), "values_missing"),
-        (lambda _: make_bundle(release=2, unit="V"), "unit_mismatch"),
+        (with_wrong_golden, {"golden_mismatch"}),
+        # tflite-runtime crashes on it, ai-edge-litert refuses it.
+        (with_broken_model, {"self_test_crashed", "model_unreadable"}),
+        (lambda bundle: replace(bundle, model=b"no model at all " * 20), {"model_unreadable"}),
+        (lambda _: make_bundle(release=2, value="y"), {"values_missing"}),
+        (lambda _: make_bundle(release=2, unit="V"), {"unit_mismatch"}),
     ],
     ids=["golden", "crash", "no-model", "values", "unit"],
 )
-def test_a_bad_release_is_refused_with_a_reason_and_the_champion_goes_on(mosquitto_site, spoil, reason):
+def test_a_bad_release_is_refused_with_a_reason_and_the_champion_goes_on(mosquitto_site, spoil, reasons):
     site = mosquitto_site
     site.trainer.publish(make_bundle(release=1))
     site.agent.start()
@@ -168,7 +169,7 @@ def test_a_bad_release_is_refused_with_a_reason_and_the_champion_goes_on(mosquit
     site.send(reading(1))
     site.spy.wait(lambda: len(site.predictions()) == 1, "a prediction")
 
-    assert slot.refused.reason.value == reason
+    assert slot.refused.reason.value in reasons
     assert slot.champion.release == 1
     assert site.predictions()[0].release == 1
 

@@ -17,7 +17,8 @@ class Spy:
     """Collects deliveries of ``topic_filters``; everything may be read from other threads."""
 
     def __init__(self, port: int, *topic_filters: str, client_id: str = "spy") -> None:
-        self._session = Session(Broker(host="127.0.0.1", port=port), client_id)
+        # Persistent: what is published while it is away over a restart of the broker is kept for it.
+        self._session = Session(Broker(host="127.0.0.1", port=port), client_id, is_clean=False)
         for topic_filter in topic_filters:
             self._session.subscribe(topic_filter)
         self._changed = threading.Condition()
