@@ -11,12 +11,34 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from atoll_agent.settings import AgentSettings
-from atoll_contract import topics
+from atoll_contract import bundle, manifest, messages, topics
+from atoll_contract.release import ReleaseTerms
 from atoll_link.settings import ENVIRONMENT_PREFIX, Table
 from atoll_trainer.settings import TrainerSettings
 
 FOLDER = Path(__file__).parent / "references"
 QOS = {"ReadingTopic": "0 or 1, no", "ChunkTopic": "1, yes", "MetadataTopic": "1, yes"}
+MESSAGES = (
+    messages.Reading,
+    messages.Prediction,
+    messages.WindowBounds,
+    messages.Label,
+    messages.Command,
+    messages.Status,
+    messages.Refusals,
+    messages.SlotStatus,
+    messages.Champion,
+    messages.Challenge,
+    messages.Refusal,
+)
+MANIFEST_PARTS = (
+    manifest.ValueSpec,
+    manifest.WindowSpec,
+    manifest.Normalisation,
+    manifest.TensorSpec,
+    manifest.OutputSpec,
+    manifest.Training,
+)
 RETAINED = {"StatusTopic", "SlotTopic", "DriftTopic"}
 
 
@@ -100,6 +122,54 @@ def topics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def messages_page() -> str:
+    """Return every message with its keys."""
+    lines = [
+        "# Messages",
+        "",
+        "JSON, UTF-8. Times are milliseconds since the epoch, a number, in keys ending in `_ms`. Unknown",
+        "keys are ignored; keys that are null, empty or default are left out. A reading may also be a list",
+        "of readings. The classes are in `contract/atoll_contract/messages.py`, golden vectors in",
+        "`tests/contract/vectors/`. Made from the code by `make docs`.",
+    ]
+    for kind in MESSAGES:
+        lines += keys_section(kind)
+    return "\n".join(lines) + "\n"
+
+
+def bundle_page() -> str:
+    """Return the bundle's files and the keys of its manifest."""
+    lines = [
+        "# The model bundle",
+        "",
+        "A release is one `*.atoll` file: a ZIP whose files are stored, not compressed, with deterministic",
+        f"bytes, of at most {bundle.MAX_BUNDLE_BYTES // 2**20} MB. Other files than these are refused.",
+        "",
+        "| file | what |",
+        "|---|---|",
+        f"| `{bundle.MANIFEST}` | what the model is; below |",
+        f"| `{bundle.MODEL}` | the model, for the CPU |",
+        f"| `{bundle.GOLDEN}` | windows of raw samples, with the output tensor of each |",
+        f"| `{bundle.MODEL_EDGETPU}` | optional: the same model, compiled for the Edge TPU |",
+        f"| `{bundle.REFERENCE}` | optional: histograms of features and outputs, for drift |",
+        "",
+        "Unknown keys of the manifest are refused: a device that does not know what a key means must not",
+        "guess. Made from the code by `make docs`.",
+    ]
+    for kind in (manifest.Manifest, *MANIFEST_PARTS, ReleaseTerms):
+        lines += keys_section(kind)
+    return "\n".join(lines) + "\n"
+
+
+def keys_section(kind: type) -> list[str]:
+    """Return the section of one class: its keys and what they mean."""
+    doc = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("``", "`").replace("\n", " ")
+    fields = getattr(kind, "__struct_fields__", None) or list(kind.model_fields)
+    meanings = attributes(kind)
+    rows = [f"| `{name}` | {meanings[name]} |" for name in fields]
+    return ["", f"## {kind.__name__}", "", doc, "", "| key | meaning |", "|---|---|", *rows]
+
+
 def spelt(name: str, kind: type) -> str:
     """Return a topic with its fields in braces."""
     match name:
@@ -111,7 +181,12 @@ def spelt(name: str, kind: type) -> str:
     return "/".join([topics.PREFIX, *levels[:2], kind._kind, *levels[2:]])  # noqa: SLF001
 
 
-PAGES = {"settings.md": settings_page, "topics.md": topics_page}
+PAGES = {
+    "settings.md": settings_page,
+    "topics.md": topics_page,
+    "messages.md": messages_page,
+    "bundle.md": bundle_page,
+}
 
 
 def main() -> None:

@@ -104,7 +104,12 @@ class WindowSpec(_Part):
 
 
 class Normalisation(_Part):
-    """``(x - mean) / scale`` per feature, outside the network so that int8 does not mix ranges."""
+    """``(x - mean) / scale`` per feature, outside the network so that int8 does not mix ranges.
+
+    Attributes:
+        mean: One number per feature, in the values' own units.
+        scale: One number per feature, above 0.
+    """
 
     mean: list[float]
     scale: list[Annotated[float, Field(gt=0)]]

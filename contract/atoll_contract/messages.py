@@ -75,7 +75,12 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WindowBounds(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which window a prediction speaks of."""
+    """Which window a prediction speaks of.
+
+    Attributes:
+        start_ms: Event time of its first reading.
+        samples: How many readings it holds.
+    """
 
     start_ms: Annotated[float, msgspec.Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS)]
     samples: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
@@ -217,7 +222,16 @@ class Message(BaseModel):
 
 
 class Label(Message):
-    """The truth about one device: at one event time, or over a span (``end_ms`` exclusive)."""
+    """The truth about one device: at one event time, or over a span.
+
+    Attributes:
+        value: The truth, in the unit of the prediction; for a classifier the index of the label.
+        time_ms: Event time of the reading that it belongs to.
+        start_ms: Begin of the span that it belongs to instead.
+        end_ms: End of the span; exclusive.
+        stream: Stream of the reading.
+        source: Who or what knows it, for people.
+    """
 
     value: float
     time_ms: TimeMs | None = None
@@ -236,7 +250,13 @@ class Label(Message):
 
 
 class Command(Message):
-    """What a device is told to do; worthless after ``expires_ms``."""
+    """What a device is told to do.
+
+    Attributes:
+        expires_ms: From then on it is worthless.
+        value: What to set, where the command's name says enough.
+        arguments: More, by name.
+    """
 
     expires_ms: TimeMs
     value: float | str | bool | None = None
@@ -246,7 +266,6 @@ class Command(Message):
 class Health(StrEnum):
     """How a writer is: works, works with less, needs a person, or is not connected."""
 
-    STARTING = "starting"
     READY = "ready"
     DEGRADED = "degraded"
     FAULTED = "faulted"
@@ -254,7 +273,14 @@ class Health(StrEnum):
 
 
 class Refusals(Message):
-    """How many messages of one stream or model were refused for one reason, since the start."""
+    """How many messages of one stream or model were refused for one reason, since the start.
+
+    Attributes:
+        where: The stream or model; ``lane`` when it is neither's.
+        reason: Reason code.
+        count: How many.
+        last: What was wrong with the latest one.
+    """
 
     where: str
     reason: Reason
@@ -269,6 +295,7 @@ class Status(Message):
         health: How it is.
         session: Grows by one with each CONNECT of this writer: a late will has a lower one.
         time_ms: When this was written; absent in a will, whose time nobody knows beforehand.
+        started_ms: When the writer started.
         token: First 8 characters of the client token: two agents with one id differ in it.
         version: Version of atoll.
         detail: For people.
@@ -288,31 +315,59 @@ class Status(Message):
 
 
 class ReleaseRef(Message):
-    """One release: its number and the digest of its bundle."""
+    """One release.
+
+    Attributes:
+        release: Its number.
+        sha256: Digest of its bundle.
+    """
 
     release: int
     sha256: str
 
 
 class Champion(ReleaseRef):
-    """The release that answers, and what is the same for all its predictions."""
+    """The release that answers, and what is the same for all its predictions.
+
+    Attributes:
+        release: Its number.
+        sha256: Digest of its bundle.
+        backend: What runs the model.
+        task: What the output means.
+        unit: Unit of the predictions' value.
+        labels: Of a classifier.
+        why: Why this backend.
+    """
 
     backend: str
     task: str
     unit: str | None = None
     labels: list[str] = []
-    since_ms: TimeMs | None = None
     why: str | None = None
 
 
 class Challenge(ReleaseRef):
-    """The release on its way, and how far it is."""
+    """The release on its way.
+
+    Attributes:
+        release: Its number.
+        sha256: Digest of its bundle.
+        phase: How far it is.
+    """
 
     phase: str
 
 
 class Refusal(ReleaseRef):
-    """A release that was refused, and why."""
+    """A release that was refused or could not be got.
+
+    Attributes:
+        release: Its number.
+        sha256: Digest of its bundle.
+        reason: Reason code.
+        detail: For people.
+        time_ms: When.
+    """
 
     reason: Reason
     detail: str
@@ -320,7 +375,17 @@ class Refusal(ReleaseRef):
 
 
 class SlotStatus(Message):
-    """Which release answers for a model on one agent; retained."""
+    """Which release answers for a model on one agent; retained.
+
+    Attributes:
+        model: Id of the model.
+        time_ms: When this was written.
+        champion: The release that answers.
+        challenger: The release on its way.
+        refused: The last one that failed, until one succeeds.
+        note: Reason code of what holds the slot up: ``withdrawn``, or what is wrong with the
+            release topics.
+    """
 
     model: str
     time_ms: TimeMs

@@ -24,7 +24,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["settings.md", "topics.md"])
+@pytest.mark.parametrize("name", ["settings.md", "topics.md", "messages.md", "bundle.md"])
 def test_a_generated_page_is_up_to_date(name):
     assert (REFERENCES / name).read_text() == generator().PAGES[name](), "run: make docs"
 

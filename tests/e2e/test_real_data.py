@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from support.agents import AgentProcess, TrainerHome, run_program
 from support.spy import Spy
 
 from atoll_contract.messages import SlotStatus, decode_prediction
+from atoll_link.session import Broker, Session, wait_connected
 
 TASK = """
 [task]
@@ -83,6 +85,64 @@ def test_every_reading_of_a_real_machine_gets_its_forecast(real_data, mosquitto_
         f"mean absolute error {errors.mean():.4f}, of the last value {naive.mean():.4f}"
     )
     assert errors.mean() < naive.mean()
+
+
+MOBILENET = """
+model = "seen"
+task = "classification"
+[values.picture]
+shape = [128, 128, 3]
+low = 0
+high = 255
+[normalisation]
+mean = [128]
+scale = [128]
+"""
+
+
+@pytest.mark.real_data
+def test_a_persons_own_image_classifier_is_published_self_tested_and_answers(
+    real_data, mosquitto_broker, tmp_path
+):
+    name = "mobilenet_v1_0.25_128_quant"
+    reference = json.loads((real_data / "models" / "reference_outputs.json").read_text())
+    wanted = reference[f"{name}.tflite"]["ramp"]["MobilenetV1/Predictions/Reshape_1"]
+    port = mosquitto_broker.port
+    trainer = TrainerHome(tmp_path / "trainer", port)
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3))
+    np.save(tmp_path / "pictures.npy", pictures.astype(np.float32))
+    (tmp_path / "model.toml").write_text(MOBILENET)
+    bundle = str(tmp_path / "seen-1.atoll")
+    models = real_data / "models"
+    run_program(
+        *("atoll-trainer", "bundle", "--manifest", str(tmp_path / "model.toml")),
+        *("--model", str(models / f"{name}.tflite"), "--edgetpu", str(models / f"{name}_edgetpu.tflite")),
+        *("--samples", str(tmp_path / "pictures.npy"), "--out", bundle),
+    )
+    run_program("atoll-trainer", "publish", "--settings", str(trainer.settings), bundle)
+    stream = '[[stream]]\nname = "camera"\nvalues = { picture = {} }\n'
+    model = '[[model]]\nname = "seen"\nstream = "camera"\n'
+    agent = AgentProcess(tmp_path / "agent", port, trainer.home / "root.json", streams=stream, models=model)
+    ramp = [index % 256 for index in range(128 * 128 * 3)]
+    with Spy(port, "atoll/v1/site/pi/#") as spy:
+        try:
+            agent.start()
+            spy.wait(lambda: spy.on("/slot/") and is_champion(spy.on("/slot/")[-1].payload), "a champion", 60)
+            sender = Session(Broker(host="127.0.0.1", port=port), "camera")
+            wait_connected(sender, 10)
+            payload = json.dumps({"values": {"picture": ramp}}, separators=(",", ":")).encode()
+            sender.publish("atoll/v1/site/camera-1/reading/camera", payload)
+            spy.wait(lambda: sender.step(0.1) is None or spy.on("/prediction/"), "an answer")
+            sender.close()
+            assert agent.stop() == 0
+        finally:
+            agent.close()
+        prediction = decode_prediction(spy.on("/prediction/")[0].payload)
+        champion = SlotStatus.decode(spy.on("/slot/")[-1].payload).champion
+
+    assert champion.task == "classification"
+    assert prediction.value == wanted["argmax"]
+    assert prediction.output["label"] == str(wanted["argmax"])
 
 
 def is_champion(payload: bytes) -> bool:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Final
 
-STABLE: Final = "stable"
+from atoll_contract.release import CHUNK_BYTES, STABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Release:
     channel: str = STABLE
     rollout_percent: int = 100
     rollout_salt: str = ""
-    chunk_size: int = 61_440
+    chunk_size: int = CHUNK_BYTES
     max_delay_s: int = 0
 
     def includes(self, agent: str) -> bool:
