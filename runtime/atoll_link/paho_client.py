@@ -13,18 +13,23 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import paho.mqtt.client as paho
+from paho.mqtt import MQTTException
 from paho.mqtt.client import MQTTErrorCode
 from paho.mqtt.enums import CallbackAPIVersion
 
 from atoll_link.packets import PUBACK, PUBLISH, PacketBuffer, Publish, unpack_puback, unpack_publish
 
 _CONNACK: Final = 0x20
+_MALFORMED: Final = (MQTTException, struct.error, LookupError)
+"""What paho raises for packets that it cannot read: one error since 2.2, many before."""
 _RECEIVE_BYTES: Final = 65_536
+"""More than a TLS record holds: nothing decrypted stays behind, which poll() would not see."""
 _SEND_BYTES: Final = 262_144
 _BATCH_BYTES: Final = 262_144
 """Most bytes that one call of receive() takes, so that writing is never starved by reading."""
@@ -76,11 +81,6 @@ class PahoClient(paho.Client):
         return len(self._outbox)
 
     @property
-    def has_decrypted(self) -> bool:
-        """Whether TLS holds bytes that poll() does not see."""
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
-
-    @property
     def silence_s(self) -> float:
         """For how long the broker has not said a word since it was pinged; 0 when it was not."""
         if self._sock is None or self._ping_t <= 0:
@@ -117,7 +117,7 @@ class PahoClient(paho.Client):
             self._inbox.feed(received)
             if not self._handle_packets():
                 return
-            if len(received) < _RECEIVE_BYTES and not self.has_decrypted:
+            if len(received) < _RECEIVE_BYTES and not self._ssl:
                 return
 
     def discard(self) -> None:
@@ -189,7 +189,7 @@ class PahoClient(paho.Client):
         }
         try:
             rc = self._packet_handle()
-        except paho.MalformedPacket as error:
+        except _MALFORMED as error:
             raise ValueError(f"a malformed packet: {error}") from error
         if rc and first & 0xF0 == _CONNACK:  # paho told all refusals but one
             self._lose("the broker does not speak this protocol version", rc)

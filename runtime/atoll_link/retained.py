@@ -1,8 +1,8 @@
 """Retained topics over a session: fetch by exact topic, put, and prove that what was put is there.
 
 Only exact topics are subscribed: some brokers retain nothing for a wildcard, others drop what does
-not fit a client's queue. An acknowledgement proves nothing either (a size limit or
-an access rule may drop the message behind it): only reading back does.
+not fit a client's queue. An acknowledgement proves nothing (a size limit or an access rule may drop
+the message behind it): only reading back does.
 """
 
 from __future__ import annotations

@@ -366,9 +366,6 @@ class Session:
     def _wait(self, timeout_s: float) -> None:
         if not self._connect_if_due(timeout_s):
             return
-        if self._client.has_decrypted:  # poll() would not tell
-            self._client.receive()
-            timeout_s = 0.0
         if self._poll(min(timeout_s, _MOST_WAIT_S, self._broker.keepalive_s / 4)):
             self._client.receive()
         self._client.loop_misc()
