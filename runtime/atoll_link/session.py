@@ -149,7 +149,7 @@ class Session:
         max_kept: Most QoS 1 messages kept, those in flight among them; then there is no room.
         max_packet_bytes: Where a longer packet is cut off.
         connect_timeout_s: Longest wait for TCP, per address of the broker, and again for TLS.
-        connack_timeout_s: Longest wait for the answer to CONNECT.
+        connack_timeout_s: Longest wait for the answer to CONNECT, and to SUBSCRIBE.
     """
 
     def __init__(
@@ -173,6 +173,7 @@ class Session:
         self._subscriptions: dict[str, int] = {}
         self._forgotten: set[str] = set()
         self._pending_subacks: dict[int, tuple[str, ...]] = {}
+        self._subscribed_since = 0.0
         self._pending_unsubacks: dict[int, tuple[str, ...]] = {}
         self._number = 0
         self._outflow = Outflow(max_inflight, max_kept)
@@ -371,6 +372,9 @@ class Session:
         self._client.loop_misc()
         if self._client.silence_s > self._broker.keepalive_s / 2:
             self._fail(f"connection to {self._broker} lost: a ping was not answered")
+        if self._pending_subacks and time.monotonic() - self._subscribed_since > self._connack_timeout_s:
+            # Seen with amqtt, whose loop for a client can die: it then takes everything and sends nothing.
+            self._fail(f"connection to {self._broker} lost: a SUBSCRIBE was not answered")
         self._flush()  # acknowledgements, and messages that had waited for their turn
 
     def _poll(self, timeout_s: float) -> bool:
@@ -458,6 +462,7 @@ class Session:
             batch = subscriptions[start : start + _FILTERS_PER_PACKET]
             _, mid = self._client.subscribe(batch)
             if mid is not None:
+                self._subscribed_since = time.monotonic()
                 self._pending_subacks[mid] = tuple(topic_filter for topic_filter, _ in batch)
 
     def _send_unsubscribe(self, topic_filters: list[str]) -> None:

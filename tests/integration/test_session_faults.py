@@ -55,6 +55,22 @@ def test_a_broker_that_never_answers_connect_is_given_up(
     assert session.fileno() == -1
 
 
+def test_a_broker_that_never_answers_subscribe_is_given_up(
+    peer: ScriptedBroker, sessions: list[Session]
+) -> None:
+    session = Session(Broker("127.0.0.1", peer.port), "tested", connack_timeout_s=0.3)
+    sessions.append(session)
+    session.subscribe("a/b")
+
+    session.step(0.0)
+    peer.accept_session()
+    step_until(session, has(Connected))
+    [failure] = of_kind(Disconnected, step_until(session, has(Disconnected), step_s=0.1))
+
+    assert "a SUBSCRIBE was not answered" in failure.detail
+    assert failure.was_connected
+
+
 def test_a_long_step_does_not_outsleep_the_deadline_of_connack(
     peer: ScriptedBroker, sessions: list[Session]
 ) -> None:
