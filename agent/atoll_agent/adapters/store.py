@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -54,18 +55,20 @@ class StateStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock: TextIO | None = None
+        self._lock: int | None = None
+        self._session = 0
 
     def lock(self) -> None:
         """Make the folders, and sure that no other agent uses them until this process ends.
 
         Raises:
-            StorageError: Another one does, or the folder cannot be written.
+            StorageError: Another one does, or the folder cannot be made.
         """
         for name in ("slots", "bundles", "metadata"):
             make_folder(self.folder / name)
         try:
-            self._lock = (self.folder / "lock").open("w")
+            # The folder itself is locked: that works on a full or read-only disk too.
+            self._lock = os.open(self.folder, os.O_RDONLY)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageError(f"{self.folder}: another agent is running on it") from error
@@ -102,16 +105,24 @@ class StateStore:
         return Identity(token, root)
 
     def next_session(self) -> int:
-        """Return the next session number; it has never been returned before."""
+        """Return the next session number: higher than any before, as long as the disk can be written.
+
+        An agent whose disk is full or damaged goes on with numbers of this process alone.
+        """
         path = self.folder / "session"
         try:
-            number = int(path.read_text(encoding="ascii")) + 1
+            stored = int(path.read_text(encoding="ascii"))
         except FileNotFoundError:
-            number = 1
+            stored = 0
         except (ValueError, OSError) as error:
-            raise StorageError(f"{path}: cannot be read: {error}") from error
-        write_whole(path, str(number).encode())
-        return number
+            log.warning("session.unsaved", file=str(path), detail=str(error))
+            stored = 0
+        self._session = max(stored, self._session) + 1
+        try:
+            write_whole(path, str(self._session).encode())
+        except StorageError as error:
+            log.warning("session.unsaved", file=str(path), detail=error.detail)
+        return self._session
 
     # Slots
 

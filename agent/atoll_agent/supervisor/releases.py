@@ -29,7 +29,8 @@ log = structlog.get_logger()
 
 _RETRY_BASE_S: Final = 2.0
 _RETRY_CAP_S: Final = 300.0
-_SWAP_TIMEOUT_S: Final = 30.0
+_SWAP_TIMEOUT_S: Final = 300.0
+"""The lane swaps within a step, but looking up a broker's name can hold it up."""
 
 
 @dataclass(frozen=True, slots=True)

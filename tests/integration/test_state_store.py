@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atoll_agent.adapters.store import StateStore
+from atoll_agent.rollout.machine import Event, Phase
+from atoll_agent.rollout.release import Release
+from atoll_agent.rollout.slot import Slot
+from atoll_contract.errors import ConfigError, Reason, StorageError
+
+CONTENT = b"a bundle"
+RELEASE = Release("wear", 1, hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StateStore:
+    made = StateStore(tmp_path / "state")
+    made.enrol(b"{}")
+    made.lock()
+    return made
+
+
+def again(store: StateStore) -> StateStore:
+    return StateStore(store.folder)
+
+
+def test_an_agent_that_is_not_enrolled_is_told_what_to_do(tmp_path):
+    with pytest.raises(ConfigError, match="enrol"):
+        StateStore(tmp_path).identity()
+
+
+def test_enrolling_anew_keeps_the_token(store):
+    before = store.identity()
+
+    assert store.enrol(b"{1}").token == before.token
+    assert again(store).identity().root == b"{1}"
+    assert (store.folder / "token").stat().st_mode & 0o077 == 0
+
+
+def test_a_slot_comes_back_as_it_was_stored(store):
+    slot = Slot("wear").offered(RELEASE).advanced(Event.FETCH_STARTED)
+    slot = slot.interrupted(Reason.MISSING_CHUNK, "chunk 3", 5.0)
+
+    store.save_slot(slot, "same")
+
+    assert again(store).load_slot("wear", "same") == slot
+
+
+def test_what_was_refused_is_tried_again_when_settings_or_versions_changed(store):
+    slot = Slot("wear").offered(RELEASE).advanced(Event.FETCH_STARTED).refused(Reason.WRONG_MODEL, "", 1.0)
+    store.save_slot(slot, "before")
+
+    assert again(store).load_slot("wear", "before").bad_digests == {RELEASE.sha256}
+    assert again(store).load_slot("wear", "after").bad_digests == frozenset()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format":1}', b"\xff\xfe\x00"])
+def test_a_damaged_slot_file_is_set_aside(store, content):
+    (store.folder / "slots" / "wear.json").write_bytes(content)
+
+    assert store.load_slot("wear", "x") == Slot("wear")
+    assert (store.folder / "slots" / "wear.damaged").read_bytes() == content
+
+
+def test_a_bundle_whose_bytes_changed_is_deleted(store):
+    path = store.bundle_path(RELEASE.sha256)
+    path.write_bytes(CONTENT)
+    assert store.read_bundle(RELEASE.sha256) == CONTENT
+
+    path.write_bytes(CONTENT + b"!")
+
+    with pytest.raises(StorageError, match="changed"):
+        store.read_bundle(RELEASE.sha256)
+    assert not path.exists()
+
+
+def test_bundles_that_nobody_needs_are_dropped(store):
+    for digest in ("a" * 64, "b" * 64):
+        store.bundle_path(digest).write_bytes(b"")
+    store.part_path("c" * 64).write_bytes(b"")
+
+    assert store.drop_bundles_except({"a" * 64}) == 2
+    assert [path.name[0] for path in (store.folder / "bundles").iterdir()] == ["a"]
+
+
+def test_session_numbers_grow_over_restarts_and_over_a_damaged_file(store):
+    first, second = store.next_session(), again(store).next_session()
+    (store.folder / "session").write_bytes(b"\xffrubbish")
+    running = again(store)
+
+    assert second == first + 1
+    assert running.next_session() < running.next_session()
+
+
+def test_session_numbers_go_on_when_the_folder_cannot_be_written(store, monkeypatch):
+    first = store.next_session()
+    (store.folder / "session").unlink()
+    # A folder in the place of the file: neither read nor replaced, also by root.
+    (store.folder / "session" / "x").mkdir(parents=True)
+
+    assert store.next_session() == first + 1
+    assert store.next_session() == first + 2
+
+
+def test_two_processes_cannot_use_one_folder(store):
+    code = (
+        "import sys; from pathlib import Path; from atoll_agent.adapters.store import StateStore\n"
+        "StateStore(Path(sys.argv[1])).lock()"
+    )
+
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(store.folder)], capture_output=True, text=True, check=False
+    )
+
+    assert other.returncode != 0
+    assert "another agent is running on it" in other.stderr
+
+
+def test_a_phase_stored_in_the_middle_of_work_starts_as_announced(store):
+    store.save_slot(Slot("wear").offered(RELEASE).advanced(Event.FETCH_STARTED), "x")
+
+    assert again(store).load_slot("wear", "x").phase is Phase.ANNOUNCED
+    assert [path.name for path in (store.folder / "slots").iterdir()] == ["wear.json"]
