@@ -16,9 +16,12 @@ T = TypeVar("T")
 class Spy:
     """Collects deliveries of ``topic_filters``; everything may be read from other threads."""
 
-    def __init__(self, port: int, *topic_filters: str, client_id: str = "spy") -> None:
+    def __init__(
+        self, port: int, *topic_filters: str, client_id: str = "spy", username: str | None = None
+    ) -> None:
         # Persistent: what is published while it is away over a restart of the broker is kept for it.
-        self._session = Session(Broker(host="127.0.0.1", port=port), client_id, is_clean=False)
+        broker = Broker(host="127.0.0.1", port=port, username=username)
+        self._session = Session(broker, client_id, is_clean=False)
         for topic_filter in topic_filters:
             self._session.subscribe(topic_filter)
         self._changed = threading.Condition()

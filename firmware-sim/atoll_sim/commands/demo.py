@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import shutil
 import signal
 import tempfile
 import threading
@@ -13,10 +15,11 @@ from typing import Final
 
 from rich.console import Console
 
+from atoll_contract.errors import ConfigError
 from atoll_link.exits import Exit
-from atoll_sim.demo.programs import Programs
+from atoll_sim.demo.programs import ProgramFailedError, Programs
 from atoll_sim.demo.story import Outcome, Story
-from atoll_sim.demo.watch import SITE
+from atoll_sim.demo.watch import SITE, NotInTimeError
 
 _MEANINGS: Final = {
     "readings": "published since the first prediction",
@@ -56,16 +59,39 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Play the demo and print its figures."""
     console = Console(quiet=arguments.json, highlight=False, soft_wrap=True)
-    # SIGTERM ends the demo as Ctrl-C does, so that its processes are ended too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if arguments.folder is not None:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        return _play(arguments.folder.absolute(), console, arguments)
-    with tempfile.TemporaryDirectory(prefix="atoll-demo-") as folder:
-        return _play(Path(folder), console, arguments)
+    # The end of the terminal and SIGTERM end the demo as Ctrl-C does, so that its processes are ended too.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    folder = _folder(arguments.folder)
+    status = Exit.FAILURE
+    try:
+        status = _play(folder, console, arguments)
+    except (ProgramFailedError, NotInTimeError) as error:
+        if arguments.json:
+            print(json.dumps({"failures": [error.detail], "folder": str(folder)}))  # noqa: T201
+        else:
+            console.print(f"\nThe demo cannot go on: {error.detail}", markup=False)
+    finally:
+        if status is Exit.SUCCESS and arguments.folder is None:
+            shutil.rmtree(folder)
+        else:
+            console.print(f"\nSettings, logs and runs are in {folder}", markup=False)
+    return status
 
 
-def _play(folder: Path, console: Console, arguments: argparse.Namespace) -> int:
+def _folder(given: Path | None) -> Path:
+    if given is None:
+        return Path(tempfile.mkdtemp(prefix="atoll-demo-"))
+    try:
+        given.mkdir(parents=True, exist_ok=True)
+        if any(given.iterdir()):
+            raise ConfigError(f"--folder {given}: is not empty; name a new folder")
+    except OSError as error:
+        raise ConfigError(f"--folder {given}: {error.strerror}") from error
+    return given.absolute()
+
+
+def _play(folder: Path, console: Console, arguments: argparse.Namespace) -> Exit:
     started = time.monotonic()
     with Programs(folder) as programs:
         story = Story(folder, console, programs)
@@ -99,6 +125,9 @@ def _keep(story: Story, console: Console) -> None:
         f"atoll/v1/{SITE}/+/slot/#",
         f"atoll/v1/{SITE}/+/status",
     ):
-        console.print(f"  mosquitto_sub -h 127.0.0.1 -p {story.port} -v -t '{topic}'", markup=False)
+        # amqtt sends a new subscriber retained topics that it did not ask for: -T leaves the bundles out.
+        line = f"  mosquitto_sub -h 127.0.0.1 -p {story.port} -T 'atoll/v1/releases/#' -v -t '{topic}'"
+        console.print(line, markup=False)
     console.print("\nCtrl-C ends it.")
-    threading.Event().wait()
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -51,9 +52,7 @@ class Programs:
     def start(self, name: str, command: Sequence[str]) -> None:
         """Start a program that goes on running."""
         with self.log(name).open("ab") as log:
-            self._running[name] = subprocess.Popen(  # noqa: S603 - our own programs
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder
-            )
+            self._running[name] = self._spawn(name, command, log.fileno())
 
     def run(
         self, name: str, command: Sequence[str], timeout_s: float, *, shows: bool = False
@@ -65,24 +64,8 @@ class Programs:
         Raises:
             ProgramFailedError: It ended with an error, or not in time.
         """
-        with self.log(name).open("ab") as log:
-            try:
-                ended = subprocess.run(  # noqa: S603 - our own programs
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=None if shows else subprocess.PIPE,
-                    stderr=None if shows else log,
-                    cwd=self._folder,
-                    timeout=timeout_s,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise ProgramFailedError(f"{' '.join(command)} took longer than {timeout_s:g} s") from error
-        if ended.returncode != 0:
-            tail = "" if shows else self._tail(name)
-            raise ProgramFailedError(f"{' '.join(command)} ended with {ended.returncode}: {tail}")
-        printed = {} if shows else json.loads(ended.stdout)
-        return dict(printed)
+        printed = self._to_end(name, command, timeout_s, None if shows else subprocess.PIPE)
+        return {} if shows else dict(json.loads(printed))
 
     def run_quietly(self, name: str, command: Sequence[str], timeout_s: float) -> None:
         """Run a program to its end; what it prints goes to its log.
@@ -90,15 +73,32 @@ class Programs:
         Raises:
             ProgramFailedError: It ended with an error, or not in time.
         """
-        self.start(name, command)
-        program = self._running.pop(name)
+        with self.log(name).open("ab") as log:
+            self._to_end(name, command, timeout_s, log.fileno())
+
+    def _spawn(self, name: str, command: Sequence[str], stdout: int | None) -> subprocess.Popen[bytes]:
+        with self.log(name).open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own programs
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=log,
+                cwd=self._folder,
+                # A session of its own: it and its children are ended together, by us.
+                start_new_session=True,
+            )
+
+    def _to_end(self, name: str, command: Sequence[str], timeout_s: float, stdout: int | None) -> bytes:
+        program = self._spawn(name, command, stdout)
         try:
-            status = program.wait(timeout_s)
+            printed, _ = program.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
-            program.kill()
-            raise ProgramFailedError(f"{name} took longer than {timeout_s:g} s") from error
-        if status != 0:
-            raise ProgramFailedError(f"{name} ended with {status}: {self._tail(name)}")
+            raise ProgramFailedError(f"the step {name!r} took longer than {timeout_s:g} s") from error
+        finally:
+            _end_group(program)
+        if program.returncode != 0:
+            raise self._failure(name, program.returncode)
+        return printed or b""
 
     def require_running(self) -> None:
         """Make sure that nothing has ended by itself.
@@ -108,18 +108,16 @@ class Programs:
         """
         for name, program in self._running.items():
             if program.poll() is not None:
-                raise ProgramFailedError(f"{name} ended with {program.returncode}: {self._tail(name)}")
+                raise self._failure(name, program.returncode)
 
     def stop(self, name: str) -> None:
         """End a program by SIGTERM, and by SIGKILL when it does not listen."""
         program = self._running.pop(name)
         if program.poll() is None:
             program.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 program.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait()
+        _end_group(program)
 
     def wait_for_port(self, port: int) -> None:
         """Return when something listens on ``port``.
@@ -135,8 +133,17 @@ class Programs:
             time.sleep(0.05)
         raise ProgramFailedError(f"nothing listens on port {port} after {_PORT_S:g} s")
 
-    def _tail(self, name: str) -> str:
-        return "\n".join(self.log(name).read_text(errors="replace").splitlines()[-12:])
+    def _failure(self, name: str, status: int) -> ProgramFailedError:
+        lines = self.log(name).read_text(errors="replace").splitlines()[-12:]
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        return ProgramFailedError("\n".join([f"{name!r} ended with {how}; its last lines:", *lines]))
+
+
+def _end_group(program: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a program and of the children that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(program.pid, signal.SIGKILL)
+    program.wait()
 
 
 def command(program: str, *arguments: str | Path) -> list[str]:
