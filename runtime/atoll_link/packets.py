@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 PUBLISH: Final = 0x30
 PUBACK: Final = 0x40
@@ -15,8 +16,7 @@ _LENGTH_BITS: Final = 28
 _MID: Final = struct.Struct(">H")
 
 
-@dataclass(slots=True)
-class Publish:
+class Publish(msgspec.Struct, gc=False):
     """A PUBLISH that arrived; ``mid`` is 0 for QoS 0."""
 
     topic: str

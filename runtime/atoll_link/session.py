@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from atoll_contract.errors import BrokerUnavailableError, ConfigError
 from atoll_link.broker import Broker
 from atoll_link.limits import require_filter, require_publishable, require_qos
@@ -75,8 +77,7 @@ class Disconnected:
     was_connected: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message that arrived.
 
     Attributes:
@@ -102,8 +103,7 @@ class Delivery:
     arrival_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True, gc=False):
     """The broker acknowledged this QoS 1 message, or the network took this QoS 0 message."""
 
     mid: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +36,22 @@ class FeatureRow:
         Raises:
             MalformedMessageError: A value is missing, not finite as float32, or has another shape.
         """
-        if self._are_numbers:
-            found = [values.get(name) for name in self._features]
-        else:
-            found = []
-            for name, shape in zip(self._features, self._shapes, strict=True):
-                found += _flat(name, shape, values.get(name))
+        if not self._are_numbers:
+            return self._row_with_arrays(values)
+        try:
+            found: list[Any] = [values[name] for name in self._features]
+            total = sum(found)
+            # The sum shows NaN, the greatest magnitude what float32 cannot hold: cheaper than numpy's way.
+            if total == total and max(map(abs, found)) <= _FLOAT32_MAX:  # noqa: PLR0124
+                return np.array(found, np.float32)
+        except (KeyError, TypeError) as error:
+            raise self._refusal(values) from error
+        raise self._refusal(values)
+
+    def _row_with_arrays(self, values: Mapping[str, Value]) -> NDArray[np.float32]:
+        found: list[float | None] = []
+        for name, shape in zip(self._features, self._shapes, strict=True):
+            found += _flat(name, shape, values.get(name))
         try:
             # A magnitude that float32 cannot hold becomes infinite here and is refused below.
             with np.errstate(over="ignore"):
@@ -107,7 +117,9 @@ class Normaliser:
 
     def normalise(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return ``window``, float32, shape (length, columns), normalised; it is left unchanged."""
-        return (window - self._mean) / self._scale
+        normal = window - self._mean
+        normal /= self._scale
+        return normal
 
     def is_out_of_range(self, window: NDArray[np.float32]) -> bool:
         """Whether a sample of ``window`` lies outside its value's valid range."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from atoll_contract.messages import Prediction, Quality, Reading, WindowBounds, encode_prediction
 from atoll_contract.topics import PredictionTopic
@@ -11,8 +11,7 @@ from atoll_signal.features import FeatureRow
 from atoll_signal.window import Windows
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True, gc=False):
     """Where a reading came from.
 
     Attributes:
@@ -43,6 +42,8 @@ class Answering:
         self._site = site
         self._agent = agent
         self._row = FeatureRow(manifest)
+        self._length = manifest.window.length
+        self._max_devices = max_devices
         self._windows = Windows(
             manifest.window, self._row.columns, max_devices=max_devices, has_restarted=has_restarted
         )
@@ -50,8 +51,8 @@ class Answering:
 
     @property
     def devices(self) -> int:
-        """How many devices have a window."""
-        return len(self._windows)
+        """How many devices it has answered."""
+        return len(self._topics)
 
     def succeed(self, champion: Answering) -> None:
         """Take over the windows of ``champion``, if both are made of the same columns."""
@@ -70,16 +71,23 @@ class Answering:
         values = reading.values if isinstance(reading.values, dict) else {"value": reading.values}
         row = self._row.row(values)
         time_ms = origin.arrival_ms if reading.time_ms is None else reading.time_ms
-        window = self._windows.push(origin.device, row, time_ms)
-        if window is None:
-            return None
-        answer = self._predictor.answer(window.rows)
+        bounds = None
+        has_gap = False
+        if self._length == 1:
+            rows = row[None]  # nothing to remember: no window is kept
+        else:
+            window = self._windows.push(origin.device, row, time_ms)
+            if window is None:
+                return None
+            rows = window.rows
+            bounds = WindowBounds(float(window.times_ms[0]), self._length)
+            has_gap = self._windows.has_gap(window)
+        answer = self._predictor.answer(rows)
         quality = list(answer.quality)
-        if self._windows.has_gap(window):
+        if has_gap:
             quality.append(Quality.GAP)
         if origin.is_replayed:
             quality.append(Quality.REPLAYED)
-        length = self._windows.spec.length
         prediction = Prediction(
             time_ms=time_ms,
             value=answer.value,
@@ -88,7 +96,7 @@ class Answering:
             seq=reading.seq,
             boot=reading.boot,
             stream=origin.stream,
-            window=WindowBounds(float(window.times_ms[0]), length) if length > 1 else None,
+            window=bounds,
             output=answer.output,
             quality=quality or None,
         )
@@ -97,7 +105,7 @@ class Answering:
     def _topic(self, device: str) -> str:
         topic = self._topics.get(device)
         if topic is None:
-            if len(self._topics) > 2 * len(self._windows) + 1024:
+            if len(self._topics) >= self._max_devices:
                 self._topics.clear()  # devices come and go; their topics are cheap to make again
             topic = str(PredictionTopic(self._site, self._agent, device, self.model))
             self._topics[device] = topic

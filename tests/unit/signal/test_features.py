@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.manifest import Dtype, Manifest, Normalisation, Task, TensorSpec, ValueSpec
@@ -48,6 +50,30 @@ def test_what_a_model_cannot_use_is_refused_by_reason(values, reason):
         FeatureRow(MANIFEST).row(values)
 
     assert caught.value.reason is reason
+
+
+NUMBERS = MANIFEST.model_copy(
+    update={
+        "values": [ValueSpec(name="a"), ValueSpec(name="b")],
+        "features": ["b", "a"],
+    }
+)
+
+
+@given(st.lists(st.floats(width=64) | st.none() | st.just([1.0]), min_size=2, max_size=2))
+def test_a_row_of_numbers_is_either_finite_float32_or_refused(values):
+    wanted = np.array([value if isinstance(value, float) else np.nan for value in values])
+    with np.errstate(over="ignore"):
+        is_usable = bool(np.isfinite(wanted.astype(np.float32)).all())
+    reading = {"b": values[0], "a": values[1]}
+
+    try:
+        row = FeatureRow(NUMBERS).row(reading)
+    except MalformedMessageError:
+        assert not is_usable or np.abs(wanted).max() > np.finfo(np.float32).max
+    else:
+        assert row.tolist() == wanted.astype(np.float32).tolist()
+        assert is_usable
 
 
 def test_an_array_is_normalised_with_the_mean_and_scale_of_its_feature():
