@@ -50,6 +50,7 @@ class LaneReport:
         refusals: How many messages of which stream or model were refused for which reason.
         last_refusal: The latest detail for each of them.
         turns: Grows while the lane makes progress.
+        refused_filters: Subscriptions that the broker refused.
     """
 
     is_connected: bool = False
@@ -57,6 +58,7 @@ class LaneReport:
     refusals: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     last_refusal: Mapping[tuple[str, Reason], str] = field(default_factory=dict)
     turns: int = 0
+    refused_filters: tuple[str, ...] = ()
 
 
 class LaneControl(Protocol):
@@ -68,7 +70,10 @@ class LaneControl(Protocol):
         """Work until stopped: the body of the lane's thread."""
 
     def swap(self, predictor: Predictor, *, has_restarted: bool) -> Future[None]:
-        """Let ``predictor`` answer for its model from the next reading on; done when it does."""
+        """Let ``predictor`` answer for its model from the next reading on; done when it does.
+
+        Cancelled before that, nothing is swapped.
+        """
 
     def stop(self) -> None:
         """End the lane."""
@@ -137,14 +142,15 @@ class ChildCrashedError(DeviceError):
     """A child ended without an answer: by a signal, out of memory, or a bug in it.
 
     Attributes:
-        was_killed: By SIGKILL, as the kernel does when memory runs out: not the child's own doing.
+        is_own_doing: Whether its work did that to it, and will do so again; not so when it was ended
+            from outside, could not be started, or said something unreadable.
     """
 
     default_reason = Reason.CHILD_CRASHED
 
-    def __init__(self, detail: str, *, was_killed: bool) -> None:
+    def __init__(self, detail: str, *, is_own_doing: bool) -> None:
         super().__init__(detail)
-        self.was_killed = was_killed
+        self.is_own_doing = is_own_doing
 
 
 class ChildTimeoutError(DeviceError):

@@ -34,7 +34,6 @@ class Reason(StrEnum):
     DIGEST_MISMATCH = "digest_mismatch"
     WRONG_MODEL = "wrong_model"
     UNSUPPORTED_TENSORS = "unsupported_tensors"
-    UNSUPPORTED_WINDOW = "unsupported_window"
     MODEL_UNREADABLE = "model_unreadable"
     MODEL_NEEDS_EDGETPU = "model_needs_edgetpu"
     VALUES_MISSING = "values_missing"

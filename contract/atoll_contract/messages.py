@@ -353,13 +353,17 @@ class Challenge(ReleaseRef):
         release: Its number.
         sha256: Digest of its bundle.
         phase: How far it is.
+        reason: Reason code of what interrupted the last attempt.
+        detail: The same, for people.
     """
 
     phase: str
+    reason: Reason | None = None
+    detail: str | None = None
 
 
 class Refusal(ReleaseRef):
-    """A release that was refused or could not be got.
+    """A release that was refused, or a champion that could not start again.
 
     Attributes:
         release: Its number.
@@ -382,7 +386,7 @@ class SlotStatus(Message):
         time_ms: When this was written.
         champion: The release that answers.
         challenger: The release on its way.
-        refused: The last one that failed, until one succeeds.
+        refused: The last one that was refused, until a newer one succeeds.
         note: Reason code of what holds the slot up: ``withdrawn``, or what is wrong with the
             release topics.
     """

@@ -76,7 +76,7 @@ class Runtime:
     name: str
     interpreter: Callable[..., Any]
 
-    def load(self, model: bytes, threads: int = 1) -> TfliteModel:
+    def load(self, model: bytes) -> TfliteModel:
         """Return ``model`` ready to invoke.
 
         Raises:
@@ -84,7 +84,7 @@ class Runtime:
                 needs an Edge TPU.
         """
         try:
-            interpreter = self.interpreter(model_content=model, num_threads=threads)
+            interpreter = self.interpreter(model_content=model, num_threads=1)
             interpreter.allocate_tensors()
             return TfliteModel(interpreter, f"{self.name} CPU")
         except (ValueError, RuntimeError, TypeError) as error:

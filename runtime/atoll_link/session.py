@@ -71,10 +71,17 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The connection is gone, or an attempt to connect failed. QoS 0 messages not yet sent are lost."""
+    """The connection is gone, or an attempt to connect failed. QoS 0 messages not yet sent are lost.
+
+    Attributes:
+        detail: For people.
+        was_connected: Whether the connection stood before.
+        was_refused: Whether the broker refused CONNECT: a wrong login, say.
+    """
 
     detail: str
     was_connected: bool
+    was_refused: bool = False
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
@@ -331,7 +338,7 @@ class Session:
             return False
         return True
 
-    def _fail(self, detail: str) -> None:
+    def _fail(self, detail: str, *, was_refused: bool = False) -> None:
         """End the connection, or the attempt, if there is one; once."""
         was_connected, self._is_connected = self._is_connected, False
         was_trying, self._is_trying = self._is_trying, False
@@ -342,7 +349,7 @@ class Session:
         if was_connected and now - self._connected_since > _STABLE_AFTER_S:
             self._backoff.attempts = 0
         self._backoff.fail(now)
-        self._events.append(Disconnected(detail, was_connected))
+        self._events.append(Disconnected(detail, was_connected, was_refused))
 
     def _drop(self) -> None:
         """Close the socket without a word."""
@@ -408,7 +415,7 @@ class Session:
 
     def _on_connect(self, _client: Any, _userdata: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
-            self._fail(f"{self._broker} refused the connection: {reason}")
+            self._fail(f"{self._broker} refused the connection: {reason}", was_refused=True)
             return
         self._is_connected = True
         self._connection += 1

@@ -43,6 +43,17 @@ class Window:
         self._next = (at + 1) % self._length
         self._count = min(self._count + 1, self._length)
 
+    def fill(self, other: Window) -> None:
+        """Begin with the latest rows of ``other``."""
+        keep = min(len(other.rows), self._length)
+        if keep == 0:
+            return
+        for start in (0, self._length):
+            self._rows[start : start + keep] = other.rows[-keep:]
+            self._times[start : start + keep] = other.times_ms[-keep:]
+        self._next = keep % self._length
+        self._count = keep
+
     @property
     def is_full(self) -> bool:
         """Whether ``length`` rows are there."""
@@ -110,11 +121,12 @@ class Windows:
 
         The windows of a new release so go on where those of the old one ended.
         """
+        if self.spec.length == other.spec.length and self._max_devices >= len(other):
+            self._windows = other._windows.copy()  # the predecessor is not used any more
+            return
         for device, window in other:
             own = self._add(device, has_restarted=False)
-            keep = min(len(window.rows), self.spec.length)
-            for row, time_ms in zip(window.rows[-keep:], window.times_ms[-keep:], strict=True):
-                own.push(row, float(time_ms))
+            own.fill(window)
             own.has_restarted = window.has_restarted or (
                 window.is_full and not own.is_full  # a longer window has to fill first
             )

@@ -34,9 +34,12 @@ class ScriptedWire:
         qos: int = 1,
         is_duplicate: bool = False,
         is_retained: bool = False,
+        arrival_ns: int = 0,
     ) -> None:
         self.events.append(
-            Delivery(topic, payload, qos, mid, is_duplicate, is_retained, self._connection, 1000.0, 0)
+            Delivery(
+                topic, payload, qos, mid, is_duplicate, is_retained, self._connection, 1000.0, arrival_ns
+            )
         )
 
     def puback(self, *mids: int) -> None:

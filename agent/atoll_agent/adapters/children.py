@@ -19,6 +19,9 @@ from atoll_contract.errors import AtollError, BundleRejectedError, DigestMismatc
 
 _MAX_LINE: Final = 8 * 1024 * 1024
 _GRACE_S: Final = 2.0
+_CRASH_SIGNALS: Final = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
+)
 
 
 def failure_line(error: AtollError) -> dict[str, Any]:
@@ -38,14 +41,19 @@ async def child(
         ChildCrashedError: It ended with another status than 0.
         ChildTimeoutError: It took longer than ``timeout_s`` in all.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=_MAX_LINE,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_MAX_LINE,
+            # A signal for the agent's group (Ctrl-C) is the agent's business alone.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ChildCrashedError(f"{module} cannot be started: {error}", is_own_doing=False) from error
     try:
         yield _lines(process, module, request, timeout_s)
     finally:
@@ -68,17 +76,31 @@ async def _lines(
                 text = await process.stdout.readline()
             if not text:
                 break
-            facts = json.loads(text)
-            yield Line(facts.pop("event"), facts)
+            yield _line(module, text)
         async with asyncio.timeout_at(deadline):
             status = await process.wait()
     except TimeoutError as error:
         raise ChildTimeoutError(f"{module} took longer than {timeout_s:g} s and was ended") from error
     except (BrokenPipeError, ConnectionResetError):
         status = await process.wait()
+    except ValueError as error:  # a line beyond the limit
+        raise ChildCrashedError(f"{module} said something unreadable", is_own_doing=False) from error
+    if -status == signal.SIGXCPU:
+        raise ChildTimeoutError(f"{module} used up its processor time and was ended")
     if status != 0:
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        raise ChildCrashedError(f"{module} ended with {how}", was_killed=status == -signal.SIGKILL)
+        # Told to end from outside (SIGKILL when memory runs out, SIGTERM at a shutdown): not its own doing.
+        is_own_doing = status > 0 or -status in _CRASH_SIGNALS
+        raise ChildCrashedError(f"{module} ended with {how}", is_own_doing=is_own_doing)
+
+
+def _line(module: str, text: bytes) -> Line:
+    try:
+        facts = json.loads(text)
+        return Line(facts.pop("event"), facts)
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        message = f"{module} said {text[:80]!r}"
+        raise ChildCrashedError(message, is_own_doing=False) from error
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Self
@@ -12,6 +13,7 @@ from atoll_link.session import Broker, Event, Session, Will
 
 _STEP_S: Final = 1.0
 _QUEUE: Final = 1024
+_STOP_S: Final = 5.0
 
 
 class ControlLink:
@@ -47,7 +49,9 @@ class ControlLink:
         self._stopping.set()
         self._session.wake()
         thread = self._thread
-        while thread is not None and thread.is_alive():
+        deadline = time.monotonic() + _STOP_S
+        # It may hang in looking up a name or in a connection attempt; it is a daemon thread.
+        while thread is not None and thread.is_alive() and time.monotonic() < deadline:
             # The thread may be waiting for room in the queue.
             while not self._events.empty():
                 self._events.get_nowait()

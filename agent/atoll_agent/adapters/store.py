@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -84,6 +85,11 @@ class StateStore:
         if not token_file.exists():
             write_whole(token_file, secrets.token_hex(8).encode(), 0o600)
         write_whole(self.folder / "root.json", root)
+        if os.geteuid() == 0:
+            # Enrolled by root, run by a service user that owns the folder.
+            owner = self.folder.stat()
+            for name in ("token", "root.json"):
+                os.chown(self.folder / name, owner.st_uid, owner.st_gid)
         return self.identity()
 
     def identity(self) -> Identity:
@@ -102,6 +108,8 @@ class StateStore:
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.folder}: cannot be read: {error}") from error
+        if re.fullmatch("[0-9a-f]{16}", token) is None:
+            raise ConfigError(f"{self.folder / 'token'}: is damaged; delete it and enrol again")
         return Identity(token, root)
 
     def next_session(self) -> int:
@@ -116,7 +124,7 @@ class StateStore:
             stored = 0
         except (ValueError, OSError) as error:
             log.warning("session.unsaved", file=str(path), detail=str(error))
-            stored = 0
+            stored = int(time.time())  # higher than any count of connects so far
         self._session = max(stored, self._session) + 1
         try:
             write_whole(path, str(self._session).encode())

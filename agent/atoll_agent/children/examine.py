@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from atoll_agent.adapters.children import failure_line
+from atoll_agent.children import die_with_parent
 from atoll_agent.rollout.fit import require_fit
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import AtollError, DigestMismatchError, StorageError
@@ -22,9 +23,11 @@ _CPU_LIMIT_S: Final = 100
 
 def main() -> int:
     """Read the request from stdin, print one line per step."""
+    die_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_LIMIT_S, _CPU_LIMIT_S))
+    # The soft limit sends SIGXCPU, which tells the agent why; the hard one would be a SIGKILL like any.
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_LIMIT_S, _CPU_LIMIT_S + 5))
     request = json.loads(sys.stdin.readline())
     try:
         bundle = _verified(request)

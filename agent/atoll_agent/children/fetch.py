@@ -12,6 +12,7 @@ from typing import Any
 from atoll_agent.adapters.children import failure_line
 from atoll_agent.adapters.repository import ReleaseRepository
 from atoll_agent.adapters.store import StateStore
+from atoll_agent.children import die_with_parent
 from atoll_agent.rollout.release import Release, choose
 from atoll_contract.errors import AtollError
 from atoll_link import logs
@@ -20,6 +21,7 @@ from atoll_link.session import Broker
 
 def main() -> int:
     """Read the request from stdin, print one line per step."""
+    die_with_parent()
     logs.configure()
     request = json.loads(sys.stdin.readline())
     store = StateStore(Path(request["state_dir"]))
@@ -44,8 +46,12 @@ def main() -> int:
             _say(
                 "refreshed", wanted={model: release and asdict(release) for model, release in wanted.items()}
             )
-            for model, release in wanted.items():
-                if release is not None and release.sha256 != request["models"][model]["champion"]:
+            # Small ones first: a large bundle on a slow line holds up no other model.
+            for model, release in sorted(
+                ((model, release) for model, release in wanted.items() if release is not None),
+                key=lambda item: item[1].length,
+            ):
+                if release.sha256 != request["models"][model]["champion"]:
                     _fetch(repository, store, model, release)
     except AtollError as error:
         _print(failure_line(error))
@@ -57,7 +63,7 @@ def _fetch(repository: ReleaseRepository, store: StateStore, model: str, release
     try:
         if not store.bundle_path(release.sha256).exists():
             part = store.part_path(release.sha256)
-            repository.fetch(release, part, lambda _done, _total: None)
+            repository.fetch(release, part)
             store.complete(release.sha256)
     except AtollError as error:
         _print({**failure_line(error), "model": model})

@@ -23,6 +23,10 @@ def run(arguments: argparse.Namespace) -> int:
     settings = AgentSettings.read(arguments.settings)
     agent = settings.agent
     streams = [stream.build(agent.site) for stream in settings.stream]
+    broker = settings.broker.build(agent.id)
+    broker.require_password()
+    if broker.tls:
+        broker.tls_context()
     chosen = choose_runtime()
     try:
         StateStore(agent.state_dir).identity()
@@ -33,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         "settings": str(arguments.settings),
         "agent": agent.id,
         "site": agent.site,
-        "broker": str(settings.broker.build(agent.id)),
+        "broker": str(broker),
         "state": f"{agent.state_dir} ({enrolment})",
         "runtime": chosen.why,
         "streams": {

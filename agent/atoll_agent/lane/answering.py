@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 import msgspec
 
 from atoll_contract.messages import Prediction, Quality, Reading, WindowBounds, encode_prediction
@@ -9,6 +12,9 @@ from atoll_contract.topics import PredictionTopic
 from atoll_infer.predictor import Predictor
 from atoll_signal.features import FeatureRow
 from atoll_signal.window import Windows
+
+MAX_WINDOW_BYTES: Final = 256 * 1024 * 1024
+"""Memory for the windows of one model; with large windows fewer devices have one."""
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):
@@ -44,8 +50,13 @@ class Answering:
         self._row = FeatureRow(manifest)
         self._length = manifest.window.length
         self._max_devices = max_devices
+        # Every row is held twice, as float32, and its time as float64.
+        window_bytes = self._length * 2 * (4 * self._row.columns + 8)
         self._windows = Windows(
-            manifest.window, self._row.columns, max_devices=max_devices, has_restarted=has_restarted
+            manifest.window,
+            self._row.columns,
+            max_devices=max(1, min(max_devices, MAX_WINDOW_BYTES // window_bytes)),
+            has_restarted=has_restarted,
         )
         self._topics: dict[str, str] = {}
 
@@ -54,6 +65,11 @@ class Answering:
         """How many devices it has answered."""
         return len(self._topics)
 
+    @property
+    def forgotten(self) -> int:
+        """How many devices lost their window to make room."""
+        return self._windows.forgotten
+
     def succeed(self, champion: Answering) -> None:
         """Take over the windows of ``champion``, if both are made of the same columns."""
         if self._predictor.manifest.features == champion._predictor.manifest.features and (
@@ -61,7 +77,7 @@ class Answering:
         ):
             self._windows.adopt(champion._windows)
 
-    def answer(self, reading: Reading, origin: Origin, now_ns: int) -> tuple[str, bytes] | None:
+    def answer(self, reading: Reading, origin: Origin) -> tuple[str, bytes] | None:
         """Return topic and payload of the prediction that ``reading`` completes, if it does.
 
         Raises:
@@ -92,7 +108,7 @@ class Answering:
             time_ms=time_ms,
             value=answer.value,
             release=self.release,
-            latency_ms=round((now_ns - origin.arrival_ns) / 1e6, 3),
+            latency_ms=round((time.monotonic_ns() - origin.arrival_ns) / 1e6, 3),
             seq=reading.seq,
             boot=reading.boot,
             stream=origin.stream,

@@ -58,6 +58,8 @@ class Lane:
         self._max_devices = max_devices
         self._answering: dict[str, dict[str, Answering]] = {stream.name: {} for stream in streams}
         self._routes: dict[str, list[tuple[Stream, str]]] = {}
+        self._retained: dict[tuple[str, str], int] = {}
+        self._refused_filters: set[str] = set()
         self._ledger = Ledger()
         self._repeats = Repeats(max_devices)
         self._orders: deque[Callable[[], None]] = deque()
@@ -89,6 +91,8 @@ class Lane:
         done: Future[None] = Future()
 
         def order() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             models = self._answering[self._stream_of[answering.model]]
             if (champion := models.get(answering.model)) is not None:
                 answering.succeed(champion)
@@ -144,10 +148,12 @@ class Lane:
                 self._counts["predictions_acknowledged"] += 1
             case Connected(_, session_present):
                 self._connected(session_present=session_present)
-            case Disconnected(detail, was_connected):
-                self._disconnected(detail, was_connected=was_connected)
+            case Disconnected():
+                self._disconnected(event)
             case Subscribed(topic_filter, refused):
+                self._refused_filters.discard(topic_filter)
                 if refused:
+                    self._refused_filters.add(topic_filter)
                     log.error("subscription.refused", topic_filter=topic_filter, plane="lane")
 
     def _take(self, delivery: Delivery) -> None:
@@ -185,8 +191,7 @@ class Lane:
         return routes
 
     def _answer(self, stream: Stream, device: str, delivery: Delivery, entry: Entry) -> None:
-        if delivery.is_retained and not stream.use_retained:
-            self._refuse(stream.name, Reason.RETAINED, f"a retained reading on {delivery.topic}")
+        if delivery.is_retained and not self._is_wanted_retained(stream, delivery):
             return
         try:
             readings = stream.dialect.decode(delivery.payload)
@@ -196,6 +201,20 @@ class Lane:
         origin = Origin(stream.name, device, delivery.arrival_ms, delivery.arrival_ns, delivery.is_retained)
         for reading in readings:
             self._answer_reading(reading, origin, entry)
+
+    def _is_wanted_retained(self, stream: Stream, delivery: Delivery) -> bool:
+        """Whether a retained reading is to be used: once, though every connect brings it again."""
+        if not stream.use_retained:
+            self._refuse(stream.name, Reason.RETAINED, f"a retained reading on {delivery.topic}")
+            return False
+        key, digest = (stream.name, delivery.topic), hash(delivery.payload)
+        if self._retained.get(key) == digest:
+            self._counts["repeated"] += 1
+            return False
+        if len(self._retained) >= MAX_ROUTES:
+            self._retained.clear()
+        self._retained[key] = digest
+        return True
 
     def _answer_reading(self, reading: Reading, origin: Origin, entry: Entry) -> None:
         self._counts["readings"] += 1
@@ -211,7 +230,7 @@ class Lane:
             self._counts["readings_without_model"] += 1
         for answering in models.values():
             try:
-                outgoing = answering.answer(reading, origin, time.monotonic_ns())
+                outgoing = answering.answer(reading, origin)
             except PeerError as error:
                 self._refuse(answering.model, error.reason, f"{origin.device}: {error.detail}")
                 continue
@@ -225,12 +244,14 @@ class Lane:
             return
         batch = [self._backlog.popleft() for _ in range(room)]
         mids = self._wire.send([(topic, payload) for topic, payload, _ in batch])
+        unsent = []
         for item, mid in zip(batch, mids, strict=True):
             if mid is None:
-                self._backlog.append(item)  # no packet id is free: once more, when some are
+                unsent.append(item)  # the wire keeps no more: again when it does
             else:
                 self._counts["predictions"] += 1
                 self._ledger.sent(item[2], mid)
+        self._backlog.extendleft(reversed(unsent))
 
     def _refuse(self, where: str, reason: Reason, detail: str) -> None:
         key = (where, reason)
@@ -245,10 +266,12 @@ class Lane:
         log.info("lane.connected", session_present=session_present)
         self._make_report(time.monotonic_ns())
 
-    def _disconnected(self, detail: str, *, was_connected: bool) -> None:
+    def _disconnected(self, event: Disconnected) -> None:
         self._is_connected = False
-        if was_connected:
-            log.warning("lane.disconnected", detail=detail)
+        if event.was_connected:
+            log.warning("lane.disconnected", detail=event.detail)
+        elif event.was_refused:
+            log.warning("broker.refused", detail=event.detail, plane="lane")
         self._make_report(time.monotonic_ns())
 
     def _make_report(self, now_ns: int) -> None:
@@ -257,6 +280,14 @@ class Lane:
         counts["devices"] = sum(
             answering.devices for models in self._answering.values() for answering in models.values()
         )
+        counts["windows_forgotten"] = sum(
+            answering.forgotten for models in self._answering.values() for answering in models.values()
+        )
         self.report = LaneReport(
-            self._is_connected, counts, dict(self._refusals), dict(self._last_refusal), self._turns
+            self._is_connected,
+            counts,
+            dict(self._refusals),
+            dict(self._last_refusal),
+            self._turns,
+            tuple(sorted(self._refused_filters)),
         )

@@ -2,8 +2,10 @@
 
 A QoS 1 reading is acknowledged when every prediction it completed has its PUBACK, or when it
 completed none. Acknowledgements leave in order of arrival (MQTT-4.6.0-2). After a reconnect the
-broker sends again what was not acknowledged, with the DUP flag: such a reading takes the place of
-the first one and is not answered a second time.
+broker sends again what was not acknowledged, with the DUP flag and the packet id that it had
+(MQTT-4.4.0-1): such a reading takes the place of the first one and is not answered a second time.
+The id belongs to the key, since a broker may set DUP on a new reading that it wrote into a connection
+which was dead already (docs/decisions/0005-redelivery.md).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from atoll_link.session import Delivery
 MAX_REMEMBERED: Final = 16_384
 """Acknowledged readings of a connection that are recognised when their acknowledgement was lost."""
 
-_Key = tuple[int, int, int]
+_Key = tuple[int, int, int, int]
 
 
 @dataclass(slots=True)
@@ -34,7 +36,7 @@ class Ledger:
         self._waiting: deque[tuple[Delivery, Entry]] = deque()
         self._by_prediction: dict[int, Entry] = {}
         self._acknowledged: deque[_Key] = deque(maxlen=MAX_REMEMBERED)
-        self._previous: dict[_Key, deque[Entry]] = {}
+        self._previous: dict[_Key, Entry] = {}
 
     @property
     def outstanding(self) -> int:
@@ -53,7 +55,7 @@ class Ledger:
         """
         if delivery.qos == 0:
             return Entry()
-        if delivery.is_duplicate and (known := self._take_previous(_key(delivery))) is not None:
+        if delivery.is_duplicate and (known := self._previous.pop(_key(delivery), None)) is not None:
             self._waiting.append((delivery, known))
             return None
         entry = Entry()
@@ -87,32 +89,17 @@ class Ledger:
         """Begin a new connection: earlier deliveries can no longer be acknowledged on it."""
         if session_present:
             # What waits for redelivery from still earlier connections stays.
-            for key in self._acknowledged:
-                self._previous.setdefault(key, deque()).append(Entry())
-            for delivery, entry in self._waiting:
-                self._previous.setdefault(_key(delivery), deque()).append(entry)
-            self._forget_beyond_the_bound()
+            self._previous.update((key, Entry()) for key in self._acknowledged)
+            self._previous.update((_key(delivery), entry) for delivery, entry in self._waiting)
+            while len(self._previous) > MAX_REMEMBERED + len(self._waiting):
+                del self._previous[next(iter(self._previous))]
         else:
             # The broker forgot this client: nothing will be sent again.
             self._previous.clear()
         self._acknowledged.clear()
         self._waiting.clear()
 
-    def _take_previous(self, key: _Key) -> Entry | None:
-        entries = self._previous.get(key)
-        if entries is None:
-            return None
-        entry = entries.popleft()
-        if not entries:
-            del self._previous[key]
-        return entry
-
-    def _forget_beyond_the_bound(self) -> None:
-        # Twice the 65,535 packet ids that MQTT has: more cannot be under way at a broker.
-        while len(self._previous) > 131_072:  # noqa: PLR2004
-            del self._previous[next(iter(self._previous))]
-
 
 def _key(delivery: Delivery) -> _Key:
     # Two 64-bit hashes and the length stand for topic and payload, which may be large.
-    return hash(delivery.topic), hash(delivery.payload), len(delivery.payload)
+    return delivery.mid, hash(delivery.topic), hash(delivery.payload), len(delivery.payload)

@@ -119,9 +119,13 @@ class Slot:
             return replace(self, phase=advance(self.phase, Event.INTERRUPTED))
         return self
 
-    def without_champion(self) -> Slot:
-        """Return the slot after the champion's bundle was lost from the disk."""
-        return replace(self, champion=None, phase=Phase.IDLE if self.phase is Phase.CHAMPION else self.phase)
+    def without_champion(self, reason: Reason, detail: str, time_ms: float) -> Slot:
+        """Return the slot after its champion could not start: it is damaged, or fits no more."""
+        failure = self.failure
+        if self.champion is not None:
+            failure = Refused(self.champion.release, self.champion.sha256, reason, detail[:500], time_ms)
+        phase = Phase.IDLE if self.phase is Phase.CHAMPION else self.phase
+        return replace(self, champion=None, phase=phase, failure=failure)
 
     def forgiven(self) -> Slot:
         """Return the slot with nothing remembered as bad: settings or versions have changed."""

@@ -16,7 +16,8 @@ from typing import Final
 import structlog
 
 from atoll_agent.ports import Child, ChildCrashedError, ChildTimeoutError, LaneControl, Line, SlotStore
-from atoll_agent.rollout.machine import Event, Phase
+from atoll_agent.rollout.fit import require_fit
+from atoll_agent.rollout.machine import BUSY, Event, Phase
 from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.slot import Slot
 from atoll_contract.bundle import Bundle
@@ -88,8 +89,8 @@ class Releases:
         """Load the slots, and the champions from disk into the lane, before it runs."""
         for model in self._plans:
             slot = self._store.load_slot(model, self._fingerprint)
-            if slot.champion is not None and not self._restore(model, slot.champion):
-                slot = slot.without_champion()
+            if slot.champion is not None:
+                slot = self._restored(slot, slot.champion)
             self.slots[model] = slot
 
     async def check(self) -> float | None:
@@ -100,16 +101,11 @@ class Releases:
         self.slots = {model: slot.resumed() for model, slot in self.slots.items()}
         try:
             await self._refresh_and_fetch()
-            for model in self._plans:
-                if self.slots[model].phase is Phase.VERIFYING:
-                    await self._try_out(model)
         except AtollError as error:
             # The repository or the disk failed as a whole; single releases are handled below.
-            self.trouble = error.reason
             log.warning("releases.interrupted", reason=error.reason.value, detail=error.detail)
             self.slots = {model: slot.resumed() for model, slot in self.slots.items()}
-            for model in self.slots:
-                self.on_change(model)
+            self._set_trouble(error.reason)
         waiting = any(slot.phase is Phase.ANNOUNCED for slot in self.slots.values())
         if self.trouble is None and not waiting:
             self._failures = 0
@@ -118,19 +114,27 @@ class Releases:
         self._failures = min(self._failures + 1, 16)
         return random.uniform(_RETRY_BASE_S / 2, ceiling)  # noqa: S311 - jitter, not a secret
 
-    def _restore(self, model: str, champion: Release) -> bool:
-        """Load a champion from disk; whether that succeeded."""
+    def _restored(self, slot: Slot, champion: Release) -> Slot:
+        """Load a champion from disk into the lane; without it if that cannot be or it fits no more."""
+        model = slot.model
         try:
             predictor = self._load(champion)
+            require_fit(
+                predictor.manifest, model=model, release=champion.release, units=self._plans[model].units
+            )
         except (StorageError, BundleRejectedError) as error:
             log.error(  # noqa: TRY400 - foreseen; the detail says all
-                "champion.lost", model=model, release=champion.release, detail=error.detail
+                "champion.lost",
+                model=model,
+                release=champion.release,
+                reason=error.reason.value,
+                detail=error.detail,
             )
-            return False
+            return slot.without_champion(error.reason, error.detail, time.time() * 1e3)
         self._lane.swap(predictor, has_restarted=True)
         self.predictors[model] = predictor
         log.info("model.loaded", model=model, release=champion.release, backend=predictor.backend)
-        return True
+        return slot
 
     async def _refresh_and_fetch(self) -> None:
         request = {
@@ -146,11 +150,14 @@ class Releases:
         async with self._fetch(request) as lines:
             async for line in lines:
                 self._heed_fetch(line)
+                # At once, while other bundles are still on their way.
+                if line.event == "fetched":
+                    await self._try_out(line.facts["model"])
 
     def _heed_fetch(self, line: Line) -> None:
         match line.event:
             case "refreshed":
-                self.trouble = None
+                self._set_trouble(None)
                 for model, release in line.facts["wanted"].items():
                     self._offer(model, None if release is None else Release(**release))
             case "fetching":
@@ -160,12 +167,22 @@ class Releases:
             case "failed" if "model" in line.facts:
                 self._interrupt(line.facts["model"], Reason(line.facts["reason"]), line.facts["detail"])
             case "failed":
-                self.trouble = Reason(line.facts["reason"])
-                log.warning("repository.failed", reason=self.trouble.value, detail=line.facts["detail"])
-                for model in self.slots:
-                    self.on_change(model)
+                log.warning("repository.failed", reason=line.facts["reason"], detail=line.facts["detail"])
+                self._set_trouble(Reason(line.facts["reason"]))
             case unknown:
                 raise RuntimeError(f"the fetching child said {unknown!r}")
+
+    def _set_trouble(self, trouble: Reason | None) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            for model in self.slots:
+                self.on_change(model)
+
+    def stop(self) -> None:
+        """Store that work under way was stopped on purpose: it counts as no crash."""
+        for slot in self.slots.values():
+            if slot.phase in BUSY:
+                self._keep(slot.resumed())
 
     def _offer(self, model: str, wanted: Release | None) -> None:
         before = self.slots[model]
@@ -195,10 +212,10 @@ class Releases:
         except ChildTimeoutError as error:
             self._refuse(model, Reason.SELF_TEST_TIMEOUT, error.detail)
         except ChildCrashedError as error:
-            if error.was_killed:
-                self._interrupt(model, error.reason, error.detail)
-            else:
+            if error.is_own_doing:
                 self._refuse(model, Reason.SELF_TEST_CRASHED, error.detail)
+            else:
+                self._interrupt(model, error.reason, error.detail)
         if self.slots[model].phase is Phase.ACTIVATING:
             await self._activate(model, release)
 
@@ -228,7 +245,11 @@ class Releases:
             self._interrupt(model, error.reason, error.detail)
             return
         swapped = self._lane.swap(predictor, has_restarted=False)
-        await asyncio.wait_for(asyncio.wrap_future(swapped), _SWAP_TIMEOUT_S)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(swapped), _SWAP_TIMEOUT_S)
+        except TimeoutError:
+            self._interrupt(model, Reason.BROKER_UNAVAILABLE, "the lane is busy connecting")
+            return
         self.predictors[model] = predictor
         before = self.slots[model].champion
         self._advance(model, Event.ACTIVATED)
@@ -240,7 +261,11 @@ class Releases:
             backend=predictor.backend,
             load_ms=round((time.monotonic() - started) * 1e3, 1),
         )
-        keep = {release.sha256} | ({before.sha256} if before else set())
+        self._drop_bundles(also_keep=before)
+
+    def _drop_bundles(self, also_keep: Release | None = None) -> None:
+        """Delete the bundles that no slot needs."""
+        keep = {also_keep.sha256} if also_keep else set()
         keep |= {
             known.sha256
             for slot in self.slots.values()
@@ -270,7 +295,7 @@ class Releases:
         release = self._challenger(model)
         log.error("release.refused", model=model, release=release.release, reason=reason.value, detail=detail)
         self._keep(self.slots[model].refused(reason, detail, time.time() * 1e3))
-        self._store.bundle_path(release.sha256).unlink(missing_ok=True)
+        self._drop_bundles()
 
     def _keep(self, slot: Slot) -> None:
         self._store.save_slot(slot, self._fingerprint)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from atoll_agent.ports import LaneReport
 from atoll_agent.rollout.machine import Phase
-from atoll_agent.rollout.slot import Slot
+from atoll_agent.rollout.slot import Refused, Slot
 from atoll_contract.errors import Reason
 from atoll_contract.messages import (
     Challenge,
@@ -51,12 +51,14 @@ def status(me: Self, lane: LaneReport, slots: dict[str, Slot], time_ms: float, f
     notes = [] if fault is None else [fault]
     if not lane.is_connected:
         notes.append("the lane waits for the broker")
+    if lane.refused_filters:
+        notes.append(f"the broker refuses the subscription of {', '.join(lane.refused_filters)}")
     if waiting := sorted(model for model, slot in slots.items() if slot.champion is None):
         notes.append(f"no release yet for {', '.join(waiting)}")
     health = Health.READY
     if fault is not None:
         health = Health.FAULTED
-    elif not lane.is_connected:
+    elif not lane.is_connected or lane.refused_filters:
         health = Health.DEGRADED
     most = sorted(lane.refusals.items(), key=lambda item: -item[1])[:_MAX_REFUSALS]
     return Status(
@@ -92,11 +94,15 @@ def slot_status(
             why=backend_why,
         )
     if slot.challenger is not None and slot.phase not in {Phase.CHAMPION, Phase.REFUSED}:
+        is_again = slot.failure is not None and slot.failure.sha256 == slot.challenger.sha256
         challenger = Challenge(
-            release=slot.challenger.release, sha256=slot.challenger.sha256, phase=slot.phase.value
+            release=slot.challenger.release,
+            sha256=slot.challenger.sha256,
+            phase=slot.phase.value,
+            reason=slot.failure.reason if is_again and slot.failure else None,
+            detail=slot.failure.detail if is_again and slot.failure else None,
         )
-    if slot.failure is not None:
-        failure = slot.failure
+    if (failure := _refused(slot)) is not None:
         refused = Refusal(
             release=failure.release,
             sha256=failure.sha256,
@@ -113,3 +119,12 @@ def slot_status(
         refused=refused,
         note=note,
     )
+
+
+def _refused(slot: Slot) -> Refused | None:
+    """Return what the slot refused last, unless something newer has succeeded since."""
+    if slot.champion is None and slot.challenger is None and slot.failure is not None:
+        return slot.failure
+    if not slot.bad or (slot.champion is not None and slot.bad[-1].release < slot.champion.release):
+        return None
+    return slot.bad[-1]

@@ -26,6 +26,9 @@ TRIGGERS: Final = (str(MetadataTopic("timestamp.json")), str(MetadataTopic("root
 _DEBOUNCE_S: Final = 0.5
 _DAY_S: Final = 86_400.0
 _HEARTBEAT_S: Final = 60.0
+_DUPLICATE_S: Final = 3 * _HEARTBEAT_S
+"""An agent with our id that was not heard of for so long is gone."""
+_LANE_STOP_S: Final = 8.0
 
 
 @dataclass(slots=True)
@@ -64,9 +67,9 @@ class Supervisor:
         self._status_topic = str(StatusTopic(site, agent))
         self._stop = asyncio.Event()
         self._trigger = asyncio.Event()
-        self._fault: str | None = None
+        self._duplicate_seen_s = -_DUPLICATE_S
         self._published: Status | None = None
-        self._published_ms = 0.0
+        self._published_s = 0.0
         self._lane_ended: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
@@ -82,7 +85,8 @@ class Supervisor:
                 finally:
                     self._service.tell(STOPPING="1")
                     self._lane.stop()
-                    await asyncio.to_thread(thread.join, 10)
+                    await self._join(thread)
+                    self._releases.stop()
                     self._say_goodbye()
         finally:
             self._lane.stop()
@@ -114,6 +118,12 @@ class Supervisor:
         topic = SlotTopic(self._site, self._agent, model)
         if self._link.is_connected:
             self._link.publish_retained(str(topic), message.encode())
+
+    async def _join(self, thread: threading.Thread) -> None:
+        """Wait for the lane, which may hang in looking up a name, but not for long."""
+        deadline = time.monotonic() + _LANE_STOP_S
+        while thread.is_alive() and time.monotonic() < deadline:
+            await asyncio.to_thread(thread.join, 0.2)
 
     def _start_lane(self, loop: asyncio.AbstractEventLoop) -> threading.Thread:
         ended: asyncio.Future[None] = loop.create_future()
@@ -157,16 +167,18 @@ class Supervisor:
                 for model in self._releases.slots:
                     self.slot_changed(model)
                 self._trigger.set()
-            case Disconnected(detail, was_connected):
+            case Disconnected(detail, was_connected, was_refused):
                 self._service.tell(STATUS=f"waiting for the broker: {detail}"[:200])
                 if was_connected:
                     log.warning("broker.disconnected", detail=detail)
+                elif was_refused:
+                    log.warning("broker.refused", detail=detail, plane="control")
                 else:
                     log.info("broker.unavailable", detail=detail)
             case Delivery(topic=topic) if topic in TRIGGERS:
                 self._trigger.set()
-            case Delivery(topic=topic, payload=payload) if topic == self._status_topic:
-                self._compare_status(payload)
+            case Delivery(topic=topic, is_retained=False) if topic == self._status_topic:
+                self._compare_status(event.payload)
             case Subscribed(topic_filter, refused) if refused:
                 log.error("subscription.refused", topic_filter=topic_filter, plane="control")
             case _:
@@ -179,11 +191,21 @@ class Supervisor:
         except MalformedMessageError as error:
             log.warning("status.malformed", detail=error.detail)
             return
-        if seen.health is not Health.OFFLINE and seen.token not in {None, self._me.token}:
-            fault = f"duplicate_id: another agent is {self._agent!r} at this site (token {seen.token})"
-            if fault != self._fault:
-                log.error("agent.duplicated", detail=fault)
-            self._fault = fault
+        if seen.token in {None, self._me.token}:
+            return
+        if seen.health is Health.OFFLINE:
+            self._duplicate_seen_s = -_DUPLICATE_S
+            return
+        if self._fault is None:
+            log.error("agent.duplicated", token=seen.token)
+        self._duplicate_seen_s = time.monotonic()
+
+    @property
+    def _fault(self) -> str | None:
+        """What needs a person: another agent with this id spoke lately."""
+        if time.monotonic() - self._duplicate_seen_s > _DUPLICATE_S:
+            return None
+        return f"duplicate_id: another agent calls itself {self._agent!r} at this site"
 
     async def _follow_releases(self) -> None:
         wait_s: float = _DAY_S
@@ -214,9 +236,9 @@ class Supervisor:
         status = reports.status(self._me, self._lane.report, self._releases.slots, now_ms, self._fault)
         before = self._published
         is_same = before is not None and before.model_copy(update={"time_ms": now_ms}) == status
-        if is_same and now_ms - self._published_ms < _HEARTBEAT_S * 1e3:
+        if is_same and time.monotonic() - self._published_s < _HEARTBEAT_S:
             return
-        self._published_ms = now_ms
+        self._published_s = time.monotonic()
         self._published = status
         self._link.publish_retained(self._status_topic, status.encode())
         self._service.tell(STATUS=f"{status.health.value}; {status.detail or 'answering'}"[:200])

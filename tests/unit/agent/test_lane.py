@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from support.bundles import make_bundle
@@ -13,6 +14,7 @@ from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
 from atoll_ingest.dialect import AtollDialect
 from atoll_ingest.stream import Stream, TopicPattern
+from atoll_link.session import Subscribed
 
 TOPIC = "atoll/v1/site/press-1/reading/press"
 
@@ -240,13 +242,13 @@ def test_a_redelivered_reading_is_not_answered_twice_and_is_acknowledged_once_it
     bench.deliver(mid=7)
 
     bench.wire.connect(session_present=True)
-    bench.deliver(mid=1, is_duplicate=True)
+    bench.deliver(mid=7, is_duplicate=True)
     before = list(bench.acknowledged)
     bench.wire.puback(1)
     bench.turn()
 
     assert len(bench.wire.sent) == 1
-    assert (before, bench.acknowledged) == ([], [1])
+    assert (before, bench.acknowledged) == ([], [7])
     assert bench.wire.acknowledged[0].connection == 2
 
 
@@ -273,6 +275,68 @@ def test_an_acknowledgement_lost_on_the_way_leads_to_no_second_prediction():
 
     assert len(bench.wire.sent) == 1
     assert bench.acknowledged == [7, 7]
+
+
+def test_an_equal_reading_that_is_flagged_dup_under_another_packet_id_is_a_new_one():
+    bench = Bench(predictor())
+    bench.deliver(mid=7)
+
+    # Mosquitto sets DUP on what it wrote into a connection that was dead already.
+    bench.wire.connect(session_present=True)
+    bench.deliver(mid=8, is_duplicate=True)
+
+    assert len(bench.wire.sent) == 2
+
+
+def test_a_retained_reading_is_used_once_though_every_connect_brings_it():
+    bench = Bench(predictor(), streams=[stream(use_retained=True)])
+
+    for _ in range(3):
+        bench.deliver(is_retained=True)
+
+    assert len(bench.wire.sent) == 1
+
+
+def test_the_latency_includes_the_inference():
+    slow = predictor()
+    answer = slow.answer
+
+    def delayed(rows):
+        until = time.monotonic() + 0.02
+        while time.monotonic() < until:
+            pass
+        return answer(rows)
+
+    slow.answer = delayed
+    bench = Bench(slow)
+    bench.wire.deliver(TOPIC, b'{"values":{"x":3}}', arrival_ns=time.monotonic_ns())
+    bench.turn()
+
+    assert 20 <= bench.predictions[0]["latency_ms"] < 10_000
+
+
+def test_a_cancelled_swap_swaps_nothing():
+    bench = Bench(predictor())
+    swap = bench.lane.swap(predictor(2), has_restarted=False)
+
+    swap.cancel()
+    bench.deliver()
+
+    assert bench.predictions[0]["release"] == 1
+
+
+def test_a_refused_subscription_is_reported_until_it_is_granted():
+    bench = Bench(predictor())
+
+    bench.wire.events.append(Subscribed("a/+", refused=True))
+    bench.turn()
+    bench.counts()
+    refused = bench.lane.report.refused_filters
+    bench.wire.events.append(Subscribed("a/+", refused=False))
+    bench.turn()
+    bench.counts()
+
+    assert (refused, bench.lane.report.refused_filters) == (("a/+",), ())
 
 
 def test_equal_readings_without_the_dup_flag_are_two_readings():
