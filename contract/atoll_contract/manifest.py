@@ -26,6 +26,10 @@ MAX_ELEMENTS = 16_777_216
 DEFAULT_INT8_TOLERANCE_LSB = 2
 DEFAULT_FLOAT_TOLERANCE = 1e-5
 
+_FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+_FLOAT32_LEAST = 2.0**-149
+"""The least number above 0."""
+
 
 class Task(StrEnum):
     """What a model's output means."""
@@ -108,11 +112,21 @@ class Normalisation(_Part):
 
     Attributes:
         mean: One number per feature, in the values' own units.
-        scale: One number per feature, above 0.
+        scale: One number per feature, above 0. Devices count in float32: neither may be too large for
+            it, and no scale so small that it becomes 0.
     """
 
     mean: list[float]
     scale: list[Annotated[float, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def _fits_float32(self) -> Self:
+        for key, numbers in (("mean", self.mean), ("scale", self.scale)):
+            if over := [number for number in numbers if abs(number) > _FLOAT32_MAX]:
+                raise ValueError(f"{key}: {over[0]:g} is beyond float32")
+        if under := [number for number in self.scale if number < _FLOAT32_LEAST]:
+            raise ValueError(f"scale: {under[0]:g} is 0 as float32")
+        return self
 
 
 class TensorSpec(_Part):

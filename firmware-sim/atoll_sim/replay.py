@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from atoll_contract.messages import Label, Reading, encode_reading
 from atoll_contract.topics import LabelTopic, ReadingTopic
-from atoll_sim.columns import Row
+from atoll_link.csv_columns import Row
 from atoll_sim.pace import Pace
 from atoll_sim.uplink import Uplink
 

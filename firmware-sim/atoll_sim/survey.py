@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from atoll_contract.errors import MalformedMessageError, Reason
+from atoll_link.csv_columns import Row, RowReader
+from atoll_link.csv_file import Line
 from atoll_signal.order import StepBack, steps_back
-from atoll_sim.columns import Row, RowReader
-from atoll_sim.csv_file import Line
 from atoll_sim.pace import Pace
 
 MAX_NAMED: Final = 20

@@ -58,6 +58,21 @@ class Broker:
         except UnicodeDecodeError:
             raise ValueError(f"the password in {self.password_file} is not UTF-8") from None
 
+    def require_password(self) -> None:
+        """Refuse a password file that cannot be read now; at each later connect it is read anew.
+
+        Raises:
+            ConfigError: With the name of the file.
+        """
+        try:
+            self.read_password()
+        except OSError as error:
+            raise ConfigError(
+                f"{self.password_file}: the password cannot be read: {error.strerror}"
+            ) from error
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
     def tls_context(self) -> ssl.SSLContext:
         """Return the TLS settings, with certificates and key as the files hold them now.
 

@@ -53,7 +53,7 @@ def main(
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog=program,
-        description=description,
+        description=description.replace("``", ""),
         epilog="examples:\n" + "\n".join(f"  {program} {command.example}" for command in commands.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -115,7 +115,7 @@ def broker_from(arguments: argparse.Namespace, writer: str) -> Broker:
     """Return the broker that the options of :func:`add_broker_arguments` name.
 
     Raises:
-        ConfigError: The URL or the files do not make sense.
+        ConfigError: The URL or the files do not make sense, or the password cannot be read.
     """
     text = arguments.broker if "://" in arguments.broker else f"mqtt://{arguments.broker}"
     try:
@@ -143,4 +143,6 @@ def broker_from(arguments: argparse.Namespace, writer: str) -> Broker:
         raise ConfigError(
             [f"--broker: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
         ) from None
-    return table.build(writer)
+    broker = table.build(writer)
+    broker.require_password()
+    return broker

@@ -38,3 +38,7 @@ def run(command: Callable[[], int | None]) -> int:
         # Whoever read our output has left: let nobody write to it again, not even Python at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILURE
+    except OSError as error:  # the net below the rims that translate
+        detail = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+        print(f"error: {detail}", file=sys.stderr)  # noqa: T201
+        return Exit.FAILURE

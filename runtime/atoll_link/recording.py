@@ -4,7 +4,8 @@
 of a reading, else the model; days are UTC days of arrival. One row is one message, its payload as it
 came. Rows reach the disk in a journal (one fsync for all streams, so that a recorder can acknowledge
 20 messages at a time without 20 files) and are folded into parts by rows, bytes or seconds. The names
-of the parts follow from the journal alone: folding it twice, after a crash, makes the same files.
+of the parts follow from the journal alone: folding it twice, after a crash, makes the same files. A
+damaged journal gives what is whole in it and is kept as ``journal-{number}.damaged``.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from typing import IO, Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 
 from atoll_contract.errors import StorageError
 from atoll_contract.ids import require_id
+from atoll_link import journal as frames
 from atoll_link.files import make_folder, put_whole, storage_error, sync_folder
 
 _PART: Final = re.compile(r"part-(\d+)-(\d+)\.parquet")
-_JOURNAL: Final = re.compile(r"journal-(\d+)\.arrows")
+_JOURNAL: Final = re.compile(r"journal-(\d+)\.rows")
 _MAX_BUFFERED_ROWS: Final = 10_000
 _MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
 _REMEMBERED: Final = 65_536
@@ -54,6 +57,8 @@ _SCHEMA: Final = pa.schema(
     metadata={"atoll_recording": "1"},
 )
 _DICTIONARIES: Final = ["kind", "name", "device", "topic"]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Kind(StrEnum):
@@ -95,11 +100,11 @@ class Row:
 
 @dataclass(slots=True)
 class _Journal:
-    """An Arrow stream that grows until it is folded into parts."""
+    """Batches of rows, each a frame, that grow in number until they are folded into parts."""
 
+    number: int
     path: Path
     file: IO[bytes]
-    stream: Any
     started_s: float
     rows: int = 0
     size_bytes: int = 0
@@ -195,7 +200,8 @@ class Recording:
         if self._rows:
             journal = self._journal or self._start(now_s)
             try:
-                journal.stream.write_batch(_batch(self._rows))
+                batch = _batch(self._rows).serialize().to_pybytes()
+                _write_all(journal.file, frames.frame(journal.number, batch))
                 os.fsync(journal.file.fileno())
                 journal.size_bytes = journal.file.tell()
             except OSError as error:
@@ -219,13 +225,13 @@ class Recording:
 
     def _start(self, now_s: float) -> _Journal:
         self._last_number = max(self._last_number + 1, int(self._rows[0].arrival_ms))
-        path = self.folder / f"journal-{self._last_number}.arrows"
+        path = self.folder / f"journal-{self._last_number}.rows"
         try:
             file = path.open("xb", buffering=0)
             sync_folder(self.folder)
         except OSError as error:
             raise storage_error(path, error) from error
-        self._journal = _Journal(path, file, pa.ipc.new_stream(file, _SCHEMA), now_s)
+        self._journal = _Journal(self._last_number, path, file, now_s)
         return self._journal
 
     def _fold_journal(self) -> None:
@@ -233,7 +239,7 @@ class Recording:
             return
         journal.file.close()
         self._journal = None
-        _fold(self.folder, self._last_number, journal.path)
+        _fold(self.folder, journal.number, journal.path)
 
     def _unlock(self) -> None:
         if self._lock >= 0:
@@ -242,11 +248,15 @@ class Recording:
 
 
 def names(folder: Path, kind: Kind) -> list[str]:
-    """Return the streams or models that ``folder`` holds messages of ``kind`` from, sorted."""
-    found = {path.name for path in (folder / kind).glob("*") if path.is_dir()}
-    for _, path in _journals(folder):
-        found |= {row.name for row in _journal_rows(path) if row.kind is kind}
-    return sorted(found)
+    """Return the streams or models that ``folder`` holds messages of ``kind`` from, sorted.
+
+    Raises:
+        StorageError: A folder or a journal cannot be read.
+    """
+    found: set[str] = set()
+    for number, path in _journals(folder):
+        found |= {row.name for row in _journal_rows(number, path)[0] if row.kind is kind}
+    return sorted(found | {entry.name for entry in _listed(folder / kind) if entry.is_dir()})
 
 
 def read(folder: Path, kind: Kind, name: str) -> Iterator[Row]:
@@ -255,14 +265,18 @@ def read(folder: Path, kind: Kind, name: str) -> Iterator[Row]:
     Files that are no parts are passed over.
 
     Raises:
-        StorageError: A part is damaged or not a recording; the message names it.
+        StorageError: A part is damaged, not a recording, or cannot be read; the message names it.
     """
     # First the journals, then the parts: one that is folded in between is found as a part.
     unfolded: dict[Path, list[Row]] = {}
     for number, path in _journals(folder):
-        rows = (row for row in _journal_rows(path) if row.kind is kind and row.name == name)
-        unfolded |= _by_part(folder, number, rows)
-    parts = {path for path in (folder / kind / name).glob("*/part-*") if _PART.fullmatch(path.name)}
+        rows, _ = _journal_rows(number, path)
+        chosen = (row for row in rows if row.kind is kind and row.name == name)
+        unfolded |= _by_part(folder, number, chosen)
+    days = [day for day in _listed(folder / kind / name) if day.is_dir()]
+    parts = {
+        Path(entry.path) for day in days for entry in _listed(Path(day.path)) if _PART.fullmatch(entry.name)
+    }
     for path in sorted(parts | unfolded.keys(), key=_order):
         if path in parts:
             yield from _part_rows(path)
@@ -320,21 +334,41 @@ def _part_rows(path: Path) -> Iterator[Row]:
         raise StorageError(message) from error
 
 
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in ``folder``, by name; nothing when it is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
 def _journals(folder: Path) -> list[tuple[int, Path]]:
-    found = ((_JOURNAL.fullmatch(path.name), path) for path in folder.glob("journal-*"))
+    found = ((_JOURNAL.fullmatch(entry.name), Path(entry.path)) for entry in _listed(folder))
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def _journal_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a journal up to where its writer was killed, or has come so far."""
+def _journal_rows(number: int, path: Path) -> tuple[list[Row], str | None]:
+    """Return the rows of a journal, and what is damaged in it.
+
+    What stands behind the last whole batch was never acknowledged: its writer was killed, or is at it.
+    """
     try:
-        with path.open("rb") as file, pa.ipc.open_stream(file) as stream:
-            for batch in stream:
-                yield from list(_rows(batch))
-    except (pa.ArrowInvalid, OSError, ValueError):
-        # What was acknowledged was flushed and stands before the tear; a journal that is gone has
-        # just been folded.
-        return
+        content = path.read_bytes()
+    except FileNotFoundError:  # it has just been folded
+        return [], None
+    except OSError as error:
+        raise storage_error(path, error) from error
+    found = frames.scan(number, content)
+    rows: list[Row] = []
+    for body in found.bodies:
+        try:
+            rows += _rows(pa.ipc.read_record_batch(pa.py_buffer(body), _SCHEMA))
+        except (pa.ArrowException, ValueError) as error:
+            found.damage = found.damage or f"a batch that is none of a recording: {error}"
+    return rows, found.damage
 
 
 def _by_part(folder: Path, number: int, rows: Iterable[Row]) -> dict[Path, list[Row]]:
@@ -355,13 +389,29 @@ def _order(path: Path) -> list[int]:
 
 
 def _fold(folder: Path, number: int, journal: Path) -> None:
-    """Write the parts of ``journal`` and delete it."""
-    for path, rows in _by_part(folder, number, _journal_rows(journal)).items():
+    """Write the parts of ``journal`` and delete it; a damaged one is kept under another name."""
+    rows, damage = _journal_rows(number, journal)
+    for path, group in _by_part(folder, number, rows).items():
         make_folder(path.parent)
-        table = pa.Table.from_batches([_batch(rows)])
+        table = pa.Table.from_batches([_batch(group)])
         put_whole(path, partial(pq.write_table, table, compression="zstd", use_dictionary=_DICTIONARIES))
+    kept = journal.with_suffix(".damaged")
     try:
-        journal.unlink(missing_ok=True)
+        if damage is None:
+            journal.unlink(missing_ok=True)
+        else:
+            journal.rename(kept)
         sync_folder(folder)
     except OSError as error:
         raise storage_error(journal, error) from error
+    if damage is not None:
+        _log.warning(
+            "journal.damaged", file=str(journal), kept=str(kept), rows=len(rows), detail=damage[:300]
+        )
+
+
+def _write_all(file: IO[bytes], content: bytes) -> None:
+    """Write ``content`` to an unbuffered ``file``, which may take less at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]

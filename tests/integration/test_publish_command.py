@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,9 +21,16 @@ from atoll_link.exits import Exit
 PROGRAM = [sys.executable, "-c", "import sys; from atoll_trainer.cli import main; sys.exit(main())"]
 
 
-def atoll_trainer(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def atoll_trainer(
+    *arguments: str | Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+        [*PROGRAM, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
     )
 
 
@@ -145,6 +155,7 @@ def test_what_cannot_be_published_ends_with_the_right_status(operator: Operator)
     wrong.write_bytes(b"PK no bundle")
     refused = atoll_trainer("publish", "--settings", operator.settings, wrong)
     assert refused.returncode == Exit.FAILURE
+    assert f"error: {wrong}: " in refused.stderr
     assert "[malformed_bundle]" in refused.stderr
 
     for options in (("--percent", "101"), ("--channel", "no/channel"), ("--max-delay", "-1")):
@@ -167,3 +178,90 @@ def test_a_bundle_that_took_a_published_number_is_refused(operator: Operator) ->
 
     assert refused.returncode == Exit.SETTINGS
     assert "next free is 2" in refused.stderr
+
+
+def test_a_second_home_is_refused_before_anything_is_signed(operator: Operator) -> None:
+    atoll_trainer("init", "--home", operator.home)
+    operator.publish(1)
+    other = operator.folder / "other"
+    atoll_trainer("init", "--home", other)
+    before = {path: path.read_bytes() for path in (other / "repository" / "metadata").iterdir()}
+
+    refused = operator.publish(2, "--home", other)
+
+    assert refused.returncode == Exit.SETTINGS
+    assert "--replace-repository" in refused.stderr
+    assert {path: path.read_bytes() for path in (other / "repository" / "metadata").iterdir()} == before
+    assert [release.release for release in operator.seen_by_a_device()] == [1]
+
+    replaced = operator.publish(2, "--home", other, "--replace-repository")
+    assert replaced.returncode == Exit.SUCCESS, replaced.stderr
+
+
+def test_a_home_restored_from_an_old_backup_is_refused(operator: Operator) -> None:
+    atoll_trainer("init", "--home", operator.home)
+    operator.publish(1)
+    shutil.copytree(operator.home, operator.folder / "backup")
+    operator.publish(2)
+
+    refused = operator.publish(3, "--home", operator.folder / "backup", "--replace-repository")
+
+    assert refused.returncode == Exit.SETTINGS
+    assert "backup" in refused.stderr
+    assert [release.release for release in operator.seen_by_a_device()] == [1, 2]
+
+
+def test_a_password_file_that_cannot_be_read_ends_it_at_once(operator: Operator) -> None:
+    atoll_trainer("init", "--home", operator.home)
+    with operator.settings.open("a") as file:
+        file.write('password_file = "no-such-file"\n')
+    start = time.monotonic()
+
+    refused = operator.publish(1)
+
+    assert refused.returncode == Exit.SETTINGS
+    assert "no-such-file" in refused.stderr
+    assert time.monotonic() - start < 8  # a connection would be waited for longer
+
+
+def test_a_home_below_a_file_is_told_without_a_traceback(operator: Operator) -> None:
+    (operator.folder / "file").write_text("")
+
+    made = atoll_trainer("init", "--home", operator.folder / "file" / "home")
+
+    assert made.returncode == Exit.FAILURE
+    assert made.stderr.startswith(f"error: {operator.folder / 'file'}")
+    assert made.stderr.count("\n") == 1
+
+
+def test_a_home_that_belongs_to_somebody_else_is_told_without_a_traceback(operator: Operator) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    atoll_trainer("init", "--home", operator.home)
+    for folder, mode in ((operator.home / "repository", 0o500), (operator.home, 0o000)):
+        folder.chmod(mode)
+        try:
+            published = operator.publish(1)
+            made = atoll_trainer("init", "--home", operator.home / "deeper")
+        finally:
+            folder.chmod(0o700)
+        told = [published] if mode else [published, made]
+        for one in told:
+            assert one.returncode == Exit.FAILURE, one.stderr
+            assert one.stderr.startswith(f"error: {operator.home}")
+            assert one.stderr.endswith("Permission denied [storage]\n")
+
+
+def test_every_command_looks_for_the_home_in_the_same_places(operator: Operator) -> None:
+    state = operator.folder / "state"
+    operator.settings.write_text(operator.settings.read_text().replace('home = "home"\n', ""))
+    bundle = operator.folder / "press-1.atoll"
+    bundle.write_bytes(make_bundle())
+    environment = {"XDG_STATE_HOME": str(state), "PATH": os.environ["PATH"]}
+
+    made = atoll_trainer("init", environment=environment)
+    published = atoll_trainer("publish", "--settings", operator.settings, bundle, environment=environment)
+
+    assert made.returncode == Exit.SUCCESS, made.stderr
+    assert published.returncode == Exit.SUCCESS, published.stderr
+    assert (state / "atoll-trainer" / "repository" / "metadata" / "2.trainer.json").is_file()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 
 pytest.importorskip("pyarrow")
 
@@ -269,3 +270,95 @@ def test_a_failed_write_is_reported_and_loses_no_flushed_row(tmp_path):
         False,
         True,
     ]
+
+
+def flushed(folder: Path, count: int = 4) -> tuple[str, bytes, list[int]]:
+    """Return name and content of a journal of ``count`` batches, and where each of them starts."""
+    with Recording(folder) as writer:
+        starts = []
+        for number in range(count):
+            starts.append(journal.stat().st_size if (journal := next(folder.glob("journal-*"), None)) else 0)
+            writer.append(row(number), now_s=0.0)
+            writer.flush(now_s=0.0)
+        journal = next(folder.glob("journal-*"))
+        return journal.name, journal.read_bytes(), starts
+
+
+def test_a_flipped_byte_costs_the_batch_it_is_in_and_no_other(tmp_path):
+    name, content, starts = flushed(tmp_path / "whole")
+    ends = [*starts[1:], len(content)]
+    for place in range(0, len(content), 7):
+        folder = tmp_path / f"flipped-{place}"
+        folder.mkdir()
+        damaged = bytearray(content)
+        damaged[place] ^= 0x41
+        (folder / name).write_bytes(damaged)
+        hit = next(batch for batch, end in enumerate(ends) if place < end)
+        whole = [row(number) for number in range(4) if number != hit]
+
+        assert list(recording.read(folder, Kind.READING, "press")) == whole
+        with structlog.testing.capture_logs() as logs, Recording(folder) as writer:
+            writer.append(row(9), now_s=0.0)
+
+        assert list(recording.read(folder, Kind.READING, "press")) == [*whole, row(9)]
+        (kept,) = folder.glob("*.damaged")
+        assert kept.read_bytes() == bytes(damaged)
+        (event,) = [log for log in logs if log["event"] == "journal.damaged"]
+        assert event == {
+            "event": "journal.damaged",
+            "log_level": "warning",
+            "file": str(folder / name),
+            "kept": str(kept),
+            "rows": 3,
+            "detail": event["detail"],
+        }
+
+
+def test_what_no_one_can_have_written_is_kept_beside(tmp_path):
+    name, content, _ = flushed(tmp_path / "whole")
+    folder = tmp_path / "zeros"
+    folder.mkdir()
+    (folder / name).write_bytes(content + bytes(500))
+
+    with Recording(folder):
+        pass
+
+    assert len(list(recording.read(folder, Kind.READING, "press"))) == 4
+    assert len(list(folder.glob("journal-*.damaged"))) == 1
+
+
+def test_a_torn_tail_is_no_damage(tmp_path):
+    name, content, _ = flushed(tmp_path / "whole")
+    folder = tmp_path / "torn"
+    folder.mkdir()
+    (folder / name).write_bytes(content[:-3])
+
+    with Recording(folder):
+        pass
+
+    assert len(list(recording.read(folder, Kind.READING, "press"))) == 3
+    assert list(folder.glob("journal-*")) == []
+
+
+def test_a_journal_that_cannot_be_read_stays_and_is_named(tmp_path):
+    # A folder in its place fails for root, too.
+    (tmp_path / "journal-5.rows").mkdir()
+
+    with pytest.raises(StorageError, match=r"journal-5\.rows: Is a directory"), Recording(tmp_path):
+        pass
+    with pytest.raises(StorageError, match=r"journal-5\.rows: Is a directory"):
+        list(recording.read(tmp_path, Kind.READING, "press"))
+    assert (tmp_path / "journal-5.rows").exists()
+
+
+@pytest.mark.parametrize("place", ["", "reading", "reading/press"])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, place):
+    path = tmp_path / "recordings" / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("no folder")
+
+    with pytest.raises(StorageError, match=f"{path}(/press)?: Not a directory"):
+        list(recording.read(tmp_path / "recordings", Kind.READING, "press"))
+    if place != "reading/press":
+        with pytest.raises(StorageError, match=f"{path}: Not a directory"):
+            recording.names(tmp_path / "recordings", Kind.READING)

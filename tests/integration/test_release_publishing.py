@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from support import brokers
 from support.brokers import RunningBroker
 from support.releases import (
+    EAGER,
     SMALL_CHUNK,
     Trainer,
     broker_of,
@@ -26,10 +28,14 @@ from support.releases import (
 
 from atoll_contract.errors import (
     BrokerUnavailableError,
+    ConfigError,
     NotStoredError,
     Reason,
     RepositoryUnavailableError,
+    StorageError,
 )
+from atoll_contract.topics import MetadataTopic
+from atoll_trainer.lineage import require_own_past
 from atoll_trainer.publisher import Deadlines, Progress, Publisher
 
 
@@ -182,3 +188,150 @@ def test_a_broker_that_goes_away_is_told_and_the_fetch_goes_on_later(
 
     assert part.read_bytes() == bundle
     assert seen[0] > len(bundle) / 2
+
+
+# Bundles that the disk lost
+
+
+def bundle_file(trainer: Trainer, target: str) -> Path:
+    [step] = [step for step in trainer.repository.steps() if step.name == target]
+    return step.pieces[0].path
+
+
+@pytest.mark.parametrize("place", [0, 1500, -1])
+def test_damaged_bytes_are_never_put_over_good_ones(
+    mosquitto_broker: RunningBroker, trainer: Trainer, place: int
+) -> None:
+    first, second = make_bundle(release=1), make_bundle(release=2)
+    trainer.publish(mosquitto_broker, first)
+    path = bundle_file(trainer, "press/1.atoll")
+    damaged = bytearray(first)
+    damaged[place] ^= 1
+    path.write_bytes(damaged)
+
+    trainer.publish(mosquitto_broker, second)
+
+    found = held(mosquitto_broker, chunk_topics_of(trainer, "press/1.atoll"))
+    assert b"".join(payload or b"" for payload in found.values()) == first
+    assert path.read_bytes() == first
+
+
+def test_a_bundle_that_only_the_broker_still_has_is_got_back(
+    any_broker: RunningBroker, trainer: Trainer
+) -> None:
+    first = make_bundle(release=1)
+    trainer.publish(any_broker, first)
+    path = bundle_file(trainer, "press/1.atoll")
+    path.unlink()
+
+    trainer.publish(any_broker, make_bundle(release=2))
+
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("loss", ["damaged", "missing"])
+def test_a_bundle_that_nobody_has_whole_is_named_before_anything_is_put(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer, loss: str
+) -> None:
+    first = make_bundle(release=1)
+    trainer.publish(mosquitto_broker, first)
+    path = bundle_file(trainer, "press/1.atoll")
+    topics = chunk_topics_of(trainer, "press/1.atoll")
+    put(mosquitto_broker, {topics[0]: b"", topics[-1]: b""})
+    if loss == "damaged":
+        path.write_bytes(b"\0" + first[1:])
+    else:
+        path.unlink()
+
+    with pytest.raises(StorageError, match="publish it again: atoll-trainer publish FILE") as caught:
+        trainer.publish(mosquitto_broker, make_bundle(release=2))
+
+    assert "press/1.atoll" in caught.value.detail
+    assert str(path) in caught.value.detail
+    assert not any(held(mosquitto_broker, chunk_topics_of(trainer, "press/2.atoll")).values())
+    trainer.publish(mosquitto_broker, first)
+    assert install(mosquitto_broker, tmp_path / "device", trainer.root) == make_bundle(release=2)
+
+
+# Brokers that hold something else
+
+
+def check(broker: RunningBroker, trainer: Trainer, *, may_replace: bool = False) -> None:
+    with Publisher(broker_of(broker), "trainer", deadlines=EAGER) as publisher:
+        require_own_past(trainer.folder / "repository" / "metadata", publisher.fetch, may_replace=may_replace)
+
+
+def test_an_empty_broker_and_one_that_is_behind_may_be_published_to(
+    any_broker: RunningBroker, trainer: Trainer
+) -> None:
+    check(any_broker, trainer)
+    trainer.publish(any_broker, make_bundle(release=1))
+    check(any_broker, trainer)
+    trainer.rotate_root()
+    trainer.sign(make_bundle(release=2))
+    check(any_broker, trainer)
+
+
+def test_a_repository_from_an_old_backup_is_refused(
+    any_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    trainer.publish(any_broker, make_bundle(release=1))
+    backup = Trainer(tmp_path / "backup")
+    shutil.copytree(trainer.folder, backup.folder)
+    trainer.publish(any_broker, make_bundle(release=2))
+
+    for may_replace in (False, True):
+        with pytest.raises(ConfigError, match="backup"):
+            check(any_broker, backup, may_replace=may_replace)
+    check(any_broker, trainer)
+
+    # Another history that has caught up is no better.
+    backup.sign(make_bundle(release=2, size=100))
+    with pytest.raises(ConfigError, match="backup"):
+        check(any_broker, backup)
+
+
+def test_a_repository_from_before_a_new_root_is_refused(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    trainer.publish(mosquitto_broker, make_bundle(release=1))
+    backup = Trainer(tmp_path / "backup")
+    shutil.copytree(trainer.folder, backup.folder)
+    trainer.rotate_root()
+    trainer.push(mosquitto_broker)
+
+    with pytest.raises(ConfigError, match="backup"):
+        check(mosquitto_broker, backup)
+
+
+def test_another_repository_is_only_replaced_on_purpose(
+    any_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    trainer.publish(any_broker, make_bundle(release=1))
+    trainer.publish(any_broker, make_bundle(release=2))
+    stranger = Trainer.create(tmp_path / "stranger")
+
+    with pytest.raises(ConfigError, match="--replace-repository"):
+        check(any_broker, stranger)
+
+    check(any_broker, stranger, may_replace=True)
+    stranger.publish(any_broker, make_bundle(release=1))
+    check(any_broker, stranger)
+    assert install(any_broker, tmp_path / "device", stranger.root) == make_bundle(release=1)
+
+
+@pytest.mark.parametrize("name", ["1.root.json", "root.json", "timestamp.json"])
+def test_what_no_key_of_ours_signed_is_mended_and_refuses_nothing(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer, name: str
+) -> None:
+    trainer.publish(mosquitto_broker, make_bundle(release=1))
+    forged = b"{}"
+    if name == "timestamp.json":
+        stranger = Trainer.create(tmp_path / "stranger")
+        stranger.sign(make_bundle(release=1))
+        forged = stranger.sign(make_bundle(release=2)).steps()[-1].pieces[0].read()
+    put(mosquitto_broker, {str(MetadataTopic(name)): forged})
+
+    check(mosquitto_broker, trainer)
+
+    assert trainer.push(mosquitto_broker).topics_stored == 1

@@ -23,9 +23,9 @@ from support.brokers import RunningBroker, free_port
 from atoll_contract.errors import ConfigError, StorageError
 from atoll_contract.messages import Command, Label, Reading, decode_readings
 from atoll_contract.topics import CommandTopic, LabelTopic, ReadingTopic, parse
+from atoll_link.csv_file import CsvFile, Line
 from atoll_link.packets import PUBLISH, PacketBuffer, Publish, pack_puback, unpack_publish
 from atoll_link.session import Broker, Delivery, Session, Subscribed, wait_connected
-from atoll_sim.csv_file import CsvFile, Line
 from atoll_sim.survey import MAX_NAMED
 
 DEADLINE_S = 30.0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -9,14 +13,16 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from atoll_contract.bundle import Bundle
-from atoll_contract.errors import BundleRejectedError
-from atoll_contract.manifest import Manifest, Training
+from atoll_contract.errors import BundleRejectedError, ConfigError, Reason
+from atoll_contract.manifest import Dtype, Manifest, Training
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import TfliteModel, choose_runtime
+from atoll_trainer.child import in_child
 from atoll_trainer.runs import Evaluation, Run, RunFacts
 
 _MOST_CASES: Final = 32
+_DEADLINE_S: Final = 300.0
 _MOST_NUMBERS: Final = 262_144
 """In all golden vectors together: they travel with every release."""
 
@@ -47,21 +53,80 @@ def with_tensors(manifest: Manifest, model: TfliteModel, **changes: object) -> M
         ) from error
 
 
+def load(path: Path, content: bytes, dtype: Dtype) -> TfliteModel:
+    """Return the model file ``path``, whose tensors must be of ``dtype`` and batch 1.
+
+    Raises:
+        BundleRejectedError: The runtime cannot load it, or it has other tensors.
+    """
+    try:
+        model = choose_runtime().runtime.load(content)
+    except BundleRejectedError as error:
+        raise BundleRejectedError(f"{path}: {error.detail}", error.reason) from error
+    for tensor in (*model.inputs, *model.outputs):
+        if tensor.dtype is not dtype or tensor.shape[0] != 1:
+            message = (
+                f"{path}: tensor {tensor.name!r} is {tensor.dtype.value} {tensor.shape}, "
+                f"not {dtype.value} of batch 1: run atoll-trainer optimise again"
+            )
+            raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
+    return model
+
+
 def from_run(run: Run, release: int, *, is_float: bool = False) -> bytes:
     """Return the packed bundle of a run's int8 model, or of its float model.
 
-    Golden vectors are windows of the test part, answered by the runtime that devices use.
+    Golden vectors are windows of the test part, answered by the runtime that devices use. The work is
+    done in a child: a damaged model file can end the process that loads it.
 
     Raises:
-        ConfigError: This is no complete run folder.
+        ConfigError: This is no complete run folder, or it was evaluated with other model files.
+        BundleRejectedError: The model file cannot be run, or is of another kind.
     """
-    facts = run.facts()
-    content = run.model(run.float_model if is_float else run.int8_model)
-    model = choose_runtime().runtime.load(content)
-    training = _training(facts, run.evaluation(), is_float=is_float)
-    manifest = with_tensors(run.manifest(), model, release=release, training=training.model_dump())
+    path, dtype = (run.float_model, Dtype.FLOAT32) if is_float else (run.int8_model, Dtype.INT8)
+    content = run.model(path)
+    evaluation = run.evaluation()
+    if evaluation is not None:
+        _require_same_files(run, evaluation)
+    training = _training(run.facts(), evaluation, is_float=is_float)
+    changes = {"release": release, "training": training.model_dump()}
     windows = spread(run.split().test.windows)
+    with naming(path):
+        return in_child(
+            *(_packed, path, content, dtype, run.manifest(), changes, windows), deadline_s=_DEADLINE_S
+        )
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put ``path`` before what a child says of the model file, unless it stands there."""
+    try:
+        yield
+    except BundleRejectedError as error:
+        if error.detail.startswith(f"{path}: "):
+            raise
+        raise BundleRejectedError(f"{path}: {error.detail}", error.reason) from error
+
+
+def _packed(
+    path: Path,
+    content: bytes,
+    dtype: Dtype,
+    manifest: Manifest,
+    changes: dict[str, object],
+    windows: NDArray[np.float32],
+) -> bytes:
+    model = load(path, content, dtype)
+    manifest = with_tensors(manifest, model, **changes)
     return seal(Bundle(manifest, content, golden.record(Predictor(manifest, model), windows)))
+
+
+def _require_same_files(run: Run, evaluation: Evaluation) -> None:
+    for path, model in ((run.float_model, evaluation.float_model), (run.int8_model, evaluation.int8_model)):
+        if hashlib.sha256(run.model(path)).hexdigest() != model.sha256:
+            raise ConfigError(
+                f"{path}: changed since its evaluation: run atoll-trainer evaluate {run.folder} again"
+            )
 
 
 def spread(windows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -216,7 +216,13 @@ def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]
             places.append(place)
     if not kept:
         raise UnsuitableDataError(_nothing(readings, task, left_out))
-    return Examples(np.stack(kept), targets[places], readings.times_ms[places]), left_out
+    # Readings may come device by device: the parts are cut by time all the same. Where a moment is
+    # the same the device decides, so that the order of the rows does not.
+    moments = [(float(readings.times_ms[place]), readings.devices[place]) for place in places]
+    order = sorted(range(len(kept)), key=moments.__getitem__)
+    windows_in_order = np.stack([kept[number] for number in order])
+    in_order = np.array(places)[order]
+    return Examples(windows_in_order, targets[in_order], readings.times_ms[in_order]), left_out
 
 
 def split(examples: Examples, task: TaskFile) -> Split:

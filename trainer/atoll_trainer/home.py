@@ -22,12 +22,19 @@ class Home:
 
     @classmethod
     def find(cls, given: Path | None) -> Home:
-        """Return the home ``given``, else the system's if it can be written, else the user's own."""
+        """Return the home ``given``, else the system's if it can be written, else the user's own.
+
+        Args:
+            given: What the command line says, or else the settings.
+        """
         if given is not None:
             return cls(given)
         if os.access(SYSTEM_HOME, os.W_OK):
             return cls(SYSTEM_HOME)
-        return cls(Path.home() / ".local" / "state" / "atoll-trainer")
+        state = Path(os.environ.get("XDG_STATE_HOME", ""))
+        if not state.is_absolute():  # to be ignored, say the XDG rules
+            state = Path.home() / ".local" / "state"
+        return cls(state / "atoll-trainer")
 
     @property
     def recordings(self) -> Path:

@@ -1,7 +1,7 @@
 """Which reading a label speaks of.
 
 The reading of the same device with the same event time, else the latest one at or before it within a
-tolerance; a label over a span speaks of every reading in it.
+tolerance, unless that one has a label of its own time; a label over a span speaks of every reading in it.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class LabelJoin:
         arrivals_ms: NDArray[np.float64],
         tolerance_ms: float,
     ) -> None:
+        self._times_ms = times_ms
         self._arrivals_ms = arrivals_ms
         self._tolerance_ms = tolerance_ms
         self._count = len(times_ms)
@@ -56,15 +57,31 @@ class LabelJoin:
     def join(self, labels: Iterable[Arrived]) -> tuple[NDArray[np.float64], int]:
         """Return the value of each reading's label, NaN for none, and how many labels found none.
 
-        Of two labels for one reading the later one holds.
+        Of two labels for one reading the one of its very time holds, else the later one.
         """
         values = np.full(self._count, np.nan)
+        is_exact = np.zeros(self._count, np.bool_)
         lost = 0
+        late: list[tuple[int, float]] = []
         for arrived in labels:
             places = self._find(arrived)
+            if len(places) and self._is_late(arrived, places[0]):
+                late.append((int(places[0]), arrived.label.value))
+                continue
             values[places] = arrived.label.value
+            is_exact[places] = True
             lost += not len(places)
+        for place, value in late:
+            # The reading of this label was lost: its neighbour has a label of its own.
+            if is_exact[place]:
+                lost += 1
+            else:
+                values[place] = value
         return values, lost
+
+    def _is_late(self, arrived: Arrived, place: np.int64) -> bool:
+        time_ms = arrived.label.time_ms
+        return time_ms is not None and time_ms != self._times_ms[place]
 
     def _find(self, arrived: Arrived) -> NDArray[np.int64]:
         none = np.empty(0, np.int64)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll_contract.manifest import Normalisation
-from atoll_link.files import write_whole
+from atoll_link.files import storage_error, write_whole
 from atoll_signal.features import Normaliser
 from atoll_trainer.dataset import Examples, LeftOut, Readings, Split
 from atoll_trainer.families import Epoch, Fitted, Lesson, Weights, family
@@ -45,7 +45,8 @@ class Scaling:
             part = train.windows[:, :, start : start + spec.size].astype(np.float64)
             start += spec.size
             means.append(float(part.mean()))
-            scales.append(float(part.std()) or 1.0)
+            # As float32, which devices count in, a scale must not be 0 either.
+            scales.append(float(np.float32(part.std())) or 1.0)
         offset, scale = float(train.targets.mean()), float(train.targets.std())
         return cls(Normalisation(mean=means, scale=scales), scale, offset)
 
@@ -116,7 +117,10 @@ def store(
     Raises:
         StorageError: It cannot be written.
     """
-    write_whole(run.task_path, task_path.read_bytes())
+    try:
+        write_whole(run.task_path, task_path.read_bytes())
+    except OSError as error:
+        raise storage_error(task_path, error) from error
     run.write_split(parts)
     learnt.fitted.save(run.saved_model)
     weights = learnt.weights

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from atoll_contract.errors import BundleRejectedError, Reason
 from atoll_contract.manifest import Dtype
-from atoll_infer.runtime import TfliteModel, choose_runtime
+from atoll_infer.runtime import TfliteModel
 from atoll_link.files import write_whole
 from atoll_signal.features import Normaliser
+from atoll_trainer.bundling import load
 from atoll_trainer.runs import Run
 
 _MOST_REPRESENTATIVES: Final = 5_000
@@ -33,18 +34,13 @@ def optimise(run: Run) -> tuple[TfliteModel, TfliteModel]:
             it must be.
     """
     windows = Normaliser(run.manifest()).normalise(representatives(run.split().train.windows))
-    runtime = choose_runtime().runtime
     models = []
     for path, dtype, ranges in (
         (run.float_model, Dtype.FLOAT32, None),
         (run.int8_model, Dtype.INT8, windows),
     ):
         content = _convert(run.saved_model, ranges)
-        model = runtime.load(content)
-        for tensor in [*model.inputs, *model.outputs]:
-            if tensor.dtype is not dtype or tensor.shape[0] != 1:
-                message = f"{path.name}: tensor {tensor.name!r} is {tensor.dtype.value} {tensor.shape}"
-                raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
+        model = load(path, content, dtype)
         write_whole(path, content)
         models.append(model)
     return models[0], models[1]

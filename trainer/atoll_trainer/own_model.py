@@ -35,7 +35,7 @@ from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
 from atoll_link.settings import Id, Table, load
-from atoll_trainer.bundling import seal, spread, with_tensors
+from atoll_trainer.bundling import naming, seal, spread, with_tensors
 from atoll_trainer.child import in_child
 from atoll_trainer.samples import read_samples
 from atoll_trainer.task import InputTable, ValueName
@@ -231,10 +231,8 @@ def from_files(
         raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
     windows = read_samples(samples_path, description.names, description.window.length, description.columns)
     manifest = description.manifest(release)
-    try:
+    with naming(model_path):
         return in_child(_packed, manifest, content, edgetpu, spread(windows), deadline_s=_DEADLINE_S)
-    except BundleRejectedError as error:
-        raise BundleRejectedError(f"{model_path}: {error.detail}", error.reason) from error
 
 
 def _packed(manifest: Manifest, content: bytes, edgetpu: bytes | None, windows: NDArray[np.float32]) -> bytes:

@@ -6,6 +6,7 @@ look, comes last: a publisher that dies on the way harms nobody, and the next ru
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,7 +16,11 @@ from itertools import islice
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+import structlog
+
+from atoll_contract.errors import StorageError
 from atoll_contract.topics import MetadataTopic
+from atoll_link.files import write_whole
 from atoll_link.retained import Wanted, open_topics
 from atoll_link.session import Broker
 from atoll_trainer.repository import Obsolete, Piece, Step
@@ -26,6 +31,9 @@ _BATCH: Final = 16
 _PROBE_WINDOW: Final = 32
 _ItemT = TypeVar("_ItemT")
 _WITNESS: Final = str(MetadataTopic("timestamp.json"))
+_MAX_METADATA_BYTES: Final = 4 * 1024 * 1024
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +43,14 @@ class Deadlines:
     Attributes:
         connect_s: For a connection.
         probe_s: For the next topic that might be there already. Too short costs a needless message.
+        look_s: For the next topic that says whose releases these are. Too short and it is overlooked.
         acknowledge_s: For the next acknowledgement.
         read_back_s: For the next topic that must be there.
     """
 
     connect_s: float = 10.0
     probe_s: float = 0.5
+    look_s: float = 2.0
     acknowledge_s: float = 30.0
     read_back_s: float = 15.0
 
@@ -107,6 +117,16 @@ class Publisher:
         """Disconnect."""
         self._stack.close()
 
+    def fetch(self, topics: Sequence[str]) -> dict[str, bytes]:
+        """Return what the broker retains under ``topics``; those that are absent are left out.
+
+        Raises:
+            BrokerUnavailableError: The connection failed for too long.
+        """
+        wanted = (Wanted(topic, _MAX_METADATA_BYTES) for topic in topics)
+        found = self._reader.fetch_many(wanted, timeout_s=self._deadlines.look_s, only_retained=True)
+        return {one.topic: one.payload for one in found if one.payload is not None}
+
     def push(
         self,
         steps: Sequence[Step],
@@ -117,7 +137,7 @@ class Publisher:
         """Make the broker hold ``steps``, in their order.
 
         What it holds already is left alone. A bundle is taken to be there when its last chunk is,
-        unless ``compare`` asks for more.
+        unless ``compare`` asks for more. A file that is damaged is made anew of what the broker holds.
 
         Args:
             steps: As :meth:`Repository.steps` returns them.
@@ -127,19 +147,28 @@ class Publisher:
         Raises:
             NotStoredError: The broker does not keep what it acknowledges.
             BrokerUnavailableError: The connection failed for too long.
-            StorageError: A file cannot be read.
+            StorageError: A file cannot be read, or a bundle is damaged here and not whole at the broker.
         """
         started = time.monotonic()
         topics = sum(len(step.pieces) for step in steps)
         held = self._held(
             [piece for step in steps for piece in (step.pieces[-1:] if step.is_bundle else step.pieces)]
         )
+        left_alone = {
+            step.name
+            for step in steps
+            if _is_there(step, held) and compare is not None and step.name not in compare
+        }
+        for step in steps:  # all of them before anything is put
+            if step.is_bundle and step.name not in left_alone and not _is_intact(step):
+                self._restore(step)
+                held |= {piece.topic for piece in step.pieces}
         done = topics_stored = bytes_stored = 0
         for step in steps:
-            is_there = step.is_bundle and step.pieces[-1].topic in held
-            if is_there and compare is not None and step.name not in compare:
+            if step.name in left_alone:
                 done += len(step.pieces)
                 continue
+            is_there = _is_there(step, held)
             for batch in _batches(step.pieces):
                 if is_there:
                     held |= self._held(batch)
@@ -168,6 +197,23 @@ class Publisher:
                 )
             one.delete()
 
+    def _restore(self, step: Step) -> None:
+        """Write the file of a bundle anew, of what the broker holds."""
+        found = self._reader.fetch_many(
+            (Wanted(piece.topic, piece.size_bytes) for piece in step.pieces),
+            timeout_s=self._deadlines.look_s,
+            only_retained=True,
+        )
+        chunks = {one.topic: one.payload or b"" for one in found}
+        content = b"".join(chunks[piece.topic] for piece in step.pieces)
+        if hashlib.sha256(content).hexdigest() != step.sha256:
+            raise StorageError(
+                f"{step.path}: the bundle of {step.name} is missing or damaged, and the broker does not hold "
+                "all of it: publish it again: atoll-trainer publish FILE"
+            )
+        write_whole(step.path, content)
+        _log.warning("bundle.restored", target=step.name, file=str(step.path))
+
     def _held(self, pieces: Sequence[Piece]) -> set[str]:
         """Return the topics of those ``pieces`` that the broker holds byte for byte."""
         expected = {piece.topic: piece for piece in pieces}
@@ -178,10 +224,26 @@ class Publisher:
             only_retained=True,
         )
         return {
-            one.topic
-            for one in found
-            if one.payload is not None and one.payload == expected[one.topic].read()
+            one.topic for one in found if one.payload is not None and _holds(expected[one.topic], one.payload)
         }
+
+
+def _is_there(step: Step, held: Collection[str]) -> bool:
+    return step.is_bundle and step.pieces[-1].topic in held
+
+
+def _is_intact(step: Step) -> bool:
+    try:
+        return hashlib.sha256(step.path.read_bytes()).hexdigest() == step.sha256
+    except OSError:
+        return False
+
+
+def _holds(piece: Piece, payload: bytes) -> bool:
+    try:
+        return piece.read() == payload
+    except StorageError:  # a bundle that is missing here may be whole at the broker
+        return False
 
 
 def _batches(items: Sequence[_ItemT]) -> Iterator[list[_ItemT]]:

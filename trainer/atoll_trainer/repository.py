@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
@@ -73,12 +73,22 @@ class Step:
     Attributes:
         name: Target whose bundle it is, or the role.
         pieces: In order.
-        is_bundle: Whether it is a bundle and no metadata.
+        sha256: Of all pieces together; None for metadata.
     """
 
     name: str
     pieces: tuple[Piece, ...]
-    is_bundle: bool = False
+    sha256: str | None = None
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it is a bundle and no metadata."""
+        return self.sha256 is not None
+
+    @property
+    def path(self) -> Path:
+        """The file that the first piece is of; a bundle is one file."""
+        return self.pieces[0].path
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +147,7 @@ class Repository:
             ConfigError: As :meth:`load`.
             StorageError: As :meth:`load`, or another publisher was at work all the time.
         """
-        if not folder.is_dir():
-            raise no_repository(folder)
-        with (folder / ".lock").open("w") as file:
+        with _open_lock(folder / ".lock") as file:
             deadline = time.monotonic() + timeout_s
             while not _has_locked(file.fileno()):
                 if time.monotonic() > deadline:
@@ -175,16 +183,21 @@ class Repository:
             Whether anything changed.
 
         Raises:
-            ConfigError: The number belongs, or belonged, to other bytes.
+            ConfigError: The number belongs to other bytes, or newer ones are out.
             StorageError: The bundle cannot be written.
         """
         sha256 = hashlib.sha256(bundle).hexdigest()
         targets = self._metadata.trainer.targets
         held = targets.get(terms.target)
         free = self.next_release(terms.model)
-        if terms.release < free and (held is None or held.hashes["sha256"] != sha256):
+        if held is not None and held.hashes["sha256"] != sha256:
             raise ConfigError(
                 f"release {terms.release} of {terms.model} was given to other bytes; the next free is {free}"
+            )
+        if held is None and terms.release < free:
+            raise ConfigError(
+                f"release {terms.release} of {terms.model} is not available any more, or was skipped, and no "
+                f"number comes back: bundle it anew; the next free is {free}"
             )
         if held is not None:  # devices may be half-way through its chunks
             chunk_size = ReleaseTerms.decode(held.custom).chunk_size
@@ -276,7 +289,7 @@ class Repository:
             Piece(str(ChunkTopic(sha256, number)), path, offset, min(size, target.length - offset))
             for number, offset in enumerate(range(0, target.length, size))
         )
-        return Step(target.path, pieces, is_bundle=True)
+        return Step(target.path, pieces, sha256)
 
     def _bundle_path(self, sha256: str) -> Path:
         return self._bundles / f"{sha256}.atoll"
@@ -284,6 +297,15 @@ class Repository:
 
 def _metadata_piece(path: Path, name: str | None = None) -> Piece:
     return Piece(str(MetadataTopic(name or path.name)), path, 0, path.stat().st_size)
+
+
+def _open_lock(path: Path) -> IO[str]:
+    try:
+        return path.open("w")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise no_repository(path.parent) from error
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 def _has_locked(descriptor: int) -> bool:

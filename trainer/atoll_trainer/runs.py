@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ class RunFacts(_Facts):
         tools: Versions, by name.
     """
 
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
     source: str
     data_sha256: str
     readings: int
@@ -118,10 +118,12 @@ class ModelMetrics(Metrics):
     Attributes:
         latency_us: Median time of one inference, microseconds.
         saturated: Windows with a number outside what the input tensor can hold.
+        sha256: Digest of the file.
     """
 
     latency_us: float
     saturated: int
+    sha256: str
 
 
 class Evaluation(_Facts):
@@ -248,9 +250,20 @@ class Run:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}; {hint}") from error
 
     def manifest(self) -> Manifest:
-        """Return the manifest of the run's task, with float tensors; see :meth:`TaskFile.manifest`."""
+        """Return the manifest of the run's task, with float tensors; see :meth:`TaskFile.manifest`.
+
+        Raises:
+            ConfigError: This is no run folder, or its files do not belong together.
+        """
         facts = self.facts()
-        return self.task().manifest(facts.normalisation, facts.target_scale, facts.target_offset)
+        try:
+            return self.task().manifest(facts.normalisation, facts.target_scale, facts.target_offset)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise ConfigError(
+                f"{self.task_path}: does not fit the run.json beside it ({fault}): it was changed after "
+                "the training; run atoll-trainer train again"
+            ) from error
 
     def _read(self, name: str, kind: type[_FactsT], hint: str) -> _FactsT:
         path = self.folder / name

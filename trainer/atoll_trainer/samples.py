@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import csv
+import tokenize
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll_contract.errors import ConfigError
+from atoll_contract.errors import ConfigError, MalformedMessageError
+from atoll_link.csv_columns import find_columns, to_number
+from atoll_link.csv_file import CsvFile
+
+_NUMBERS: Final = "biuf"
+"""Kinds of element types that hold real numbers."""
 
 
 def read_samples(path: Path, features: list[str], length: int, columns: int) -> NDArray[np.float32]:
@@ -43,23 +49,28 @@ def read_samples(path: Path, features: list[str], length: int, columns: int) -> 
 
 def _npy(path: Path) -> NDArray[np.float32]:
     try:
-        samples = np.load(path, allow_pickle=False)
-        return np.asarray(samples, np.float32)
-    except (OSError, ValueError, EOFError, TypeError) as error:
+        # Mapped, not read: a header that claims more than there is costs no memory.
+        samples = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]  # numpy 1.26
+    except (
+        *(OSError, ValueError, EOFError, TypeError),
+        # What numpy lets through of a damaged header.
+        *(SyntaxError, tokenize.TokenError, OverflowError, MemoryError, KeyError, AttributeError),
+    ) as error:
         raise ConfigError(f"{path}: not an array of numbers: {error}") from error
+    if samples.dtype.kind not in _NUMBERS:
+        raise ConfigError(f"{path}: not an array of numbers: its elements are {samples.dtype}")
+    with np.errstate(over="ignore"):
+        return np.array(samples, np.float32)
 
 
 def _csv(path: Path, features: list[str], columns: int) -> NDArray[np.float32]:
     """Return the numbers of a CSV file, shape (rows, columns), in the order of the features."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    names = [name.strip() for name in header]
+    file = CsvFile(path)
+    names = file.header()
     # Columns that bear the names of the features may stand in any order, among others.
     if set(features) <= set(names) and columns == len(features):
-        places = [names.index(name) for name in features]
+        found = find_columns(features, names, path)
+        places = [found[name] for name in features]
     elif len(names) == columns:
         places = list(range(len(names)))
     else:
@@ -67,10 +78,14 @@ def _csv(path: Path, features: list[str], columns: int) -> NDArray[np.float32]:
             f"{path}: {len(names)} columns ({', '.join(names[:8])}); the features "
             f"{', '.join(features)} need {columns}"
         )
-    numbers = np.empty((len(rows), len(places)), np.float32)
-    for line, row in enumerate(rows):
+    rows = []
+    for line in file.lines():
+        cells = line.cells or []
+        if len(cells) <= max(places):
+            raise ConfigError(f"{path}: row {line.number}: not {len(names)} numbers")
         try:
-            numbers[line] = [float(row[place]) for place in places]
-        except (ValueError, IndexError) as error:
-            raise ConfigError(f"{path}: row {line + 2}: not {len(names)} numbers") from error
-    return numbers
+            rows.append([to_number(names[place], cells[place]) for place in places])
+        except MalformedMessageError as error:
+            raise ConfigError(f"{path}: row {line.number}: {error.detail}") from error
+    with np.errstate(over="ignore"):
+        return np.array(rows, np.float64).reshape(-1, len(places)).astype(np.float32)

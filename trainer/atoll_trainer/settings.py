@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from atoll_contract.errors import ConfigError
+from atoll_link.broker import Broker
 from atoll_link.settings import BrokerTable, Site, StreamsFile, StreamTable, Table, Writer, load
 
 
@@ -17,14 +18,15 @@ class TrainerTable(Table):
     Attributes:
         id: Level 4 of the topics it writes, and its MQTT user name.
         site: Level 3 of the topics it reads and writes.
-        home: Folder of keys, repository, recordings and runs.
+        home: Folder of keys, repository, recordings and runs; by default ``/var/lib/atoll-trainer`` if
+            that can be written, else ``atoll-trainer`` in the XDG state folder (``~/.local/state``).
         streams_file: A file with ``[[stream]]`` tables, shared with agents and simulator.
         trusted_writers: Whose labels count, besides those of a device about itself.
     """
 
     id: Writer = "trainer"
     site: Site
-    home: Path = Path("/var/lib/atoll-trainer")
+    home: Path | None = None
     streams_file: Path | None = None
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
 
@@ -41,6 +43,16 @@ class TrainerSettings(Table):
     trainer: TrainerTable
     broker: BrokerTable = BrokerTable()
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
+
+    def build_broker(self) -> Broker:
+        """Return the broker as this trainer sees it.
+
+        Raises:
+            ConfigError: The password file cannot be read.
+        """
+        broker = self.broker.build(self.trainer.id)
+        broker.require_password()
+        return broker
 
     @classmethod
     def read(cls, path: Path) -> TrainerSettings:

@@ -13,13 +13,13 @@ import structlog
 
 from atoll_contract.errors import ConfigError
 from atoll_link.command_line import broker_from
+from atoll_link.csv_columns import Columns, Row, RowReader, add_form_arguments, name_and_column
+from atoll_link.csv_file import CsvFile
 from atoll_link.exits import Exit
 from atoll_link.session import Session
 from atoll_link.stop import Stop, stop_on_signals
 from atoll_signal.order import describe
 from atoll_sim import options, summary
-from atoll_sim.columns import Columns, Row, RowReader
-from atoll_sim.csv_file import CsvFile
 from atoll_sim.pace import Pace
 from atoll_sim.progress import progress_bar
 from atoll_sim.replay import Destination, Progress, replay
@@ -78,17 +78,10 @@ def _add_row_arguments(parser: argparse.ArgumentParser) -> None:
         help="column of the event time; given twice, the cells are joined by a space",
     )
     group.add_argument(
-        "--time-format",
-        default="iso8601",
-        metavar="FORMAT",
-        help="iso8601, s, ms, us, ns, or like '%%d/%%m/%%Y %%H:%%M'; without a zone it is UTC "
-        "(default: %(default)s)",
-    )
-    group.add_argument(
         "--value",
         action="append",
         required=True,
-        type=_value,
+        type=name_and_column,
         metavar="NAME=COLUMN",
         help="a value of the readings; may be given several times",
     )
@@ -96,15 +89,7 @@ def _add_row_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model", type=options.identifier, metavar="ID", help="the model that the labels are for"
     )
-    group.add_argument("--separator", type=_sign, default=",", metavar="SIGN", help="(default: %(default)s)")
-    group.add_argument("--decimal", type=_sign, default=".", metavar="SIGN", help="(default: %(default)s)")
-    group.add_argument(
-        "--missing",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="what stands for a missing number, beside nothing and nan; may be given several times",
-    )
+    add_form_arguments(group)
     group.add_argument("--start", type=options.positive_int, metavar="ROW", help="first row to replay")
     group.add_argument("--rows", type=options.positive_int, metavar="N", help="replay at most N rows")
 
@@ -114,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.label is None) != (arguments.model is None):
         raise ConfigError("--label and --model go together")
     file = CsvFile(arguments.file, arguments.separator)
-    reader = RowReader(_columns(arguments), file.header())
+    reader = RowReader(_columns(arguments), file.header(), file.path)
 
     def rows() -> Iterator[Row | Refusal]:
         return readable(file.lines(arguments.start, arguments.rows), reader)
@@ -214,13 +199,6 @@ def _print_summary(
         summary.print_text(numbers, [f"{at.device}: {describe(at.step)}" for at in named])
 
 
-def _value(text: str) -> tuple[str, str]:
-    name, _, column = text.partition("=")
-    if not name or not column:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=COLUMN")
-    return name, column
-
-
 def _speed(text: str) -> float | None:
     match text:
         case "acknowledged":
@@ -229,10 +207,3 @@ def _speed(text: str) -> float | None:
             return 1.0
         case _:
             return options.positive(text)
-
-
-def _sign(text: str) -> str:
-    sign = {"tab": "\t", "\\t": "\t"}.get(text, text)
-    if len(sign) != 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
-    return sign

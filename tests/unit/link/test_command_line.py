@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import types
@@ -176,6 +177,24 @@ def test_a_bug_is_not_caught(commands: types.SimpleNamespace) -> None:
         run("go")
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied", "/some/file"), "error: /some/file: Permission denied\n"),
+        (OSError("no number, no file"), "error: no number, no file\n"),
+    ],
+)
+def test_a_failure_of_the_system_exits_1_and_names_the_file(
+    commands: types.SimpleNamespace, capsys: pytest.CaptureFixture[str], error: OSError, told: str
+) -> None:
+    def fail(_arguments: argparse.Namespace) -> int:
+        raise error
+
+    commands.run = fail
+    assert run("go") == Exit.FAILURE
+    assert capsys.readouterr().err == told
+
+
 def test_an_interrupt_exits_1() -> None:
     def interrupted() -> int:
         raise KeyboardInterrupt
@@ -228,16 +247,18 @@ def test_a_url_names_the_broker(url: str | None, expected: Broker) -> None:
     assert broker_of(*([] if url is None else ["--broker", url])) == expected
 
 
-def test_files_go_with_the_url() -> None:
+def test_files_go_with_the_url(tmp_path: Path) -> None:
+    password = tmp_path / "p"
+    password.write_text("s3cret")
     broker = broker_of(
-        "--broker=mqtts://b", "--password-file=p", "--ca-file=ca", "--cert-file=c", "--key-file=k"
+        "--broker=mqtts://b", f"--password-file={password}", "--ca-file=ca", "--cert-file=c", "--key-file=k"
     )
 
     assert broker == Broker(
         "b",
         8883,
         username="me",
-        password_file=Path("p"),
+        password_file=password,
         tls=True,
         ca_file=Path("ca"),
         cert_file=Path("c"),
@@ -264,6 +285,18 @@ def test_a_broker_that_makes_no_sense_is_a_fault_of_the_settings(words: list[str
         broker_of(*words)
 
     assert all(fault.startswith("--broker: ") and "\n" not in fault for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "no text"])
+def test_a_password_file_that_cannot_be_read_is_a_fault_of_the_settings(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "password"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "no text":
+        path.write_bytes(b"\xff")
+
+    with pytest.raises(ConfigError, match=re.escape(str(path))):
+        broker_of("--password-file", str(path))
 
 
 @pytest.mark.parametrize(

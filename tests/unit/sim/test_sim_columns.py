@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll_contract.errors import ConfigError, MalformedMessageError, Reason
-from atoll_sim.columns import Columns, Row, RowReader
-from atoll_sim.csv_file import Line
+from atoll_link.csv_columns import Columns, Row, RowReader
+from atoll_link.csv_file import Line
 from atoll_sim.pace import Pace
 from atoll_sim.survey import MAX_NAMED, Survey, readable, survey
 
@@ -138,8 +138,8 @@ class TestHeader:
             reader(time=["when"], values={"temperature": "tt", "pressure": "p"})
 
         assert refusal.value.faults == [
-            "column 'when' is not in the header: device, day, hour, t, p, good",
-            "column 'tt' is not in the header: device, day, hour, t, p, good",
+            "column 'when' is not in the header: 'device', 'day', 'hour', 't', 'p', 'good'",
+            "column 'tt' is not in the header: 'device', 'day', 'hour', 't', 'p', 'good'",
         ]
 
     def test_a_column_that_stands_twice_is_refused(self) -> None:

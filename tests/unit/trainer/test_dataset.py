@@ -190,3 +190,23 @@ def test_shares_are_exact_where_they_can_be():
     examples, _ = cut(readings(task, [float(x) for x in range(1001)]), task)
 
     assert [len(part) for _, part in split(examples, task)] == [700, 100, 200]
+
+
+def test_the_parts_of_several_devices_follow_each_other_in_time_however_the_rows_are_sorted():
+    task = a_task(kind="regression", length=1)
+    times = [1000.0 * step for step in range(8)]
+    blocks = [(device, time_ms) for device in "abc" for time_ms in times]
+    by_time = sorted(blocks, key=lambda row: row[1])
+
+    def parts_of(rows):
+        devices, times = (list(column) for column in zip(*rows, strict=True))
+        labels = [time_ms / 10 + ord(device) for device, time_ms in rows]
+        return split(cut(readings(task, labels, devices=devices, times=times, labels=labels), task)[0], task)
+
+    train, validation, test = (part for _, part in parts_of(blocks))
+
+    assert train.times_ms.max() < validation.times_ms.min()
+    assert validation.times_ms.max() < test.times_ms.min()
+    assert [part.targets.tolist() for _, part in parts_of(by_time)] == [
+        part.targets.tolist() for part in (train, validation, test)
+    ]

@@ -58,3 +58,10 @@ def test_where_time_stepped_back_each_label_goes_to_the_reading_it_followed():
 
 def test_a_label_that_came_before_its_reading_is_joined():
     assert joined([1000], [("a", -5, point(1000.0, 1.0))]) == ([1.0], 0)
+
+
+def test_the_label_of_a_lost_reading_leaves_its_neighbours_exact_label_alone():
+    labels = [("a", 9, point(1000.0 + time_ms, float(time_ms))) for time_ms in (0, 100, 200, 300)]
+
+    assert joined([1000, 1100, 1300], labels) == ([0.0, 100.0, 300.0], 1)
+    assert joined([1000, 1100, 1300], labels[::-1]) == ([0.0, 100.0, 300.0], 1)

@@ -50,10 +50,12 @@ def test_one_window_needs_no_first_axis(tmp_path):
     [
         ("s.csv", "a\n1\n", "1 columns .a.; the features a, b need 2"),
         ("s.csv", "a,b\n1,2\n", "1 rows; a window needs 2"),
-        ("s.csv", "a,b\n1,2\n3,x\n", "row 3: not 2 numbers"),
+        ("s.csv", "a,b\n1,2\n3,x\n", "row 3: b is not a number: 'x'"),
         ("s.csv", "a,b\n1,2\n3\n", "row 3: not 2 numbers"),
-        ("s.csv", "a,b\n1,2\n3,nan\n", "samples must be finite"),
-        ("s.csv", "", "0 columns"),
+        ("s.csv", "a,b\n1,2\n3,nan\n", "row 3: b is not finite"),
+        ("s.csv", "a,b\n1,2\n1_000,3\n", "row 3: a is not a number"),
+        ("s.csv", "a,b,a\n1,2,3\n1,2,3\n", "column 'a' stands 2 times"),
+        ("s.csv", "", "no header in the first line"),
         ("s.npy", "text", "not an array of numbers"),
         ("none.csv", None, "cannot be read"),
         ("none.npy", None, "not an array of numbers"),
@@ -91,3 +93,51 @@ def test_golden_windows_are_few_and_spread_from_first_to_last():
     assert (chosen[0, 0, 0], chosen[-1, 0, 0]) == (0, 999)
     assert len(spread(np.zeros((10, 1, 128 * 128 * 3), np.float32))) == 5
     assert len(spread(np.zeros((3, 1, 1), np.float32))) == 3
+
+
+def test_a_shape_beyond_the_file_is_refused_unread(tmp_path):
+    path = tmp_path / "s.npy"
+    np.save(path, np.zeros((1, 1)))
+    content = path.read_bytes()
+    assert b"(1, 1), }           " in content
+    path.write_bytes(content.replace(b"(1, 1), }           ", b"(99999999999999, 1)}"))
+
+    with pytest.raises(ConfigError, match=r"s\.npy: not an array of numbers"):
+        read_samples(path, ["x"], length=1, columns=1)
+
+
+@pytest.mark.parametrize("place", range(10, 118, 3))
+def test_a_broken_header_is_refused(tmp_path, place):
+    path = tmp_path / "s.npy"
+    np.save(path, np.zeros((1, 1)))
+    content = bytearray(path.read_bytes())
+    content[place] = ord("(")
+    path.write_bytes(content)
+
+    try:
+        read_samples(path, ["x"], length=1, columns=1)
+    except ConfigError as error:
+        assert "s.npy: not an array of numbers" in error.detail  # noqa: PT017 - both ways are right
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.array([[1 + 2j]]),
+        np.array([["2020-01-01"]], "datetime64[s]"),
+        np.array([[1]], "timedelta64[s]"),
+        np.array([["1.5"]]),
+    ],
+)
+def test_what_are_no_numbers_are_not_made_some(tmp_path, samples):
+    np.save(tmp_path / "s.npy", samples)
+
+    with pytest.raises(ConfigError, match=r"s\.npy: not an array of numbers"):
+        read_samples(tmp_path / "s.npy", ["x"], length=1, columns=1)
+
+
+def test_numbers_beyond_float32_are_refused(tmp_path):
+    np.save(tmp_path / "s.npy", np.array([[1e300]]))
+
+    with pytest.raises(ConfigError, match="samples must be finite"):
+        read_samples(tmp_path / "s.npy", ["x"], length=1, columns=1)

@@ -23,6 +23,20 @@ def test_runs_of_a_model_are_numbered_and_no_number_comes_twice(tmp_path):
     assert home.new_run("press").name == "press-10"
 
 
+def test_the_home_is_the_one_given_else_the_systems_else_the_users(tmp_path, monkeypatch):
+    monkeypatch.setattr("atoll_trainer.home.SYSTEM_HOME", tmp_path / "system")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    assert Home.find(tmp_path / "given").folder == tmp_path / "given"
+    assert Home.find(None).folder == tmp_path / "state" / "atoll-trainer"
+    for nowhere in ("", "relative/folder"):  # what the XDG rules say to ignore
+        monkeypatch.setenv("XDG_STATE_HOME", nowhere)
+        assert Home.find(None).folder == tmp_path / "me" / ".local" / "state" / "atoll-trainer"
+    (tmp_path / "system").mkdir()
+    assert Home.find(None).folder == tmp_path / "system"
+
+
 def test_the_client_token_stays_the_same_and_is_readable_by_its_owner_alone(tmp_path):
     home = Home(tmp_path / "new")
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from atoll_contract.bundle import Bundle
-from atoll_link.files import make_folder, write_whole
+from atoll_link.files import make_folder, storage_error, write_whole
 from atoll_trainer import bundling, own_model
 from atoll_trainer.home import Home
 from atoll_trainer.own_model import OwnModel
@@ -108,7 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _packed(arguments: argparse.Namespace) -> bytes:
     own = {"--manifest": arguments.manifest, "--model": arguments.model, "--samples": arguments.samples}
     if arguments.run_folder is not None:
-        if given := [option for option, path in own.items() if path is not None]:
+        others = own | {"--edgetpu": arguments.edgetpu}
+        if given := [option for option, path in others.items() if path is not None]:
             arguments.usage_error(f"{given[0]} does not go with --run")
         source = Run(arguments.run_folder)
         release = arguments.release or _next_release(arguments.home, source.task().task.model)
@@ -117,6 +118,8 @@ def _packed(arguments: argparse.Namespace) -> bytes:
         arguments.usage_error(
             f"{', '.join(missing)} missing: give --run, or --manifest, --model and --samples"
         )
+    if arguments.float:
+        arguments.usage_error("--float goes with --run only")
     description = OwnModel.read(arguments.manifest)
     release = arguments.release or description.release or _next_release(arguments.home, description.model)
     return own_model.from_files(description, release, arguments.model, arguments.samples, arguments.edgetpu)
@@ -124,8 +127,12 @@ def _packed(arguments: argparse.Namespace) -> bytes:
 
 def _next_release(given: Path | None, model: str) -> int:
     folder = Home.find(given).repository
-    if not folder.is_dir():
+    try:
+        folder.stat()
+    except FileNotFoundError:
         return 1
+    except OSError as error:
+        raise storage_error(folder, error) from error
     from atoll_trainer.repository import Repository  # noqa: PLC0415 - signatures, which a bundle has none of
 
     return Repository.load(folder).next_release(model)

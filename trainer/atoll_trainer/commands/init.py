@@ -21,7 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--home",
         type=Path,
         metavar="DIR",
-        help="trainer folder (default: /var/lib/atoll-trainer, or ~/.local/state/atoll-trainer)",
+        help="trainer folder (default: /var/lib/atoll-trainer if it can be written, else atoll-trainer in "
+        "the XDG state folder, ~/.local/state)",
     )
     parser.add_argument(
         "--passphrase-file", type=Path, metavar="FILE", help="encrypt the keys with the first line of FILE"

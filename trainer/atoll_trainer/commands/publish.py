@@ -16,6 +16,7 @@ from atoll_contract.errors import BundleRejectedError, ConfigError, MalformedMes
 from atoll_contract.release import STABLE, ReleaseTerms
 from atoll_trainer.home import Home
 from atoll_trainer.keys import KeyName, read_key, read_passphrase
+from atoll_trainer.lineage import require_own_past
 from atoll_trainer.publisher import Publisher, Summary
 from atoll_trainer.repository import Repository, Signers
 from atoll_trainer.settings import TrainerSettings
@@ -35,6 +36,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--home", type=Path, metavar="DIR", help="trainer folder (default: as in the settings)"
+    )
+    parser.add_argument(
+        "--replace-repository",
+        action="store_true",
+        help="publish over the releases of another repository, whose devices must then be enrolled anew",
     )
     parser.add_argument(
         "--channel", default=STABLE, help="who follows it (default: %(default)s, which is all)"
@@ -70,7 +76,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Sign, push, and print what was done."""
     settings = TrainerSettings.read(arguments.settings)
-    home = Home(arguments.home or settings.trainer.home)
+    home = Home.find(arguments.home or settings.trainer.home)
+    broker = settings.build_broker()
     content = _read(arguments.bundle)
     terms = _terms(arguments, content)
     passphrase = read_passphrase(arguments.passphrase_file)
@@ -82,7 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
         repository.add(terms, content)
         # Connected first: without a broker nothing is signed that nobody could get.
-        with Publisher(settings.broker.build(settings.trainer.id), settings.trainer.id) as publisher:
+        with Publisher(broker, settings.trainer.id) as publisher:
+            require_own_past(
+                home.repository / "metadata", publisher.fetch, may_replace=arguments.replace_repository
+            )
             now = datetime.now(UTC)
             repository.commit(signers, now)
             _warn_of_expiry(repository, now)
@@ -113,7 +123,10 @@ def _read(path: Path) -> bytes:
 
 
 def _terms(arguments: argparse.Namespace, content: bytes) -> ReleaseTerms:
-    manifest = Bundle.unpack(content).manifest
+    try:
+        manifest = Bundle.unpack(content).manifest
+    except BundleRejectedError as error:
+        raise BundleRejectedError(f"{arguments.bundle}: {error.detail}", error.reason) from error
     try:
         return ReleaseTerms.decode(
             {

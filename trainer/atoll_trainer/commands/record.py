@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for", type=_positive, dest="seconds", metavar="SECONDS", help="end after so long (default: go on)"
     )
-    parser.add_argument("--readings", type=int, metavar="N", help="end once N readings are recorded")
+    parser.add_argument("--readings", type=_count, metavar="N", help="end once N readings are recorded")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     parser.epilog = (
         f"{parser.epilog}\n\n"
@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = TrainerSettings.read(arguments.settings)
     if not settings.stream:
         raise ConfigError(f"{arguments.settings}: stream: missing; add [[stream]] tables or a streams_file")
-    home = Home(arguments.home or settings.trainer.home)
-    broker = settings.broker.build(settings.trainer.id)
+    home = Home.find(arguments.home or settings.trainer.home)
+    broker = settings.build_broker()
     client_id = f"{settings.trainer.id}-record-{home.client_token()}"
     site = Site(
         settings.trainer.site,
@@ -145,3 +145,10 @@ def _positive(text: str) -> float:
     if not seconds > 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return seconds
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number

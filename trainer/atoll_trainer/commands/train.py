@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -13,10 +13,11 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from atoll_contract.errors import ConfigError
+from atoll_contract.errors import ConfigError, MalformedMessageError
+from atoll_contract.ids import require_id
 from atoll_ingest.dialect import Dialect
-from atoll_ingest.time import TimeUnit
-from atoll_link.files import make_folder
+from atoll_link.csv_columns import Columns, add_form_arguments, name_and_column
+from atoll_link.files import make_folder, storage_error
 from atoll_trainer import dataset, sources
 from atoll_trainer.dataset import Readings
 from atoll_trainer.families import Epoch
@@ -29,6 +30,8 @@ _MOST_STEPS_SHOWN: Final = 5
 _MOST_WEIGHTS_SHOWN: Final = 24
 _LOSSES_SHOWN: Final = 10
 _INDENT: Final = " " * 13
+_STEP_MS: Final = 1000.0
+"""Between the rows of a file without times, when the task does not say."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,26 +51,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--recordings", type=Path, metavar="DIR", help="recorded readings (default: HOME/recordings)"
     )
     source.add_argument("--csv", type=Path, metavar="FILE", help="a CSV file with a header, .csv or .csv.gz")
-    table = parser.add_argument_group("columns of a CSV file")
-    table.add_argument("--time", metavar="COLUMN", help="event time (default: rows are step_ms apart)")
+    table = parser.add_argument_group("rows of a CSV file, as in atoll-sim replay")
+    device = table.add_mutually_exclusive_group()
+    device.add_argument(
+        "--device", type=_device, default="csv", metavar="ID", help="the device of all rows (default: csv)"
+    )
+    device.add_argument("--device-column", metavar="COLUMN", help="column with the name of the device")
     table.add_argument(
-        "--time-unit",
-        choices=[unit.value for unit in TimeUnit],
-        default=TimeUnit.ISO8601.value,
-        help="how it is written; without a zone it is UTC (default: %(default)s)",
+        "--time",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="column of the event time; given twice, the cells are joined by a space "
+        "(default: rows are step_ms apart)",
     )
     table.add_argument(
         "--value",
         action="append",
         default=[],
-        type=_value,
+        type=name_and_column,
         metavar="NAME=COLUMN",
         help="column of a value; may be repeated (default: the column of that name)",
     )
     table.add_argument("--label", metavar="COLUMN", help="what a regression learns")
-    table.add_argument(
-        "--device", metavar="COLUMN", help="whose reading it is: a column, or a name for all rows"
-    )
+    add_form_arguments(table)
     parser.epilog = (
         f"{parser.epilog}\n"
         "  atoll-trainer train --task oven.toml --csv oven.csv --time timestamp --value temperature=value\n\n"
@@ -82,7 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
     task = TaskFile.read(arguments.task)
     settings = None if arguments.settings is None else TrainerSettings.read(arguments.settings)
     home = Home.find(arguments.home or (settings.trainer.home if settings else None))
-    readings, lost = _readings(arguments, task, home, settings)
+    with _run_folder(arguments.out, home, task) as target:
+        return _train(arguments, task, target, lambda: _readings(arguments, task, home, settings))
+
+
+def _train(
+    arguments: argparse.Namespace, task: TaskFile, target: Run, read: Callable[[], tuple[Readings, int]]
+) -> int:
+    readings, lost = read()
     examples, left_out = dataset.cut(readings, task)
     parts = dataset.split(examples, task)
     out = Console(soft_wrap=True, quiet=arguments.json, highlight=False, markup=False)
@@ -96,12 +110,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     with _progress(task.fit.epochs) as on_epoch:
         learnt = learn(task, parts, on_epoch)
-    run_folder = Run(_run_folder(arguments.out, home, task))
-    facts = store(run_folder, arguments.task, task, readings, left_out, parts, learnt)
+    facts = store(target, arguments.task, task, readings, left_out, parts, learnt)
     _show_fit(out, facts, task)
-    out.print(f"run          {run_folder.folder}")
+    out.print(f"run          {target.folder}")
     if arguments.json:
-        print(json.dumps({"run": str(run_folder.folder), **facts.model_dump(mode="json")}))  # noqa: T201
+        print(json.dumps({"run": str(target.folder), **facts.model_dump(mode="json")}))  # noqa: T201
     return 0
 
 
@@ -109,14 +122,20 @@ def _readings(
     arguments: argparse.Namespace, task: TaskFile, home: Home, settings: TrainerSettings | None
 ) -> tuple[Readings, int]:
     if arguments.csv is not None:
-        columns = sources.CsvColumns(
-            values=dict(arguments.value),
+        if len(values := dict(arguments.value)) < len(arguments.value):
+            raise ConfigError("--value: a name is given twice")
+        columns = Columns(
             time=arguments.time,
-            time_unit=TimeUnit(arguments.time_unit),
-            label=arguments.label,
+            values=values,
             device=arguments.device,
+            device_column=arguments.device_column,
+            label=arguments.label,
+            time_format=arguments.time_format,
+            decimal=arguments.decimal,
+            missing=frozenset(arguments.missing),
+            step_ms=task.task.step_ms or _STEP_MS,
         )
-        return sources.from_csv(arguments.csv, columns, task), 0
+        return sources.from_csv(arguments.csv, columns, task, arguments.separator), 0
     return sources.from_recording(arguments.recordings or home.recordings, task, _dialect(settings, task))
 
 
@@ -130,13 +149,28 @@ def _dialect(settings: TrainerSettings | None, task: TaskFile) -> Dialect | None
     raise ConfigError(f"task.stream: the settings have no stream {task.task.stream!r}; they have {known}")
 
 
-def _run_folder(given: Path | None, home: Home, task: TaskFile) -> Path:
+@contextmanager
+def _run_folder(given: Path | None, home: Home, task: TaskFile) -> Iterator[Run]:
+    """Make the run folder before anything that takes long; take it away if nothing comes of it."""
+    is_ours = True
     if given is None:
-        return home.new_run(task.task.model)
-    if given.exists() and (not given.is_dir() or any(given.iterdir())):
-        raise ConfigError(f"--out {given}: is there already; name a new folder")
-    make_folder(given)
-    return given
+        folder = home.new_run(task.task.model)
+    else:
+        folder = given
+        try:
+            is_ours = not given.exists()
+            if not is_ours and (not given.is_dir() or any(given.iterdir())):
+                raise ConfigError(f"--out {given}: is there already; name a new folder")
+        except OSError as error:
+            raise storage_error(given, error) from error
+        make_folder(given)
+    try:
+        yield Run(folder)
+    except BaseException:
+        if is_ours:
+            with suppress(OSError):  # what the fit has left in it stays
+                folder.rmdir()
+        raise
 
 
 def _show_readings(out: Console, readings: Readings, lost: int) -> None:
@@ -231,8 +265,8 @@ def _moment(time_ms: float) -> str:
     return datetime.fromtimestamp(float(time_ms) / 1e3, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _value(text: str) -> tuple[str, str]:
-    name, separator, column = text.partition("=")
-    if not (name and separator and column):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=COLUMN")
-    return name, column
+def _device(text: str) -> str:
+    try:
+        return require_id(text, "name")
+    except MalformedMessageError as error:
+        raise argparse.ArgumentTypeError(error.detail) from error

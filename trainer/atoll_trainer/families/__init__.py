@@ -86,7 +86,11 @@ class Fitted(Protocol):
     weights: Weights | None
 
     def save(self, folder: Path) -> None:
-        """Write a SavedModel: float32 [1, length * columns] -> float32 [1, outputs], normalised."""
+        """Write a SavedModel: float32 [1, length * columns] -> float32 [1, outputs], normalised.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
 
 
 class Family(Protocol):

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll_contract.errors import ConfigError
+from atoll_contract.errors import ConfigError, StorageError
+from atoll_link.files import storage_error
 from atoll_trainer.families import Epoch, Lesson, Weights
 from atoll_trainer.quiet_tensorflow import tf
 from atoll_trainer.task import FitTable, Optimiser
@@ -26,7 +27,11 @@ class FittedLinear:
     weights: Weights | None
 
     def save(self, folder: Path) -> None:
-        """Write a SavedModel: float32 [1, length * columns] -> float32 [1, 1], normalised."""
+        """Write a SavedModel: float32 [1, length * columns] -> float32 [1, 1], normalised.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
         if self.weights is None:
             raise ValueError("a linear model has weights")
         module = tf.Module()
@@ -37,7 +42,12 @@ class FittedLinear:
             lambda window: {"prediction": tf.linalg.matmul(window, module.w) + module.b},
             input_signature=[tf.TensorSpec([1, self.weights.w.size], tf.float32, name="window")],
         )
-        tf.saved_model.save(module, str(folder), signatures=module.predict)
+        try:
+            tf.saved_model.save(module, str(folder), signatures=module.predict)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        except tf.errors.OpError as error:  # as it tells a full disk
+            raise StorageError(f"{folder}: the model cannot be written: {error.message[:300]}") from error
 
 
 def fit(lesson: Lesson, settings: FitTable, on_epoch: Callable[[Epoch], None]) -> FittedLinear:
@@ -125,4 +135,6 @@ class _Descent:
 
 
 def _flat(inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> tuple[Any, Any]:
-    return tf.constant(inputs.reshape(len(inputs), -1)), tf.constant(targets.reshape(-1, 1))
+    # Not -1 for the width: there may be no row to tell it from.
+    width = math.prod(inputs.shape[1:])
+    return tf.constant(inputs.reshape(-1, width)), tf.constant(targets.reshape(-1, 1))

@@ -1,7 +1,8 @@
-"""From the cells of a CSV row to the reading it stands for. Pure."""
+"""From the cells of a CSV row to the reading it stands for, and the options that say how."""
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from atoll_ingest.time import TimeUnit, to_time_ms
 
 _ALWAYS_MISSING: Final = frozenset({"", "nan"})
 _UNITS: Final = frozenset(TimeUnit)
+_FIRST_LINE: Final = 2
+"""Below the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Columns:
     """Which columns mean what.
 
     Attributes:
-        time: Columns of the time; several are joined by a space.
+        time: Columns of the time; several are joined by a space. None at all: the rows are ``step_ms``
+            apart.
         values: Column of each value, by the value's name.
         device: Id of the device that all rows belong to, unless ``device_column`` is given.
         device_column: Column with the name of the device; made an id where it is none.
@@ -50,6 +54,7 @@ class Columns:
             without a zone is UTC.
         decimal: The decimal sign.
         missing: What stands for a missing number, beside nothing and nan.
+        step_ms: Between two rows of a file without times.
     """
 
     time: Sequence[str]
@@ -60,34 +65,93 @@ class Columns:
     time_format: str = TimeUnit.ISO8601
     decimal: str = "."
     missing: frozenset[str] = frozenset()
+    step_ms: float = 1000.0
+
+
+def add_form_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the options that say how the cells of a file are written."""
+    parser.add_argument(
+        "--time-format",
+        default="iso8601",
+        metavar="FORMAT",
+        help="iso8601, s, ms, us, ns, or like '%%d/%%m/%%Y %%H:%%M'; without a zone it is UTC "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--separator", type=_sign, default=",", metavar="SIGN", help="(default: %(default)s)")
+    parser.add_argument("--decimal", type=_sign, default=".", metavar="SIGN", help="(default: %(default)s)")
+    parser.add_argument(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what stands for a missing number, beside nothing and nan; may be given several times",
+    )
+
+
+def name_and_column(text: str) -> tuple[str, str]:
+    """Return what an option of the form ``NAME=COLUMN`` says."""
+    name, _, column = text.partition("=")
+    if not name or not column:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=COLUMN")
+    return name, column
+
+
+def find_columns(wanted: Sequence[str], header: Sequence[str], file: object = "") -> dict[str, int]:
+    """Return the place of each of the ``wanted`` columns in ``header``; faults name the ``file``.
+
+    Raises:
+        ConfigError: A column is not in the header, or stands there twice.
+    """
+    times = Counter(header)
+    shown = ", ".join(map(repr, header))[:400]
+    faults = []
+    for name in dict.fromkeys(wanted):
+        if times[name] != 1:
+            standing = f"stands {times[name]} times" if times[name] else "is not"
+            faults.append(f"{file}: column {name!r} {standing} in the header: {shown}".removeprefix(": "))
+    if faults:
+        raise ConfigError(faults)
+    return {name: header.index(name) for name in wanted}
+
+
+def to_number(name: str, cell: str, decimal: str = ".") -> float:
+    """Return the number in ``cell``.
+
+    >>> to_number("force", "1,5", decimal=",")
+    1.5
+
+    Raises:
+        MalformedMessageError: It is none, or not finite.
+    """
+    # A point that is no decimal sign parts thousands: not a number that this reads.
+    written = cell if decimal == "." else cell.replace(".", "_").replace(decimal, ".")
+    try:
+        # Python reads 1_000, CSV files do not mean it.
+        number = float("" if "_" in written else written)
+    except ValueError as error:
+        raise MalformedMessageError(f"{name} is not a number: {cell[:40]!r}") from error
+    if not math.isfinite(number):
+        raise MalformedMessageError(f"{name} is not finite: {cell[:40]!r}", Reason.NOT_FINITE)
+    return number
 
 
 class RowReader:
-    """Reads the rows of a file with this ``header``.
+    """Reads the rows of a file with this ``header``; faults of the header name the ``file``.
 
     Raises:
         ConfigError: A column is not in the header, or stands there twice.
     """
 
-    def __init__(self, columns: Columns, header: Sequence[str]) -> None:
+    def __init__(self, columns: Columns, header: Sequence[str], file: object = "") -> None:
         wanted = [*columns.time, *columns.values.values()]
         wanted += [name for name in (columns.device_column, columns.label) if name is not None]
-        times = Counter(header)
-        shown = ", ".join(header)[:400]
-        faults = []
-        for name in dict.fromkeys(wanted):
-            if times[name] != 1:
-                standing = f"stands {times[name]} times" if times[name] else "is not"
-                faults.append(f"column {name!r} {standing} in the header: {shown}")
-        if faults:
-            raise ConfigError(faults)
-        place = {name: index for index, name in enumerate(header)}
+        place = find_columns(wanted, header, file)
         self._columns = columns
         self._time = [place[name] for name in columns.time]
         self._values = [(name, place[column]) for name, column in columns.values.items()]
         self._device = None if columns.device_column is None else place[columns.device_column]
         self._label = None if columns.label is None else place[columns.label]
-        self._width = 1 + max(place[name] for name in wanted)
+        self._width = 1 + max(place.values())
         self._missing = _ALWAYS_MISSING | {text.lower() for text in columns.missing}
 
     def read(self, line: int, cells: Sequence[str] | None) -> Row:
@@ -104,7 +168,10 @@ class RowReader:
             message = f"{len(cells)} cells, at least {self._width} are needed"
             raise MalformedMessageError(message, Reason.WRONG_SHAPE)
         device = self._columns.device if self._device is None else escape(cells[self._device])
-        time_ms = self._read_time(" ".join(cells[index] for index in self._time))
+        if self._time:
+            time_ms = self._read_time(" ".join(cells[index] for index in self._time))
+        else:
+            time_ms = (line - _FIRST_LINE) * self._columns.step_ms
         values = {}
         for name, index in self._values:
             if (value := self._read_number(name, cells[index])) is not None:
@@ -132,15 +199,11 @@ class RowReader:
     def _read_number(self, name: str, cell: str) -> float | None:
         if cell.lower() in self._missing:
             return None
-        written = cell
-        if self._columns.decimal != ".":
-            # A point is then no decimal sign but parts thousands: not a number that this reads.
-            written = cell.replace(".", "_").replace(self._columns.decimal, ".")
-        try:
-            # Python reads 1_000, CSV files do not mean it.
-            number = float("" if "_" in written else written)
-        except ValueError as error:
-            raise MalformedMessageError(f"{name} is not a number: {cell[:40]!r}") from error
-        if not math.isfinite(number):
-            raise MalformedMessageError(f"{name} is not finite: {cell[:40]!r}", Reason.NOT_FINITE)
-        return number
+        return to_number(name, cell, self._columns.decimal)
+
+
+def _sign(text: str) -> str:
+    sign = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(sign) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
+    return sign
