@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.bundles import model_bytes
 
 pytest.importorskip("pyarrow")
 # Not importorskip: in a process with TensorFlow tflite-runtime crashes.
@@ -293,19 +294,165 @@ def arguments_of(folder, *, x=None, y=None, task=None):
     ]
 
 
+def test_a_model_is_fitted_without_a_validation_part(tmp_path):
+    task = task_file(tmp_path)
+    task.write_text(task.read_text().replace("validation = 0.1", "validation = 0"))
+
+    trainer(*arguments_of(tmp_path, task=task), "--out", tmp_path / "run")
+
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["spans"]["validation"]["windows"] == 0
+    assert facts["linear"]["w"][0][0] == pytest.approx(2, abs=0.1)
+
+
+def test_a_run_folder_that_cannot_be_made_is_named_before_the_readings_are_read(tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("mine")
+    missing = ["train", "--task", task_file(tmp_path), "--csv", tmp_path / "none.csv", "--label", "y"]
+
+    assert f"--out {tmp_path / 'taken'}: is there already" in trainer(
+        *missing, "--out", tmp_path / "taken", code=78
+    )
+    assert f"{tmp_path / 'taken' / 'file' / 'run'}: Not a directory" in trainer(
+        *missing, "--out", tmp_path / "taken" / "file" / "run", code=1
+    )
+    assert "none.csv: cannot be read" in trainer(*missing, "--out", tmp_path / "new", code=78)
+    assert not (tmp_path / "new").exists()
+
+
 LIMITED = """
 import resource, signal, sys
 from atoll_trainer.cli import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 sys.exit(main())
 """
+
+
+def test_a_disk_that_takes_no_more_is_told_in_one_sentence(tmp_path):
+    x, y = line(60)
+    command = [sys.executable, "-c", LIMITED, *map(str, arguments_of(tmp_path, x=x, y=y))]
+
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run")], capture_output=True, text=True, timeout=240, check=False
+    )
+
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'run' / 'model'}")
+
+
+def test_recordings_that_are_no_folder_are_named(tmp_path):
+    path = tmp_path / "recordings"
+    path.write_text("no folder")
+
+    shown = trainer("train", "--task", task_file(tmp_path), "--recordings", path, code=1)
+
+    assert f"error: {path}: Not a directory" in shown
+
+
+def test_a_home_that_is_no_folder_is_named(trained, tmp_path):
+    run, _, _ = trained
+    (tmp_path / "home").write_text("no folder")
+
+    shown = trainer(
+        *("bundle", "--run", run, "--out", tmp_path / "a.atoll", "--home", tmp_path / "home"), code=1
+    )
+
+    assert f"error: {tmp_path / 'home' / 'repository'}: Not a directory" in shown
 
 
 @pytest.fixture
 def copied(trained, tmp_path):
     """A copy of the run that a test may spoil."""
     return Path(shutil.copytree(trained[0], tmp_path / "copied"))
+
+
+def test_a_bundle_does_not_carry_the_figures_of_another_model_file(copied, tmp_path):
+    model = copied / "model_int8.tflite"
+    model.write_bytes(model_bytes("linear_int8"))
+
+    shown = trainer("bundle", "--run", copied, "--out", tmp_path / "a.atoll", code=78)
+
+    assert f"{model}: changed since its evaluation: run atoll-trainer evaluate" in shown
+    assert not (tmp_path / "a.atoll").exists()
+
+
+def test_a_float_model_is_not_taken_for_the_int8_one(copied, tmp_path):
+    model = copied / "model_int8.tflite"
+    shutil.copyfile(copied / "model_float.tflite", model)
+
+    shown = trainer("evaluate", copied, code=1)
+    assert f"error: {model}: tensor " in shown
+    assert "is float32 [1, 1], not int8 of batch 1" in shown
+    (copied / "evaluation.json").unlink()
+    assert "not int8 of batch 1" in trainer("bundle", "--run", copied, "--out", tmp_path / "a.atoll", code=1)
+
+
+@pytest.mark.parametrize("name", ["model_int8.tflite", "model_float.tflite"])
+def test_a_damaged_model_file_of_a_run_is_named(copied, tmp_path, name):
+    content = (copied / name).read_bytes()
+    for size in (0, 300, len(content) // 2):
+        (copied / name).write_bytes(content[:size])
+
+        shown = trainer("evaluate", copied, code=1)
+
+        assert shown.splitlines()[-1].startswith(f"error: {copied / name}: ")
+    (copied / "evaluation.json").unlink()
+    option = ["--float"] if "float" in name else []
+    shown = trainer("bundle", "--run", copied, "--out", tmp_path / "a.atoll", *option, code=1)
+    assert shown.splitlines()[-1].startswith(f"error: {copied / name}: ")
+
+
+def test_a_task_that_was_changed_after_the_training_is_named(copied):
+    with (copied / "task.toml").open("a") as file:
+        file.write("[task.values.z]\n")
+
+    shown = trainer("evaluate", copied, code=78)
+
+    assert f"{copied / 'task.toml'}: does not fit the run.json beside it" in shown
+
+
+def test_a_run_of_another_format_is_refused(copied):
+    facts = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps(facts | {"format": 99}))
+
+    assert "run.json: format: Input should be 1" in trainer("evaluate", copied, code=78)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--run", "r", "--edgetpu", "e.tflite"], "--edgetpu does not go with --run"),
+        (
+            ["--float", "--manifest", "m", "--model", "m", "--samples", "s"],
+            "--float goes with --run only",
+        ),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(arguments, fault):
+    assert fault in trainer("bundle", "--out", "a.atoll", *arguments, code=2)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_count_of_readings_is_above_zero(count):
+    assert "argument --readings: " in trainer("record", "--settings", "s", f"--readings={count}", code=2)
+
+
+def test_int8_ranges_come_from_the_training_part_alone(tmp_path):
+    x, _ = line(200)
+    x[150:] *= 10  # the test part begins at 140
+    run = tmp_path / "run"
+    trainer(*arguments_of(tmp_path, x=x, y=2 * x + 1), "--out", run)
+    trainer("optimise", run)
+    evaluation = json.loads(trainer("evaluate", run, "--json"))
+
+    with np.load(run / "windows.npz") as arrays:
+        train = arrays["train_windows"]
+    scale = json.loads((run / "run.json").read_text())["normalisation"]["scale"][0]
+    model = choose_runtime().runtime.load((run / "model_int8.tflite").read_bytes())
+    assert model.inputs[0].scale * 255 == pytest.approx(float(np.ptp(train)) / scale, rel=0.02)
+    assert evaluation["int8_model"]["saturated"] > 10
 
 
 WIDE = """
@@ -322,3 +469,22 @@ module.predict = tf.function(
 )
 tf.saved_model.save(module, sys.argv[1], signatures=module.predict)
 """
+
+
+def test_weights_of_several_outputs_have_one_scale_per_tensor(tmp_path):
+    subprocess.run([sys.executable, "-c", WIDE, str(tmp_path / "model")], check=True, timeout=240)
+    np.save(tmp_path / "windows.npy", np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32))
+    convert = [
+        "atoll_trainer.convert",
+        tmp_path / "model",
+        tmp_path / "wide.tflite",
+        tmp_path / "windows.npy",
+    ]
+    subprocess.run([sys.executable, "-m", *map(str, convert)], check=True, timeout=240, capture_output=True)
+
+    interpreter = choose_runtime().runtime.interpreter(model_path=str(tmp_path / "wide.tflite"))
+    interpreter.allocate_tensors()
+
+    details = {tuple(one["shape"]): one for one in interpreter.get_tensor_details()}
+    assert {len(one["quantization_parameters"]["scales"]) for one in details.values()} == {1}
+    assert (3, 4) in details

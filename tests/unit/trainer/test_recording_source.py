@@ -1,0 +1,54 @@
+"""Readings and labels from a recording."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from atoll_contract.messages import Label, Reading, encode_reading
+from atoll_link.recording import Kind, Recording, Row
+from atoll_trainer.sources import from_recording
+from atoll_trainer.task import TaskFile
+
+TASK = TaskFile.model_validate(
+    {"task": {"model": "wear", "stream": "press", "kind": "regression", "values": {"x": {}}}}
+)
+AT_MS = 1e12
+
+
+def reading(x, time_ms):
+    payload = encode_reading(Reading({"x": x}, time_ms=AT_MS + time_ms))
+    return Row(AT_MS + time_ms + 1, AT_MS + time_ms, Kind.READING, "press", "press-1", "t", payload, 1)
+
+
+def label(value, time_ms, arrival_ms):
+    payload = Label(value=value, time_ms=AT_MS + time_ms, source="gauge").encode()
+    return Row(AT_MS + arrival_ms, AT_MS + time_ms, Kind.LABEL, "wear", "press-1", "l", payload, 1)
+
+
+def read(folder, rows):
+    with Recording(folder) as writer:
+        for row in rows:
+            writer.append(row, now_s=0.0)
+    return from_recording(folder, TASK)
+
+
+def test_a_reading_that_the_broker_sent_again_is_learnt_from_once(tmp_path):
+    first = reading(1.0, 0)
+
+    readings, _ = read(tmp_path, [first, reading(2.0, 1000), replace(first, is_duplicate=True)])
+
+    assert readings.rows.tolist() == [[1.0], [2.0]]
+
+
+def test_a_label_that_the_broker_sent_again_does_not_undo_its_correction(tmp_path):
+    wrong = label(7.0, 0, 10)
+    again = replace(wrong, arrival_ms=AT_MS + 30, is_duplicate=True)
+
+    readings, lost = read(tmp_path, [reading(1.0, 0), wrong, label(5.0, 0, 20), again])
+
+    assert readings.labels.tolist() == [5.0]
+    assert lost == 0
