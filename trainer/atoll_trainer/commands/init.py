@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from atoll_contract.errors import ConfigError
-from atoll_link.files import make_folder, write_whole
+from atoll_link.files import make_folder, storage_error, write_whole
 from atoll_trainer.home import Home
 from atoll_trainer.keys import OFFLINE, KeyName, create_key, key_path, read_passphrase
 from atoll_trainer.repository import Repository
@@ -53,16 +53,26 @@ def create_home(home: Home, passphrase: bytes | None = None) -> None:
     """
     keys, root = home.folder / "keys", home.folder / "root.json"
     for path in (keys, home.repository, root):
-        if path.exists():
+        if _exists(path):
             raise ConfigError(
                 f"{path} exists: this home is not touched, as its keys may be all that devices trust; "
                 "choose another, or delete it if an earlier init was interrupted"
             )
     make_folder(keys)
-    keys.chmod(_PRIVATE)
+    try:
+        keys.chmod(_PRIVATE)
+    except OSError as error:
+        raise storage_error(keys, error) from error
     signers = {name: create_key(keys, name, passphrase) for name in KeyName}
     repository = Repository.create(home.repository, signers, datetime.now(UTC))
     write_whole(root, repository.root)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 def _next_steps(home: Home, *, is_demo: bool, is_encrypted: bool) -> str:
