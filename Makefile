@@ -1,6 +1,7 @@
 # make demo    the whole loop in one terminal, without hardware or apt
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
+# make bench   atoll beside other systems; 45 minutes, writes docs/references/performance.md
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
 # make test PYTHON=python3.13
@@ -11,7 +12,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check docs format clean
+.PHONY: demo test check bench bench-quick docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -26,6 +27,14 @@ check: $(VENV)/.dev-installed
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/docs
 
+# Needs apt install gcc libc6-dev mosquitto libmosquitto-dev.
+bench: $(VENV)/.bench-installed
+	$(BIN)/python benchmarks/run.py --cases all $(BENCH)
+	$(BIN)/python benchmarks/report.py benchmarks/build/result.json
+
+bench-quick: $(VENV)/.bench-installed
+	$(BIN)/python benchmarks/run.py --quick --out benchmarks/build/quick.json $(BENCH)
+
 docs: $(VENV)/.dev-installed
 	$(BIN)/python docs/generate.py
 
@@ -34,7 +43,7 @@ format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv-* build benchmarks/build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(VENV)/.created:
 	@case "$(VERSION)" in 3.11|3.12|3.13) ;; *) \
@@ -52,3 +61,7 @@ $(VENV)/.dev-installed: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing atoll with all extras and the test tools into $(VENV) (about 430 MB to download, once) ..."
 	@$(PIP) -e '.[all,dev]'
 	@touch $@ $(VENV)/.all-installed
+
+$(VENV)/.bench-installed: $(VENV)/.created pyproject.toml constraints.txt
+	@$(PIP) -e '.[bench]'
+	@touch $@
