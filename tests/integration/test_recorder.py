@@ -220,23 +220,33 @@ def test_after_a_recording_with_an_end_the_broker_keeps_nothing_for_it(mosquitto
 
 
 def test_a_kill_loses_no_acknowledged_reading_and_doubles_none(mosquitto_broker, tmp_path):
-    count = 3000
-    publisher = threading.Thread(
-        target=publish, args=(mosquitto_broker, *((READING, reading(number)) for number in range(count)))
-    )
+    killed = threading.Event()
+    sent = []
+
+    def publish_until_after_the_kill():
+        while True:
+            is_last = killed.is_set()
+            batch = range(len(sent), len(sent) + 100)
+            publish(mosquitto_broker, *((READING, reading(number)) for number in batch))
+            sent.extend(batch)
+            if is_last:
+                return
+
+    publisher = threading.Thread(target=publish_until_after_the_kill)
 
     with recorder(mosquitto_broker, tmp_path) as running:
         publisher.start()
         wait_until(lambda: len(numbers(tmp_path)) > 300)
         running.process.kill()
+        killed.set()
     publisher.join(30)
     before = len(numbers(tmp_path))
     with recorder(mosquitto_broker, tmp_path) as running:
-        wait_until(lambda: len(numbers(tmp_path)) >= count)
+        wait_until(lambda: len(numbers(tmp_path)) >= len(sent))
         running.end(signal.SIGINT)
 
-    assert 300 < before < count, "the kill came too early or too late to show anything"
-    assert sorted(numbers(tmp_path)) == list(range(count))
+    assert 300 < before < len(sent)
+    assert sorted(numbers(tmp_path)) == sent
 
 
 def test_without_a_broker_it_says_so_and_fails(tmp_path):
