@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Play the demo and print its figures."""
     console = Console(quiet=arguments.json, highlight=False, soft_wrap=True)
     # The end of the terminal and SIGTERM end the demo as Ctrl-C does, so that its processes are ended too.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell script that starts it in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     folder = _folder(arguments.folder)
     status = Exit.FAILURE
