@@ -57,7 +57,7 @@ def compose(settings: AgentSettings) -> Supervisor:
     used = {model.stream for model in settings.model}
     filters = [pattern.filter for stream in streams if stream.name in used for pattern in stream.patterns]
     lane = Lane(
-        PahoWire(broker, f"{agent.id}-lane-{identity.token}", filters),
+        PahoWire(broker, f"{agent.id}-lane-{identity.token}", filters, store.left_filters(filters)),
         streams,
         {model.name: model.stream for model in settings.model},
         site=agent.site,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -71,26 +72,48 @@ class AgentSettings(Table):
         Raises:
             ConfigError: With one line per fault.
         """
-        settings = load(cls, path)
+        settings = load(cls, path, across=lambda document: _faults_across(path, document))
         streams = list(settings.stream)
         if settings.agent.streams_file is not None:
             streams += load(StreamsFile, settings.agent.streams_file, environment={}).stream
-        faults = []
-        for kind, names in (
-            ("stream", [stream.name for stream in streams]),
-            ("model", [model.name for model in settings.model]),
-        ):
-            faults += [f"{path}: {kind}: {name!r} stands twice" for name in sorted(_twice(names))]
-        known = {stream.name for stream in streams}
-        faults += [
-            f"{path}: model[{number}].stream: there is no stream {model.stream!r}"
-            for number, model in enumerate(settings.model)
-            if model.stream not in known
-        ]
-        if faults:
-            raise ConfigError(faults)
         return settings.model_copy(update={"stream": streams})
 
 
+def _faults_across(path: Path, document: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong between tables, and in the file of streams that they name."""
+    streams, faults = _streams_elsewhere(path, document)
+    streams += _names(document.get("stream"), "name")
+    models = document.get("model")
+    for kind, names in (("stream", streams), ("model", _names(models, "name"))):
+        faults += [f"{path}: {kind}: {name!r} stands twice" for name in sorted(_twice(names))]
+    faults += [
+        f"{path}: model[{number}].stream: there is no stream {stream!r}"
+        for number, stream in enumerate(_names(models, "stream"))
+        if stream and stream not in streams
+    ]
+    return faults
+
+
+def _streams_elsewhere(path: Path, document: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the names of the streams in the file of streams, and what is wrong with that file."""
+    agent = document.get("agent")
+    named = agent.get("streams_file") if isinstance(agent, dict) else None
+    if not isinstance(named, str):
+        return [], []
+    try:
+        file = load(StreamsFile, path.absolute().parent / named, environment={})
+    except ConfigError as error:
+        return [], error.faults
+    return [stream.name for stream in file.stream], []
+
+
+def _names(tables: object, key: str) -> list[str]:
+    """Return ``key`` of each table, empty where it is missing or no text."""
+    if not isinstance(tables, list):
+        return []
+    found = [table.get(key) if isinstance(table, dict) else None for table in tables]
+    return [name if isinstance(name, str) else "" for name in found]
+
+
 def _twice(names: list[str]) -> set[str]:
-    return {name for name in names if names.count(name) > 1}
+    return {name for name in names if name and names.count(name) > 1}

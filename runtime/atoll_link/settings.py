@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -118,7 +118,13 @@ def _valid_pointer(pointer: str) -> str:
     return pointer
 
 
+def _valid_pattern(topic: str) -> str:
+    TopicPattern(topic)
+    return topic
+
+
 Pointer = Annotated[str, AfterValidator(_valid_pointer)]
+Pattern = Annotated[str, AfterValidator(_valid_pattern)]
 
 
 class ValueTable(Table):
@@ -159,7 +165,7 @@ class StreamTable(Table):
     """
 
     name: Id
-    topics: Annotated[list[str], Field(max_length=64)] = []
+    topics: Annotated[list[Pattern], Field(max_length=64)] = []
     dialect: Literal["atoll", "json"] = "atoll"
     values: Annotated[dict[str, ValueTable], Field(min_length=1, max_length=256)]
     time: TimeTable | None = None
@@ -167,8 +173,6 @@ class StreamTable(Table):
 
     @model_validator(mode="after")
     def _keys_fit_the_dialect(self) -> StreamTable:
-        for topic in self.topics:
-            TopicPattern(topic)
         pointers = [value.pointer is not None for value in self.values.values()]
         if self.dialect == "json":
             if not all(pointers):
@@ -208,10 +212,17 @@ class StreamsFile(Table):
 SettingsT = TypeVar("SettingsT", bound=Table)
 
 
-def load(kind: type[SettingsT], path: Path, environment: Mapping[str, str] | None = None) -> SettingsT:
+def load(
+    kind: type[SettingsT],
+    path: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    across: Callable[[Mapping[str, Any]], list[str]] = lambda _document: [],
+) -> SettingsT:
     """Return the settings in ``path``, overridden by ``environment`` (by default the process's).
 
-    Relative paths in the file are taken from the file's folder.
+    Relative paths in the file are taken from the file's folder. ``across`` finds faults that show only
+    when tables are compared; it gets the file as it was read, so that it works beside faults of form.
 
     Raises:
         ConfigError: With one line per fault: file, key, what is wrong.
@@ -231,6 +242,7 @@ def load(kind: type[SettingsT], path: Path, environment: Mapping[str, str] | Non
         settings = kind.model_validate(document)
     except ValidationError as error:
         faults += [_fault(path, fault, overridden) for fault in error.errors(include_url=False)]
+    faults += across(document)
     if faults:
         # Without a cause: the error behind it would show the values of all keys.
         raise ConfigError(faults)

@@ -334,6 +334,26 @@ def test_two_streams_and_three_models_in_one_agent(mosquitto_broker, make_site):
     assert site.spy.on("/prediction/living--20room/comfort")
 
 
+def test_a_topic_taken_out_of_the_settings_is_not_delivered_any_more(mosquitto_broker, make_site):
+    streams = '[[stream]]\nname = "press"\nvalues = {{ x = {{}} }}\ntopics = ["{}/{{device}}"]\n'
+    site = make_site(mosquitto_broker, streams=streams.format("old"))
+    site.agent.start()
+    site.wait_lane()
+    assert site.agent.stop() == 0
+
+    settings = site.agent.settings
+    settings.write_text(settings.read_text().replace("old/", "new/"))
+    site.agent.start()
+    site.spy.wait(lambda: len(site.agent.events("lane.connected")) == 2, "the second connection")
+    for topic in ("old/press-1", "new/press-1", "old/press-1", "new/press-1"):
+        site.send(reading(1), topic=topic)
+    site.spy.wait(lambda: site.status().counts.get("messages", 0) >= 2, "the readings")
+    assert site.agent.stop() == 0
+
+    (_, stopped) = site.agent.events("agent.stopped")
+    assert stopped["messages"] == 2
+
+
 def test_a_damaged_bundle_on_disk_is_fetched_again(mosquitto_site):
     site = mosquitto_site
     site.trainer.publish(make_bundle(release=1))

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ from atoll_link.files import make_folder, sync_folder, write_whole
 log = structlog.get_logger()
 
 STATE_FORMAT: Final = 1
+MAX_FILTERS: Final = 1024
 
 
 class _SlotFile(BaseModel):
@@ -131,6 +133,25 @@ class StateStore:
         except StorageError as error:
             log.warning("session.unsaved", file=str(path), detail=error.detail)
         return self._session
+
+    def left_filters(self, filters: Collection[str]) -> list[str]:
+        """Note that the lane subscribes to ``filters``; return those that it ever did and no more does.
+
+        Its session is persistent: a broker goes on delivering what it is not told to forget.
+        """
+        path = self.folder / "filters"
+        try:
+            before = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            before = []
+        # Never shortened, since an agent may end before it has told the broker; the newest are kept.
+        known = list(dict.fromkeys([*before, *filters]))[-MAX_FILTERS:]
+        if known != before:
+            try:
+                write_whole(path, "\n".join(known).encode())
+            except StorageError as error:
+                log.warning("filters.unsaved", file=str(path), detail=error.detail)
+        return [topic_filter for topic_filter in known if topic_filter not in filters]
 
     # Slots
 

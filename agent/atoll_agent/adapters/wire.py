@@ -11,14 +11,22 @@ _MAX_INFLIGHT: Final = 1000
 
 
 class PahoWire:
-    """Subscribes to ``topic_filters`` at QoS 1 and hands over batches; see ``ports.Wire``."""
+    """Subscribes to ``topic_filters`` at QoS 1 and hands over batches; see ``ports.Wire``.
 
-    def __init__(self, broker: Broker, client_id: str, topic_filters: Iterable[str]) -> None:
+    ``left_filters`` are those of earlier settings, which the broker is told to forget.
+    """
+
+    def __init__(
+        self, broker: Broker, client_id: str, topic_filters: Iterable[str], left_filters: Iterable[str] = ()
+    ) -> None:
         self._session = Session(
             broker, client_id, is_clean=False, acknowledges_by_hand=True, max_inflight=_MAX_INFLIGHT
         )
         for topic_filter in topic_filters:
             self._session.subscribe(topic_filter, qos=1)
+        for topic_filter in left_filters:
+            self._session.subscribe(topic_filter)
+            self._session.unsubscribe(topic_filter)
 
     def step(self, timeout_s: float) -> Sequence[Event]:
         """Return what happened, waiting up to ``timeout_s`` for something to happen."""
