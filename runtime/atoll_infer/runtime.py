@@ -88,7 +88,7 @@ class Runtime:
             interpreter.allocate_tensors()
             return TfliteModel(interpreter, f"{self.name} CPU")
         except (ValueError, RuntimeError, TypeError) as error:
-            text = str(error).strip()[:300]
+            text = " ".join(str(error).split())[:300]  # the runtime speaks in several lines
             if "edgetpu-custom-op" in text:
                 message = "the model file is compiled for the Edge TPU; the CPU needs the uncompiled one"
                 raise BundleRejectedError(message, Reason.MODEL_NEEDS_EDGETPU) from error

@@ -12,7 +12,7 @@ from atoll_contract.manifest import Dtype, Manifest, OutputSpec, Task, TensorSpe
 from atoll_contract.messages import Quality
 from atoll_infer import golden
 from atoll_infer.predictor import ModelOutputError, Predictor, dequantise, quantise
-from atoll_infer.runtime import choose_runtime
+from atoll_infer.runtime import Runtime, choose_runtime
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,19 @@ def test_bytes_that_are_no_model_are_refused(runtime):
         runtime.load(b"no model at all, but quite long " * 20)
 
     assert caught.value.reason is Reason.MODEL_UNREADABLE
+
+
+def test_why_a_runtime_refuses_a_model_is_told_in_one_line():
+    def interpreter(**_: object) -> None:
+        raise RuntimeError("Node number 0 failed.\n  AllocateTensors() called on inconsistent model.\n")
+
+    with pytest.raises(BundleRejectedError) as caught:
+        Runtime("some runtime", interpreter).load(b"")
+
+    assert caught.value.detail == (
+        "some runtime cannot load the model file: "
+        "Node number 0 failed. AllocateTensors() called on inconsistent model."
+    )
 
 
 def test_quantising_rounds_and_clips():
