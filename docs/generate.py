@@ -17,7 +17,12 @@ from atoll_link.settings import ENVIRONMENT_PREFIX, Table
 from atoll_trainer.settings import TrainerSettings
 
 FOLDER = Path(__file__).parent / "references"
-QOS = {"ReadingTopic": "0 or 1, no", "ChunkTopic": "1, yes", "MetadataTopic": "1, yes"}
+QOS = {
+    "ReadingTopic": "0 or 1, no",
+    "PredictionTopic": "that of its reading, no",
+    "ChunkTopic": "1, yes",
+    "MetadataTopic": "1, yes",
+}
 MESSAGES = (
     messages.Reading,
     messages.Prediction,

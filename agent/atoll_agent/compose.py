@@ -14,7 +14,7 @@ from atoll_agent.adapters.children import child
 from atoll_agent.adapters.control import ControlLink
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.adapters.systemd import Notifier
-from atoll_agent.adapters.wire import PahoWire
+from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.lane.lane import Lane
 from atoll_agent.ports import Line
 from atoll_agent.settings import AgentSettings
@@ -55,10 +55,13 @@ def compose(settings: AgentSettings) -> Supervisor:
 
     streams = [stream.build(agent.site) for stream in settings.stream]
     used = {model.stream for model in settings.model}
-    filters = [pattern.filter for stream in streams if stream.name in used for pattern in stream.patterns]
+    answered = [stream for stream in streams if stream.name in used]
+    filters = {stream.name: [pattern.filter for pattern in stream.patterns] for stream in answered}
+    wires = StreamWires(broker, f"{agent.id}-lane", identity.token, filters, left=store.left_filters(filters))
     lane = Lane(
-        PahoWire(broker, f"{agent.id}-lane-{identity.token}", filters, store.left_filters(filters)),
-        streams,
+        wires.by_stream,
+        wires,
+        answered,
         {model.name: model.stream for model in settings.model},
         site=agent.site,
         agent=agent.id,

@@ -16,28 +16,35 @@ from atoll_link.session import Delivery, Event
 
 
 class Wire(Protocol):
-    """The lane's connection: batches of what happened in, batches of predictions and acks out.
-
-    One thread owns it; only :meth:`wake` may be called by others.
-    """
+    """A connection of the lane: what happened in, predictions and acknowledgements out."""
 
     def step(self, timeout_s: float) -> Sequence[Event]:
         """Return what happened, waiting up to ``timeout_s`` for something to happen."""
 
-    def send(self, predictions: Sequence[tuple[str, bytes]]) -> Sequence[int | None]:
-        """Publish (topic, payload) pairs at QoS 1 and return a message id for each.
+    def publish(self, topic: str, payload: bytes, *, qos: int) -> int | None:
+        """Queue a message and return its number; None: there is no room.
 
-        A message is kept and sent again until ``Published`` tells its id. None: there was no room.
+        At QoS 1 it is kept and sent again until ``Published`` tells its number.
         """
 
-    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge readings, in this order."""
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Queue the acknowledgement of a QoS 1 delivery."""
 
-    def wake(self) -> None:
-        """Make a waiting :meth:`step` return."""
+    def flush(self) -> None:
+        """Write what is queued, as far as the socket takes it now."""
 
     def close(self) -> None:
         """End the connection cleanly."""
+
+
+class Waiter(Protocol):
+    """Waits on all connections of the lane at once; only :meth:`wake` may be called by other threads."""
+
+    def wait(self, timeout_s: float) -> Sequence[Wire]:
+        """Return the wires that need a step, once there is one or ``timeout_s`` have passed."""
+
+    def wake(self) -> None:
+        """Make a waiting :meth:`wait` return."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,29 @@ from atoll_infer.runtime import Runtime
 
 def record(predictor: Predictor, windows: NDArray[np.float32]) -> Golden:
     """Return golden vectors for ``windows``, shape (n, length, columns), from ``predictor``."""
-    cases = []
-    for window in windows:
-        output, _ = predictor.invoke(window)
-        cases.append(GoldenCase(samples=window.astype(float).tolist(), output=output.astype(float).tolist()))
-    return Golden(cases=cases)
+    outputs, _ = predictor.invoke(windows)
+    return Golden(
+        cases=[
+            GoldenCase(samples=window.astype(float).tolist(), output=output.astype(float).tolist())
+            for window, output in zip(windows, outputs, strict=True)
+        ]
+    )
+
+
+def windows(golden: Golden) -> NDArray[np.float32]:
+    """Return the samples of all golden vectors, shape (n, length, columns)."""
+    return np.array([case.samples for case in golden.cases], np.float32)
+
+
+def play(golden: Golden, predictor: Predictor) -> None:
+    """Require that ``predictor`` gives the golden outputs.
+
+    Raises:
+        BundleRejectedError: It answers otherwise.
+    """
+    outputs, _ = predictor.invoke(windows(golden))
+    for number, (case, found) in enumerate(zip(golden.cases, outputs, strict=True)):
+        _require_close(number, np.array(case.output), found.astype(np.float64), predictor)
 
 
 def self_test(bundle: Bundle, runtime: Runtime) -> Predictor:
@@ -31,10 +49,7 @@ def self_test(bundle: Bundle, runtime: Runtime) -> Predictor:
             or answers otherwise than the golden outputs.
     """
     predictor = Predictor(bundle.manifest, runtime.load(bundle.model))
-    for number, case in enumerate(bundle.golden.cases):
-        window = np.array(case.samples, np.float32)
-        found, _ = predictor.invoke(window)
-        _require_close(number, np.array(case.output), found.astype(np.float64), predictor)
+    play(bundle.golden, predictor)
     return predictor
 
 

@@ -6,9 +6,11 @@ both use this, so that what was evaluated is what answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
 from typing import Any, Final
 
+import msgspec.structs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ from atoll_infer.runtime import TfliteModel
 from atoll_signal.features import Normaliser
 
 _MAX_PROBABILITIES: Final = 5
+_NO_FLAGS: Final[tuple[Quality, ...]] = ()
 _LIMITS: Final = {Dtype.INT8: (-128, 127), Dtype.UINT8: (0, 255)}
 
 
@@ -28,8 +31,7 @@ class ModelOutputError(PeerError):
     default_reason = Reason.OUTPUT_NOT_FINITE
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What the model says of one window.
 
     Attributes:
@@ -43,27 +45,42 @@ class Answer:
     quality: tuple[Quality, ...]
 
 
-def quantise(tensor: NDArray[np.float32], spec: TensorSpec) -> tuple[NDArray[Any], bool]:
-    """Return ``round(x / scale) + zero_point``, clipped to the dtype, and whether it was clipped.
+Which = NDArray[np.bool_] | None
+"""Which of n windows something is true of, shape (n,); None: of none."""
+
+
+def quantise(tensors: NDArray[np.float32], spec: TensorSpec) -> tuple[NDArray[Any], Which]:
+    """Return ``round(x / scale) + zero_point``, clipped to the dtype, and which of the n were clipped.
 
     Rounds half to even. Source: TensorFlow Lite 8-bit quantization specification.
+
+    Args:
+        tensors: Shape (n, ...).
+        spec: How the tensor of the model file is quantised.
     """
     if spec.dtype is Dtype.FLOAT32:
-        return tensor.astype(np.float32, copy=False), False
+        return tensors, None
     low, high = _LIMITS[spec.dtype]
-    exact = np.rint(tensor / np.float32(spec.scale)) + spec.zero_point
+    exact = np.rint(tensors / np.float32(spec.scale)) + spec.zero_point
     clipped = np.clip(exact, low, high)
-    return clipped.astype(spec.dtype.value), bool((clipped != exact).any())
+    is_clipped = clipped != exact
+    which = is_clipped.reshape(len(tensors), -1).any(axis=1) if is_clipped.any() else None
+    return clipped.astype(spec.dtype.value), which
 
 
-def dequantise(tensor: NDArray[Any], spec: TensorSpec) -> NDArray[np.float64]:
-    """Return ``(q - zero_point) * scale``, flattened row-major."""
-    flat = tensor.reshape(-1).astype(np.float64)
-    return flat if spec.dtype is Dtype.FLOAT32 else (flat - spec.zero_point) * spec.scale
+def dequantise(tensors: NDArray[Any], spec: TensorSpec) -> NDArray[np.float64]:
+    """Return ``(q - zero_point) * scale``, in the shape of ``tensors``."""
+    exact = tensors.astype(np.float64)
+    return exact if spec.dtype is Dtype.FLOAT32 else (exact - spec.zero_point) * spec.scale
 
 
 class Predictor:
     """One release, loaded and ready to answer. One owner at a time.
+
+    Attributes:
+        manifest: What the release is.
+        backend: What runs it, for people.
+        answer_s: How long one answer takes here, as :func:`atoll_infer.tuning.tune` found; 0 before.
 
     Raises:
         BundleRejectedError: The model file's tensors are not those of the manifest.
@@ -77,34 +94,95 @@ class Predictor:
         self._normaliser = Normaliser(manifest)
         self._input = manifest.inputs[0]
         self._output = manifest.outputs[0]
+        self._input_shape = tuple(self._input.shape[1:])
+        self._batch: _Batch | None = None
+        self.answer_s = 0.0
 
-    def invoke(self, window: NDArray[np.float32]) -> tuple[NDArray[Any], bool]:
-        """Return the raw output tensor, flattened, and whether the input was saturated.
+    def use_batches(self, model: TfliteModel, *, pays_from: int) -> bool:
+        """Answer with ``model``, which takes several inputs at once, where ``pays_from`` or more wait.
+
+        Returns False, and nothing is changed, where its tensors are not the manifest's in a batch.
+        """
+        size = model.inputs[0].shape[0]
+        if not _is_batch(self._input, model.inputs[0], size) or not _is_batch(
+            self._output, model.outputs[0], size
+        ):
+            return False
+        self._batch = _Batch(model, size, pays_from)
+        return True
+
+    def use_no_batches(self) -> None:
+        """Answer one input after the other again."""
+        self._batch = None
+
+    def invoke(self, windows: NDArray[np.float32]) -> tuple[NDArray[Any], Which]:
+        """Return the raw outputs, shape (n, size), and which of the n inputs were saturated.
 
         Args:
-            window: Raw samples, float32, shape (length, columns), in the values' units.
+            windows: Raw samples, float32, shape (n, length, columns), in the values' units.
         """
-        normal = self._normaliser.normalise(window).reshape(self._input.shape)
-        tensor, is_saturated = quantise(normal, self._input)
-        return self._model.invoke(tensor).reshape(-1), is_saturated
+        normal = self._normaliser.normalise(windows).reshape(-1, *self._input_shape)
+        tensors, is_saturated = quantise(normal, self._input)
+        return self._invoke(tensors), is_saturated
+
+    def answers(self, windows: NDArray[np.float32]) -> list[Answer | None]:
+        """Return what the model says of each window (as in :meth:`invoke`).
+
+        None stands for an output that holds NaN or infinity.
+        """
+        tensors, is_saturated = self.invoke(windows)
+        outputs = dequantise(tensors, self._output)
+        found: list[Answer | None] = [Answer(*meaning, _NO_FLAGS) for meaning in self._meanings(outputs)]
+        self._raise_flags(found, self._normaliser.is_out_of_range(windows), Quality.OUT_OF_RANGE)
+        self._raise_flags(found, is_saturated, Quality.SATURATED)
+        # The sum is finite only if all are; were it to overflow, the closer look would find nothing.
+        if self._output.dtype is Dtype.FLOAT32 and not math.isfinite(outputs.sum()):
+            for place in np.flatnonzero(~np.isfinite(outputs).all(axis=1)).tolist():
+                found[place] = None
+        return found
+
+    @staticmethod
+    def _raise_flags(found: list[Answer | None], which: Which, flag: Quality) -> None:
+        if which is None:
+            return
+        for place in np.flatnonzero(which).tolist():
+            answer = found[place]
+            found[place] = msgspec.structs.replace(answer, quality=(*answer.quality, flag))
 
     def answer(self, window: NDArray[np.float32]) -> Answer:
-        """Return what the model says of ``window`` (as in :meth:`invoke`).
+        """Return what the model says of one window, shape (length, columns).
 
         Raises:
             ModelOutputError: The output holds NaN or infinity.
         """
-        tensor, is_saturated = self.invoke(window)
-        outputs = dequantise(tensor, self._output)
-        if not np.isfinite(outputs).all():
+        (found,) = self.answers(window[None])
+        if found is None:
             raise ModelOutputError(f"model {self.manifest.model}: the output is not finite")
-        quality = []
-        if self._normaliser.is_out_of_range(window):
-            quality.append(Quality.OUT_OF_RANGE)
-        if is_saturated:
-            quality.append(Quality.SATURATED)
-        value, output = self._meaning(outputs)
-        return Answer(value, output, tuple(quality))
+        return found
+
+    def _invoke(self, tensors: NDArray[Any]) -> NDArray[Any]:
+        if len(tensors) == 1:
+            return self._model.invoke(tensors).reshape(1, -1)
+        batch = self._batch
+        parts: list[NDArray[Any]] = []
+        at = 0
+        while at < len(tensors):
+            if batch is not None and len(tensors) - at >= batch.pays_from:
+                part = tensors[at : at + batch.size]
+                parts.append(batch.invoke(part))
+                at += len(part)
+            else:
+                parts.append(self._model.invoke(tensors[at : at + 1]).reshape(1, -1))
+                at += 1
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _meanings(self, outputs: NDArray[np.float64]) -> Iterable[tuple[float, dict[str, Any] | None]]:
+        """Return value and output of each row of ``outputs``."""
+        if self.manifest.task is Task.REGRESSION:
+            spec = self.manifest.output
+            values: list[float] = outputs.ravel().tolist()
+            return [(value * spec.scale + spec.offset, None) for value in values]
+        return map(self._meaning, outputs)
 
     def _meaning(self, outputs: NDArray[np.float64]) -> tuple[float, dict[str, Any] | None]:
         spec = self.manifest.output
@@ -132,6 +210,21 @@ class Predictor:
         return float(best[0]), {"label": names[0], "probabilities": probabilities}
 
 
+class _Batch:
+    """A model that takes ``size`` inputs at once; fewer are filled up with what was there before."""
+
+    def __init__(self, model: TfliteModel, size: int, pays_from: int) -> None:
+        self.size = size
+        self.pays_from = pays_from
+        self._model = model
+        self._staged = np.zeros(model.inputs[0].shape, model.inputs[0].dtype.value)
+
+    def invoke(self, tensors: NDArray[Any]) -> NDArray[Any]:
+        """Return the outputs, shape (n, size of an output), for at most ``size`` inputs."""
+        self._staged[: len(tensors)] = tensors
+        return self._model.invoke(self._staged).reshape(self.size, -1)[: len(tensors)]
+
+
 def _require_tensors(manifest: Manifest, model: TfliteModel) -> None:
     for side in ("inputs", "outputs"):
         declared, found = getattr(manifest, side), getattr(model, side)
@@ -149,6 +242,12 @@ def _is_same(declared: TensorSpec, found: TensorSpec) -> bool:
         and declared.dtype == found.dtype
         and declared.zero_point == found.zero_point
         and bool(np.isclose(declared.scale, found.scale, rtol=1e-6, atol=0.0))
+    )
+
+
+def _is_batch(declared: TensorSpec, found: TensorSpec, size: int) -> bool:
+    return _is_same(declared, found.model_copy(update={"shape": [1, *found.shape[1:]]})) and (
+        found.shape[0] == size
     )
 
 

@@ -76,15 +76,18 @@ class Runtime:
     name: str
     interpreter: Callable[..., Any]
 
-    def load(self, model: bytes) -> TfliteModel:
-        """Return ``model`` ready to invoke.
+    def load(self, model: bytes, *, batch: int = 1) -> TfliteModel:
+        """Return ``model`` ready to invoke on ``batch`` inputs at once.
 
         Raises:
-            BundleRejectedError: The runtime cannot read or prepare it; the reason says whether it
-                needs an Edge TPU.
+            BundleRejectedError: The runtime cannot read or prepare it, not for such a batch at least;
+                the reason says whether it needs an Edge TPU.
         """
         try:
             interpreter = self.interpreter(model_content=model, num_threads=1)
+            if batch > 1:
+                declared = interpreter.get_input_details()[0]
+                interpreter.resize_tensor_input(declared["index"], [batch, *declared["shape"][1:]])
             interpreter.allocate_tensors()
             return TfliteModel(interpreter, f"{self.name} CPU")
         except (ValueError, RuntimeError, TypeError) as error:

@@ -31,9 +31,8 @@ class AtollDialect:
 
     def decode(self, payload: bytes) -> list[Reading]:
         """Return the readings in ``payload``; a lone number is the value named ``value``."""
-        return [
-            reading
-            if isinstance(reading.values, dict)
-            else msgspec.structs.replace(reading, values={"value": reading.values})
-            for reading in decode_readings(payload)
-        ]
+        readings = decode_readings(payload)
+        for place, reading in enumerate(readings):
+            if not isinstance(reading.values, dict):
+                readings[place] = msgspec.structs.replace(reading, values={"value": reading.values})
+        return readings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from atoll_contract.ids import escape, require_id
@@ -67,6 +68,20 @@ class TopicPattern:
 _LEVEL: Final = {DEVICE: "(?P<device>[^/]+)", "+": "[^/]*"}
 
 
+class Overload(StrEnum):
+    """What happens to readings that come faster than they are answered.
+
+    Readings that are left out enter their windows, are counted, and get no prediction.
+    """
+
+    BLOCK = "block"
+    """None at QoS 1 is left out: the broker keeps what is beyond its limit in flight."""
+    NEWEST = "newest"
+    """Of those that wait the older ones are left out, of the same device first."""
+    SAMPLE = "sample"
+    """Those that find no room are left out, so that the rest is spread over time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """Readings of one kind, from any number of devices.
@@ -77,6 +92,7 @@ class Stream:
         dialect: How they are read.
         units: The values it carries, with the unit that each is sent in.
         use_retained: Whether a reading with the retain flag counts once, flagged ``replayed``.
+        overload: What happens when they come faster than they are answered.
     """
 
     name: str
@@ -84,6 +100,7 @@ class Stream:
     dialect: Dialect
     units: Mapping[str, str | None]
     use_retained: bool = False
+    overload: Overload = Overload.BLOCK
 
     def device(self, topic: str) -> str | None:
         """Return the id of the device that ``topic`` belongs to, or None when it is not ours.

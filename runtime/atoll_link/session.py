@@ -297,6 +297,10 @@ class Session:
         self._events.clear()
         return events
 
+    def flush(self) -> None:
+        """Write what is queued, as far as the socket takes it now."""
+        self._flush()
+
     def close(self, timeout_s: float = 2.0) -> None:
         """Write what is queued, disconnect cleanly (the broker drops the will), free the sockets."""
         self._is_closing = True

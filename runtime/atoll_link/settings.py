@@ -22,7 +22,7 @@ from atoll_contract.ids import ID_PATTERN
 from atoll_contract.topics import RESERVED_SITES, RESERVED_WRITERS, ReadingTopic
 from atoll_ingest.dialect import AtollDialect, Dialect
 from atoll_ingest.pointer import PointerDialect, parse_pointer
-from atoll_ingest.stream import DEVICE, Stream, TopicPattern
+from atoll_ingest.stream import DEVICE, Overload, Stream, TopicPattern
 from atoll_ingest.time import TimeUnit
 from atoll_link.broker import Broker
 
@@ -162,6 +162,9 @@ class StreamTable(Table):
         values: The values of a reading, by name.
         time: Where the event time stands (dialect ``json``); by default the time of arrival.
         retained: Whether a retained reading is used (once, flagged ``replayed``) or ignored.
+        overload: What happens when readings come faster than they are answered: ``block`` leaves
+            the rest at the broker (QoS 1), ``newest`` answers the newest of each device, ``sample``
+            those that find room. Those left out enter their windows and are counted.
     """
 
     name: Id
@@ -170,6 +173,7 @@ class StreamTable(Table):
     values: Annotated[dict[str, ValueTable], Field(min_length=1, max_length=256)]
     time: TimeTable | None = None
     retained: Literal["ignore", "use"] = "ignore"
+    overload: Overload = Overload.BLOCK
 
     @model_validator(mode="after")
     def _keys_fit_the_dialect(self) -> StreamTable:
@@ -192,6 +196,7 @@ class StreamTable(Table):
             dialect=self._dialect(),
             units={name: value.unit for name, value in self.values.items()},
             use_retained=self.retained == "use",
+            overload=self.overload,
         )
 
     def _dialect(self) -> Dialect:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +16,7 @@ from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Value
 
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+_INFINITY: Final = math.inf
 
 
 class FeatureRow:
@@ -28,39 +31,31 @@ class FeatureRow:
         self._features = tuple(manifest.features)
         self._shapes = tuple(shapes[name] for name in manifest.features)
         self._are_numbers = not any(self._shapes)
+        self._numbers = _getter(self._features)
+        # "=": the native byte order, and an error where a number is too large (without, it is infinite).
+        self._pack = struct.Struct(f"={manifest.columns}f").pack
         self.columns = manifest.columns
 
-    def row(self, values: Mapping[str, Value]) -> NDArray[np.float32]:
-        """Return the row of one reading, float32, shape (columns,), in the values' units.
+    def row(self, values: Mapping[str, Value]) -> bytes:
+        """Return the row of one reading: ``columns`` packed float32 numbers, in the values' units.
 
         Raises:
             MalformedMessageError: A value is missing, not finite as float32, or has another shape.
         """
-        if not self._are_numbers:
-            return self._row_with_arrays(values)
         try:
-            found: list[Any] = [values[name] for name in self._features]
-            total = sum(found)
-            # The sum shows NaN, the greatest magnitude what float32 cannot hold: cheaper than numpy's way.
-            if total == total and max(map(abs, found)) <= _FLOAT32_MAX:  # noqa: PLR0124
-                return np.array(found, np.float32)
-        except (KeyError, TypeError) as error:
+            found = self._numbers(values) if self._are_numbers else self._with_arrays(values)
+            # The sum is finite only if all are; what float32 cannot hold overflows in packing.
+            if -_INFINITY < sum(found) < _INFINITY:
+                return self._pack(*found)
+        except (KeyError, TypeError, OverflowError, struct.error) as error:
             raise self._refusal(values) from error
         raise self._refusal(values)
 
-    def _row_with_arrays(self, values: Mapping[str, Value]) -> NDArray[np.float32]:
+    def _with_arrays(self, values: Mapping[str, Value]) -> list[float | None]:
         found: list[float | None] = []
         for name, shape in zip(self._features, self._shapes, strict=True):
             found += _flat(name, shape, values.get(name))
-        try:
-            # A magnitude that float32 cannot hold becomes infinite here and is refused below.
-            with np.errstate(over="ignore"):
-                row = np.array(found, np.float64).astype(np.float32)
-        except (TypeError, ValueError) as error:
-            raise self._refusal(values) from error
-        if row.shape != (self.columns,) or not np.isfinite(row).all():
-            raise self._refusal(values)
-        return row
+        return found
 
     def _refusal(self, values: Mapping[str, Value]) -> MalformedMessageError:
         """Say which value spoilt the row; None became NaN on the way."""
@@ -76,6 +71,14 @@ class FeatureRow:
             if not abs(value) <= _FLOAT32_MAX:
                 return MalformedMessageError(f"value {name!r} is not finite", Reason.NOT_FINITE)
         return MalformedMessageError("an array holds something else than finite numbers", Reason.NOT_FINITE)
+
+
+def _getter(names: tuple[str, ...]) -> Callable[[Mapping[str, Value]], Sequence[Any]]:
+    """Return what finds the values of these names, all of them at once."""
+    if len(names) == 1:
+        (name,) = names
+        return lambda values: (values[name],)
+    return itemgetter(*names)
 
 
 def _flat(name: str, shape: tuple[int, ...], value: Value) -> list[float | None]:
@@ -115,12 +118,19 @@ class Normaliser:
         self._high = np.repeat(np.array(highs, np.float32), sizes)
         self._has_range = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
 
-    def normalise(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return ``window``, float32, shape (length, columns), normalised; it is left unchanged."""
-        normal = window - self._mean
+    def normalise(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return ``samples``, float32, shape (..., columns), normalised; they are left unchanged."""
+        normal = samples - self._mean
         normal /= self._scale
         return normal
 
-    def is_out_of_range(self, window: NDArray[np.float32]) -> bool:
-        """Whether a sample of ``window`` lies outside its value's valid range."""
-        return self._has_range and bool(((window < self._low) | (window > self._high)).any())
+    def is_out_of_range(self, windows: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        """Return which windows hold a sample outside its value's valid range; None: none does.
+
+        Args:
+            windows: Shape (n, length, columns).
+        """
+        if not self._has_range:
+            return None
+        outside = (windows < self._low) | (windows > self._high)
+        return outside.any(axis=(1, 2)) if outside.any() else None

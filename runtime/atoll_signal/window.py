@@ -3,10 +3,14 @@
 A step back in time neither drops a reading nor resets a window; two readings further apart than
 ``max_gap_ms`` make the window say so. Windows are kept for a bounded number of devices: when one
 more comes, the device that has been silent longest is forgotten.
+
+Rows are packed: the bytes of float32 numbers, as :class:`atoll_signal.features.FeatureRow` makes
+them. To move a few bytes costs a tenth of what an array of numpy does.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -14,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll_contract.manifest import WindowKind, WindowSpec
+
+_FLOAT32_BYTES = 4
+_FLOAT64_BYTES = 8
 
 
 class Window:
@@ -23,36 +30,52 @@ class Window:
     side, oldest first, without moving anything.
     """
 
-    __slots__ = ("_count", "_length", "_next", "_rows", "_times", "has_restarted")
+    __slots__ = (
+        "_count",
+        "_gap_left",
+        "_length",
+        "_max_gap_ms",
+        "_next",
+        "_row_bytes",
+        "_rows",
+        "_times",
+        "has_restarted",
+    )
 
-    def __init__(self, length: int, columns: int, *, has_restarted: bool = False) -> None:
-        self._length = length
-        self._rows = np.zeros((2 * length, columns), np.float32)
-        self._times = np.zeros(2 * length, np.float64)
+    def __init__(self, spec: WindowSpec, columns: int, *, has_restarted: bool = False) -> None:
+        self._length = spec.length
+        self._max_gap_ms = float("inf") if spec.max_gap_ms is None else spec.max_gap_ms
+        self._row_bytes = _FLOAT32_BYTES * columns
+        self._rows = bytearray(2 * spec.length * self._row_bytes)
+        self._times = array("d", bytes(_FLOAT64_BYTES * spec.length))
         self._next = 0
         self._count = 0
+        self._gap_left = 0
+        """After how many more rows the gap, if there is one, has left the window."""
         self.has_restarted = has_restarted
         """Whether the window fills anew, so that predictions are missing before its first one."""
 
-    def push(self, row: NDArray[np.float32], time_ms: float) -> None:
-        """Take in the next row, float32, shape (columns,)."""
-        at = self._next
-        self._rows[at] = row
-        self._rows[at + self._length] = row
-        self._times[at] = self._times[at + self._length] = time_ms
-        self._next = (at + 1) % self._length
-        self._count = min(self._count + 1, self._length)
+    @staticmethod
+    def size_bytes(spec: WindowSpec, columns: int) -> int:
+        """Return the memory that the rows and times of one window take."""
+        return spec.length * (2 * _FLOAT32_BYTES * columns + _FLOAT64_BYTES)
 
-    def fill(self, other: Window) -> None:
-        """Begin with the latest rows of ``other``."""
-        keep = min(len(other.rows), self._length)
-        if keep == 0:
-            return
-        for start in (0, self._length):
-            self._rows[start : start + keep] = other.rows[-keep:]
-            self._times[start : start + keep] = other.times_ms[-keep:]
-        self._next = keep % self._length
-        self._count = keep
+    def push(self, row: bytes, time_ms: float) -> None:
+        """Take in the next row."""
+        at, length, times = self._next, self._length, self._times
+        start = at * self._row_bytes
+        end = start + self._row_bytes
+        half = length * self._row_bytes
+        self._rows[start:end] = row
+        self._rows[start + half : end + half] = row
+        if self._count and time_ms - times[at - 1] > self._max_gap_ms:
+            self._gap_left = length - 1
+        elif self._gap_left:
+            self._gap_left -= 1
+        times[at] = time_ms
+        self._next = at + 1 if at + 1 < length else 0
+        if self._count < length:
+            self._count += 1
 
     @property
     def is_full(self) -> bool:
@@ -60,20 +83,43 @@ class Window:
         return self._count == self._length
 
     @property
-    def rows(self) -> NDArray[np.float32]:
-        """The rows so far, oldest first, shape (n, columns): a view, valid until the next push."""
-        end = self._next + self._length
-        return self._rows[end - self._count : end]
+    def packed(self) -> bytearray:
+        """The rows so far, oldest first: a copy."""
+        end = (self._next + self._length) * self._row_bytes
+        return self._rows[end - self._count * self._row_bytes : end]
 
     @property
-    def times_ms(self) -> NDArray[np.float64]:
-        """Event times of :attr:`rows`: a view, valid until the next push."""
-        end = self._next + self._length
-        return self._times[end - self._count : end]
+    def rows(self) -> NDArray[np.float32]:
+        """The rows so far, oldest first, shape (n, columns): a copy."""
+        return np.frombuffer(self.packed, np.float32).reshape(-1, self._row_bytes // _FLOAT32_BYTES)
+
+    @property
+    def start_ms(self) -> float:
+        """Event time of the oldest row of a full window."""
+        return self._times[self._next]
+
+    @property
+    def times_ms(self) -> list[float]:
+        """Event times of :attr:`rows`."""
+        in_order = self._times[self._next :] + self._times[: self._next]
+        return in_order[self._length - self._count :].tolist()
+
+    def take_gap(self) -> bool:
+        """Whether readings are missing inside the window or, told once, predictions before it."""
+        has_gap = self._gap_left > 0
+        if self.has_restarted:
+            self.has_restarted = False
+            return self._length > 1
+        return has_gap
 
     def clear(self) -> None:
         """Forget all rows."""
-        self._next = self._count = 0
+        self._next = self._count = self._gap_left = 0
+
+    def __iter__(self) -> Iterator[tuple[bytes, float]]:
+        packed, size = self.packed, self._row_bytes
+        for place, time_ms in enumerate(self.times_ms):
+            yield bytes(packed[place * size : (place + 1) * size]), time_ms
 
 
 class Windows:
@@ -83,7 +129,8 @@ class Windows:
         self, spec: WindowSpec, columns: int, *, max_devices: int, has_restarted: bool = False
     ) -> None:
         self.spec = spec
-        self.columns = columns
+        self._columns = columns
+        self._is_tumbling = spec.kind is WindowKind.TUMBLING
         self._max_devices = max_devices
         self._has_restarted = has_restarted
         self._windows: OrderedDict[str, Window] = OrderedDict()
@@ -93,7 +140,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self._windows)
 
-    def push(self, device: str, row: NDArray[np.float32], time_ms: float) -> Window | None:
+    def push(self, device: str, row: bytes, time_ms: float) -> Window | None:
         """Take in the next row of ``device`` and return its window when that completes one.
 
         The window is valid until the next push of that device.
@@ -103,30 +150,23 @@ class Windows:
             window = self._add(device, has_restarted=self._has_restarted)
         else:
             self._windows.move_to_end(device)
-            if self.spec.kind is WindowKind.TUMBLING and window.is_full:
+            if self._is_tumbling and window.is_full:
                 window.clear()
         window.push(row, time_ms)
         return window if window.is_full else None
-
-    def has_gap(self, window: Window) -> bool:
-        """Whether readings are missing inside ``window``, or predictions before it."""
-        if window.has_restarted and self.spec.length > 1:
-            window.has_restarted = False
-            return True
-        limit = self.spec.max_gap_ms
-        return limit is not None and self.spec.length > 1 and bool((np.diff(window.times_ms) > limit).any())
 
     def adopt(self, other: Windows) -> None:
         """Take over the rows of ``other``, whose columns must be the same as these.
 
         The windows of a new release so go on where those of the old one ended.
         """
-        if self.spec.length == other.spec.length and self._max_devices >= len(other):
+        if self.spec == other.spec and self._max_devices >= len(other):
             self._windows = other._windows.copy()  # the predecessor is not used any more
             return
         for device, window in other:
             own = self._add(device, has_restarted=False)
-            own.fill(window)
+            for row, time_ms in window:
+                own.push(row, time_ms)
             own.has_restarted = window.has_restarted or (
                 window.is_full and not own.is_full  # a longer window has to fill first
             )
@@ -138,6 +178,6 @@ class Windows:
         while len(self._windows) >= self._max_devices:
             self._windows.popitem(last=False)
             self.forgotten += 1
-        window = Window(self.spec.length, self.columns, has_restarted=has_restarted)
+        window = Window(self.spec, self._columns, has_restarted=has_restarted)
         self._windows[device] = window
         return window

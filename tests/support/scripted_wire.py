@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from collections.abc import Sequence
 
 from atoll_link.session import Connected, Delivery, Event, Published
 
@@ -13,6 +15,7 @@ class ScriptedWire:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.sent: list[tuple[int, str, bytes]] = []
+        self.qos: list[int] = []
         self.acknowledged: list[Delivery] = []
         self.room = 1_000_000
         self.is_closed = False
@@ -51,23 +54,37 @@ class ScriptedWire:
         events, self.events = self.events, []
         return events
 
-    def send(self, predictions):
-        mids: list[int | None] = []
-        for topic, payload in predictions:
-            if self.room <= 0:
-                mids.append(None)
-                continue
-            self.room -= 1
-            mid = next(self._mids)
-            self.sent.append((mid, topic, payload))
-            mids.append(mid)
-        return mids
+    def publish(self, topic: str, payload: bytes, *, qos: int) -> int | None:
+        if self.room <= 0:
+            return None
+        self.room -= 1
+        mid = next(self._mids)
+        self.sent.append((mid, topic, payload))
+        self.qos.append(qos)
+        return mid
 
-    def acknowledge(self, deliveries):
-        self.acknowledged += deliveries
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.acknowledged.append(delivery)
 
-    def wake(self) -> None:
+    def flush(self) -> None:
         pass
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class ScriptedWaiter:
+    """Implements ``ports.Waiter``: every wire needs a step; ``wait`` waits for a wake at the most."""
+
+    def __init__(self, *wires: ScriptedWire) -> None:
+        self._wires = wires
+        self._woken = threading.Event()
+
+    def wait(self, timeout_s: float) -> Sequence[ScriptedWire]:
+        if not any(wire.events for wire in self._wires):
+            self._woken.wait(timeout_s)
+        self._woken.clear()
+        return self._wires
+
+    def wake(self) -> None:
+        self._woken.set()

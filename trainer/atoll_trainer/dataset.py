@@ -178,7 +178,7 @@ def collect(
     return Readings(
         source,
         sha256,
-        np.stack(rows),
+        np.frombuffer(b"".join(rows), np.float32).reshape(len(rows), -1),
         np.array(times, np.float64),
         np.array(numbers, np.int64),
         devices,
@@ -201,18 +201,20 @@ def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]
     left_out: Counter[LeftOut] = Counter()
     kept, places = [], []
     for place, (device, row) in enumerate(zip(readings.devices, readings.rows, strict=True)):
-        window = windows.push(device, row, float(readings.times_ms[place]))
+        window = windows.push(device, row.tobytes(), float(readings.times_ms[place]))
         if window is None:
             continue
-        if windows.has_gap(window) or spans_gap[place]:
+        rows = window.rows
+        is_out_of_range = valid.is_out_of_range(rows[None]) is not None
+        if window.take_gap() or spans_gap[place]:
             left_out[LeftOut.GAP] += 1
         elif np.isnan(targets[place]):
             is_forecast = task.task.kind is TaskKind.FORECAST
             left_out[LeftOut.NO_READING_AHEAD if is_forecast else LeftOut.NO_LABEL] += 1
-        elif valid.is_out_of_range(window.rows) or not _is_valid_target(float(targets[place]), task):
+        elif is_out_of_range or not _is_valid_target(float(targets[place]), task):
             left_out[LeftOut.OUT_OF_RANGE] += 1
         else:
-            kept.append(window.rows.copy())
+            kept.append(rows)
             places.append(place)
     if not kept:
         raise UnsuitableDataError(_nothing(readings, task, left_out))

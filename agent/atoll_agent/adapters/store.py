@@ -12,11 +12,12 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 
 STATE_FORMAT: Final = 1
 MAX_FILTERS: Final = 1024
+_FILTERS: Final = msgspec.json.Decoder(dict[str, list[str]])
 
 
 class _SlotFile(BaseModel):
@@ -134,24 +136,31 @@ class StateStore:
             log.warning("session.unsaved", file=str(path), detail=error.detail)
         return self._session
 
-    def left_filters(self, filters: Collection[str]) -> list[str]:
-        """Note that the lane subscribes to ``filters``; return those that it ever did and no more does.
+    def left_filters(self, wanted: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+        """Note what the lane subscribes to, by stream; return what it ever did and no more does.
 
-        Its session is persistent: a broker goes on delivering what it is not told to forget.
+        Its sessions are persistent: a broker goes on delivering what it is not told to forget.
         """
-        path = self.folder / "filters"
+        path = self.folder / "filters.json"
         try:
-            before = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            before = []
+            before = _FILTERS.decode(path.read_bytes())
+        except (OSError, msgspec.MsgspecError):
+            before = {}
         # Never shortened, since an agent may end before it has told the broker; the newest are kept.
-        known = list(dict.fromkeys([*before, *filters]))[-MAX_FILTERS:]
+        known = {
+            stream: list(dict.fromkeys([*before.get(stream, ()), *wanted.get(stream, ())]))[-MAX_FILTERS:]
+            for stream in {**before, **wanted}
+        }
         if known != before:
             try:
-                write_whole(path, "\n".join(known).encode())
+                write_whole(path, msgspec.json.encode(known))
             except StorageError as error:
                 log.warning("filters.unsaved", file=str(path), detail=error.detail)
-        return [topic_filter for topic_filter in known if topic_filter not in filters]
+        left = {
+            stream: [topic_filter for topic_filter in filters if topic_filter not in wanted.get(stream, ())]
+            for stream, filters in known.items()
+        }
+        return {stream: filters for stream, filters in left.items() if filters}
 
     # Slots
 

@@ -1,50 +1,71 @@
-"""The lane's connection on a paho session: a persistent one, acknowledged by hand."""
+"""The lane's connections: one persistent session for each stream, acknowledged by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from atoll_link.session import Broker, Delivery, Event, Session
+from atoll_link.waiting import Waiter
+
+from atoll_agent.ports import Wire
+from atoll_link.session import Broker, Connected, Session
 
 _MAX_INFLIGHT: Final = 1000
 
 
-class PahoWire:
-    """Subscribes to ``topic_filters`` at QoS 1 and hands over batches; see ``ports.Wire``.
+class StreamWires:
+    """Implements ``ports.Waiter`` for the sessions of the streams in ``filters``.
 
-    ``left_filters`` are those of earlier settings, which the broker is told to forget.
+    The client id of a session is ``{prefix}-{stream}-{token}``. ``left`` are the topic filters of
+    earlier settings, by stream, which the broker is told to forget; the session of a stream that is
+    gone is ended.
+
+    Attributes:
+        by_stream: The sessions.
     """
 
     def __init__(
-        self, broker: Broker, client_id: str, topic_filters: Iterable[str], left_filters: Iterable[str] = ()
+        self,
+        broker: Broker,
+        prefix: str,
+        token: str,
+        filters: Mapping[str, Collection[str]],
+        *,
+        left: Mapping[str, Collection[str]],
     ) -> None:
-        self._session = Session(
-            broker, client_id, is_clean=False, acknowledges_by_hand=True, max_inflight=_MAX_INFLIGHT
-        )
-        for topic_filter in topic_filters:
-            self._session.subscribe(topic_filter, qos=1)
-        for topic_filter in left_filters:
-            self._session.subscribe(topic_filter)
-            self._session.unsubscribe(topic_filter)
+        self.by_stream: dict[str, Session] = {}
+        for stream, wanted in filters.items():
+            session = Session(
+                broker,
+                f"{prefix}-{stream}-{token}",
+                is_clean=False,
+                acknowledges_by_hand=True,
+                max_inflight=_MAX_INFLIGHT,
+            )
+            for topic_filter in wanted:
+                session.subscribe(topic_filter, qos=1)
+            for topic_filter in left.get(stream, ()):
+                session.subscribe(topic_filter)
+                session.unsubscribe(topic_filter)
+            self.by_stream[stream] = session
+        # A clean connection is the end of a persistent session.
+        self._leaving = [
+            Session(broker, f"{prefix}-{stream}-{token}") for stream in left if stream not in filters
+        ]
+        self._waiter = Waiter([*self.by_stream.values(), *self._leaving])
 
-    def step(self, timeout_s: float) -> Sequence[Event]:
-        """Return what happened, waiting up to ``timeout_s`` for something to happen."""
-        return self._session.step(timeout_s)
-
-    def send(self, predictions: Sequence[tuple[str, bytes]]) -> Sequence[int | None]:
-        """Queue predictions; the next step writes them."""
-        return [self._session.publish(topic, payload, qos=1) for topic, payload in predictions]
-
-    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Queue acknowledgements in this order; the next step writes them."""
-        for delivery in deliveries:
-            self._session.acknowledge(delivery)
+    def wait(self, timeout_s: float) -> Sequence[Wire]:
+        """Return the wires that need a step, once there is one or ``timeout_s`` have passed."""
+        ready = self._waiter.wait(timeout_s)
+        if not self._leaving:
+            return ready
+        for session in [session for session in self._leaving if session in ready]:
+            if any(isinstance(event, Connected) for event in session.step(0.0)):
+                self._waiter.remove(session)
+                self._leaving.remove(session)
+                session.close()
+        return [session for session in ready if session in self.by_stream.values()]
 
     def wake(self) -> None:
-        """Make a waiting step return; any thread may call it."""
-        self._session.wake()
-
-    def close(self) -> None:
-        """Write what is queued and end the connection cleanly."""
-        self._session.close()
+        """Make a waiting :meth:`wait` return; any thread may call it."""
+        self._waiter.wake()

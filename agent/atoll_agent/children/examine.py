@@ -16,6 +16,7 @@ from atoll_contract.bundle import Bundle
 from atoll_contract.errors import AtollError, DigestMismatchError, StorageError
 from atoll_infer import golden
 from atoll_infer.runtime import choose_runtime
+from atoll_infer.tuning import tune
 
 _MEMORY_LIMIT: Final = 1536 * 1024 * 1024
 _CPU_LIMIT_S: Final = 100
@@ -34,6 +35,7 @@ def main() -> int:
         _say({"event": "verified"})
         chosen = choose_runtime()
         predictor = golden.self_test(bundle, chosen.runtime)
+        tune(predictor, bundle, chosen.runtime)
         _say({"event": "passed", "backend": predictor.backend})
     except AtollError as error:
         _say(failure_line(error))

@@ -1,60 +1,59 @@
-"""One model that answers in the lane: a reading in, a prediction's bytes out."""
+"""One model that answers in the lane: readings in, the bytes of predictions out."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
+from atoll_agent.lane.executors import Executor
+from atoll_agent.lane.ledger import Entry
+from atoll_agent.lane.pending import Pending
+from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Prediction, Quality, Reading, WindowBounds, encode_prediction
 from atoll_contract.topics import PredictionTopic
-from atoll_infer.predictor import Predictor
+from atoll_infer.predictor import Answer
+from atoll_link.session import Delivery
 from atoll_signal.features import FeatureRow
-from atoll_signal.window import Windows
+from atoll_signal.window import Window, Windows
 
 MAX_WINDOW_BYTES: Final = 256 * 1024 * 1024
 """Memory for the windows of one model; with large windows fewer devices have one."""
 
 
-class Origin(msgspec.Struct, frozen=True, gc=False):
-    """Where a reading came from.
+class Answering:
+    """A release at work: its windows, and who runs its model.
 
     Attributes:
-        stream: Its stream.
-        device: Its device.
-        arrival_ms: When it arrived, milliseconds since the epoch: its event time if it has none.
-        arrival_ns: The same on the monotonic clock.
-        is_replayed: The broker had kept it.
+        model: Its model.
+        executor: Who runs it.
     """
 
-    stream: str
-    device: str
-    arrival_ms: float
-    arrival_ns: int
-    is_replayed: bool
-
-
-class Answering:
-    """A release at work: its windows and its predictor."""
-
     def __init__(
-        self, predictor: Predictor, *, site: str, agent: str, max_devices: int, has_restarted: bool
+        self,
+        manifest: Manifest,
+        executor: Executor,
+        *,
+        stream: str,
+        site: str,
+        agent: str,
+        max_devices: int,
+        has_restarted: bool,
     ) -> None:
-        manifest = predictor.manifest
         self.model = manifest.model
-        self.release = manifest.release
-        self._predictor = predictor
+        self.executor = executor
+        self._manifest = manifest
+        self._release = manifest.release
+        self._stream = stream
         self._site = site
         self._agent = agent
         self._row = FeatureRow(manifest)
         self._length = manifest.window.length
         self._max_devices = max_devices
-        # Every row is held twice, as float32, and its time as float64.
-        window_bytes = self._length * 2 * (4 * self._row.columns + 8)
+        window_bytes = Window.size_bytes(manifest.window, manifest.columns)
         self._windows = Windows(
             manifest.window,
-            self._row.columns,
+            manifest.columns,
             max_devices=max(1, min(max_devices, MAX_WINDOW_BYTES // window_bytes)),
             has_restarted=has_restarted,
         )
@@ -72,51 +71,58 @@ class Answering:
 
     def succeed(self, champion: Answering) -> None:
         """Take over the windows of ``champion``, if both are made of the same columns."""
-        if self._predictor.manifest.features == champion._predictor.manifest.features and (
-            self._row.columns == champion._row.columns
-        ):
+        own, other = self._manifest, champion._manifest
+        if own.features == other.features and own.columns == other.columns:
             self._windows.adopt(champion._windows)
 
-    def answer(self, reading: Reading, origin: Origin) -> tuple[str, bytes] | None:
-        """Return topic and payload of the prediction that ``reading`` completes, if it does.
+    def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
+        """Take in ``reading``; return what it asks of the model if it completes a window.
 
         Raises:
             MalformedMessageError: The reading lacks what the model needs.
-            ModelOutputError: The model answered NaN or infinity.
         """
-        values = reading.values if isinstance(reading.values, dict) else {"value": reading.values}
-        row = self._row.row(values)
-        time_ms = origin.arrival_ms if reading.time_ms is None else reading.time_ms
-        bounds = None
-        has_gap = False
-        if self._length == 1:
-            rows = row[None]  # nothing to remember: no window is kept
-        else:
-            window = self._windows.push(origin.device, row, time_ms)
-            if window is None:
-                return None
-            rows = window.rows
-            bounds = WindowBounds(float(window.times_ms[0]), self._length)
-            has_gap = self._windows.has_gap(window)
-        answer = self._predictor.answer(rows)
-        quality = list(answer.quality)
-        if has_gap:
+        row = self._row.row(reading.values)  # type: ignore[arg-type]  # dialects give values by name
+        time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
+        if self._length == 1:  # nothing to remember: no window is kept
+            return Pending(device, reading, delivery, entry, time_ms, row, None, False)
+        window = self._windows.push(device, row, time_ms)
+        if window is None:
+            return None
+        bounds = WindowBounds(window.start_ms, self._length)
+        return Pending(device, reading, delivery, entry, time_ms, window.packed, bounds, window.take_gap())
+
+    def predictions(self) -> Iterator[tuple[Pending, str, bytes | None]]:
+        """Yield topic and payload of the predictions that are ready.
+
+        The payload is None where the model answered NaN or infinity.
+        """
+        answered = self.executor.finished()
+        now_ns = time.monotonic_ns()
+        for pending, answer in answered:
+            payload = None if answer is None else self._encode(pending, answer, now_ns)
+            yield pending, self._topic(pending.device), payload
+
+    def _encode(self, pending: Pending, answer: Answer, now_ns: int) -> bytes:
+        reading, delivery = pending.reading, pending.delivery
+        quality = [*answer.quality]
+        if pending.has_gap:
             quality.append(Quality.GAP)
-        if origin.is_replayed:
+        if delivery.is_retained:
             quality.append(Quality.REPLAYED)
-        prediction = Prediction(
-            time_ms=time_ms,
-            value=answer.value,
-            release=self.release,
-            latency_ms=round((time.monotonic_ns() - origin.arrival_ns) / 1e6, 3),
-            seq=reading.seq,
-            boot=reading.boot,
-            stream=origin.stream,
-            window=bounds,
-            output=answer.output,
-            quality=quality or None,
+        return encode_prediction(
+            Prediction(  # in the order of its fields: keywords cost more than the encoding
+                pending.time_ms,
+                answer.value,
+                self._release,
+                (now_ns - delivery.arrival_ns) // 1000 / 1000,
+                reading.seq,
+                reading.boot,
+                self._stream,
+                pending.bounds,
+                answer.output,
+                quality or None,
+            )
         )
-        return self._topic(origin.device), encode_prediction(prediction)
 
     def _topic(self, device: str) -> str:
         topic = self._topics.get(device)

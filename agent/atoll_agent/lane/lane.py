@@ -1,6 +1,6 @@
-"""The lane itself: socket -> decode -> window -> model -> encode -> send, batch in, batch out.
+"""The lane itself: one thread that works off the tracks of all streams.
 
-One thread owns the wire, the windows and the models. The control plane speaks to it only through
+It owns the wires, the windows and the fast models. The control plane speaks to it only through
 :meth:`Lane.swap`, :meth:`Lane.stop` and the reports that it reads.
 """
 
@@ -13,27 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final
 
-import structlog
-
-from atoll_agent.lane.answering import Answering, Origin
-from atoll_agent.lane.ledger import Entry, Ledger
-from atoll_agent.lane.repeat import Repeats
-from atoll_agent.ports import LaneReport, Wire
-from atoll_contract.errors import MalformedMessageError, PeerError, Reason
-from atoll_contract.messages import Reading
+from atoll_agent.lane.answering import Answering
+from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
+from atoll_agent.lane.track import Track
+from atoll_agent.ports import LaneReport, Waiter, Wire
+from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
+from atoll_infer.tuning import SLOW_S
 from atoll_ingest.stream import Stream
-from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Subscribed
 
-log = structlog.get_logger()
-
-MAX_OUTSTANDING: Final = 20_000
-"""Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
-as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
-65,535 at the most."""
-MAX_ROUTES: Final = 65_536
 _STEP_S: Final = 1.0
 _REPORT_EVERY_NS: Final = 500_000_000
+_IDLE_NS: Final = 100_000
+"""A wait that lasted so long was one: all that had come was answered."""
+_BEHIND_AFTER_NS: Final = 1_000_000_000
 _STOP_AFTER_S: Final = 5.0
 
 
@@ -42,7 +35,8 @@ class Lane:
 
     def __init__(
         self,
-        wire: Wire,
+        wires: Mapping[str, Wire],
+        waiter: Waiter,
         streams: Sequence[Stream],
         stream_of: Mapping[str, str],
         *,
@@ -50,26 +44,19 @@ class Lane:
         agent: str,
         max_devices: int,
     ) -> None:
-        self._wire = wire
-        self._streams = {stream.name: stream for stream in streams}
+        self._waiter = waiter
         self._stream_of = dict(stream_of)
         self._site = site
         self._agent = agent
         self._max_devices = max_devices
-        self._answering: dict[str, dict[str, Answering]] = {stream.name: {} for stream in streams}
-        self._routes: dict[str, list[tuple[Stream, str]]] = {}
-        self._retained: dict[tuple[str, str], int] = {}
-        self._refused_filters: set[str] = set()
-        self._ledger = Ledger()
-        self._repeats = Repeats(max_devices)
+        self._tracks = {
+            stream.name: Track(stream, wires[stream.name], max_devices=max_devices) for stream in streams
+        }
+        self._by_wire = {wires[name]: track for name, track in self._tracks.items()}
         self._orders: deque[Callable[[], None]] = deque()
         self._stopping = threading.Event()
-        self._counts: Counter[str] = Counter()
-        self._refusals: Counter[tuple[str, Reason]] = Counter()
-        self._last_refusal: dict[tuple[str, Reason], str] = {}
-        self._backlog: deque[tuple[str, bytes, Entry]] = deque()
-        self._is_connected = False
         self._turns = 0
+        self._idle_ns = time.monotonic_ns()
         self._reported_ns = 0
         self.report = LaneReport()
 
@@ -81,33 +68,33 @@ class Lane:
         The windows of its predecessor are taken over. ``has_restarted``: it was the champion before
         this process began, so that predictions are missing before its first window.
         """
-        answering = Answering(
-            predictor,
-            site=self._site,
-            agent=self._agent,
-            max_devices=self._max_devices,
-            has_restarted=has_restarted,
-        )
+        manifest = predictor.manifest
+        track = self._tracks[self._stream_of[manifest.model]]
         done: Future[None] = Future()
 
         def order() -> None:
             if not done.set_running_or_notify_cancel():
                 return
-            models = self._answering[self._stream_of[answering.model]]
-            if (champion := models.get(answering.model)) is not None:
-                answering.succeed(champion)
-            models[answering.model] = answering
-            self._counts["swaps"] += 1
+            answering = Answering(
+                manifest,
+                self._executor(predictor, track.stream),
+                stream=track.stream.name,
+                site=self._site,
+                agent=self._agent,
+                max_devices=self._max_devices,
+                has_restarted=has_restarted,
+            )
+            track.swap(answering)
             done.set_result(None)
 
         self._orders.append(order)
-        self._wire.wake()
+        self._waiter.wake()
         return done
 
     def stop(self) -> None:
-        """End the lane: no new readings, outstanding predictions get 5 s to be acknowledged."""
+        """End the lane: no new readings, what is at work gets 5 s to be answered and acknowledged."""
         self._stopping.set()
-        self._wire.wake()
+        self._waiter.wake()
 
     # The lane's thread
 
@@ -115,179 +102,57 @@ class Lane:
         """Work until stopped."""
         while not self._stopping.is_set():
             self.turn(_STEP_S)
+        for track in self._tracks.values():
+            track.stop()
         deadline = time.monotonic() + _STOP_AFTER_S
-        while (
-            (self._ledger.outstanding or self._backlog) and self._is_connected and time.monotonic() < deadline
-        ):
+        while self._has_work_left() and time.monotonic() < deadline:
             self.turn(0.1)
         self._make_report(time.monotonic_ns())
-        self._wire.close()
+        for track in self._tracks.values():
+            track.close()
 
     def turn(self, timeout_s: float) -> None:
         """Do once all that is due: orders, what arrived, predictions out, acknowledgements out."""
         while self._orders:
             self._orders.popleft()()
-        for event in self._wire.step(timeout_s):
-            self._heed(event)
-        self._send()
-        due = self._ledger.due()
-        if due:
-            self._wire.acknowledge(due)
-            self._counts["readings_acknowledged"] += len(due)
-        self._turns += 1
+        started_ns = time.monotonic_ns()
+        ready = self._waiter.wait(timeout_s)
         now_ns = time.monotonic_ns()
+        if now_ns - started_ns > _IDLE_NS:
+            self._idle_ns = now_ns
+        for wire in ready:
+            self._by_wire[wire].heed(wire.step(0.0))
+        for track in self._tracks.values():
+            track.work(is_behind=now_ns - self._idle_ns > _BEHIND_AFTER_NS)
+        self._turns += 1
         if now_ns - self._reported_ns > _REPORT_EVERY_NS:
             self._make_report(now_ns)
 
-    def _heed(self, event: Event) -> None:
-        match event:
-            case Delivery():
-                self._take(event)
-            case Published(mid):
-                self._ledger.settle(mid)
-                self._counts["predictions_acknowledged"] += 1
-            case Connected(_, session_present):
-                self._connected(session_present=session_present)
-            case Disconnected():
-                self._disconnected(event)
-            case Subscribed(topic_filter, refused):
-                self._refused_filters.discard(topic_filter)
-                if refused:
-                    self._refused_filters.add(topic_filter)
-                    log.error("subscription.refused", topic_filter=topic_filter, plane="lane")
+    def _executor(self, predictor: Predictor, stream: Stream) -> Executor:
+        if predictor.answer_s < SLOW_S:
+            return LaneExecutor(predictor, stream.overload)
+        return ThreadExecutor(predictor, stream.overload, self._waiter.wake)
 
-    def _take(self, delivery: Delivery) -> None:
-        if self._stopping.is_set():
-            return  # not acknowledged: the broker keeps it for the next start
-        entry = self._ledger.arrive(delivery)
-        if entry is None:
-            self._counts["redelivered"] += 1
-            return
-        self._counts["messages"] += 1
-        if delivery.qos == 0 and len(self._backlog) + self._ledger.outstanding >= MAX_OUTSTANDING:
-            self._refuse("lane", Reason.OVERLOAD, "more readings than the broker takes predictions")
-            return
-        try:
-            routes = self._route(delivery.topic)
-        except MalformedMessageError as error:
-            self._refuse("lane", error.reason, error.detail)
-            return
-        for stream, device in routes:
-            self._answer(stream, device, delivery, entry)
-
-    def _route(self, topic: str) -> list[tuple[Stream, str]]:
-        routes = self._routes.get(topic)
-        if routes is None:
-            routes = [
-                (stream, device)
-                for stream in self._streams.values()
-                if (device := stream.device(topic)) is not None
-            ]
-            if not routes:
-                raise MalformedMessageError(f"topic {topic!r} belongs to no stream", Reason.MALFORMED_TOPIC)
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            self._routes[topic] = routes
-        return routes
-
-    def _answer(self, stream: Stream, device: str, delivery: Delivery, entry: Entry) -> None:
-        if delivery.is_retained and not self._is_wanted_retained(stream, delivery):
-            return
-        try:
-            readings = stream.dialect.decode(delivery.payload)
-        except MalformedMessageError as error:
-            self._refuse(stream.name, error.reason, f"{delivery.topic}: {error.detail}")
-            return
-        origin = Origin(stream.name, device, delivery.arrival_ms, delivery.arrival_ns, delivery.is_retained)
-        for reading in readings:
-            self._answer_reading(reading, origin, entry)
-
-    def _is_wanted_retained(self, stream: Stream, delivery: Delivery) -> bool:
-        """Whether a retained reading is to be used: once, though every connect brings it again."""
-        if not stream.use_retained:
-            self._refuse(stream.name, Reason.RETAINED, f"a retained reading on {delivery.topic}")
-            return False
-        key, digest = (stream.name, delivery.topic), hash(delivery.payload)
-        if self._retained.get(key) == digest:
-            self._counts["repeated"] += 1
-            return False
-        if len(self._retained) >= MAX_ROUTES:
-            self._retained.clear()
-        self._retained[key] = digest
-        return True
-
-    def _answer_reading(self, reading: Reading, origin: Origin, entry: Entry) -> None:
-        self._counts["readings"] += 1
-        if (
-            reading.boot is not None
-            and reading.seq is not None
-            and self._repeats.is_repeat(origin.stream, origin.device, reading.boot, reading.seq)
-        ):
-            self._counts["repeated"] += 1
-            return
-        models = self._answering[origin.stream]
-        if not models:
-            self._counts["readings_without_model"] += 1
-        for answering in models.values():
-            try:
-                outgoing = answering.answer(reading, origin)
-            except PeerError as error:
-                self._refuse(answering.model, error.reason, f"{origin.device}: {error.detail}")
-                continue
-            if outgoing is not None:
-                self._ledger.promise(entry)
-                self._backlog.append((*outgoing, entry))
-
-    def _send(self) -> None:
-        room = min(len(self._backlog), MAX_OUTSTANDING - self._ledger.outstanding)
-        if room <= 0:
-            return
-        batch = [self._backlog.popleft() for _ in range(room)]
-        mids = self._wire.send([(topic, payload) for topic, payload, _ in batch])
-        unsent = []
-        for item, mid in zip(batch, mids, strict=True):
-            if mid is None:
-                unsent.append(item)  # the wire keeps no more: again when it does
-            else:
-                self._counts["predictions"] += 1
-                self._ledger.sent(item[2], mid)
-        self._backlog.extendleft(reversed(unsent))
-
-    def _refuse(self, where: str, reason: Reason, detail: str) -> None:
-        key = (where, reason)
-        self._refusals[key] += 1
-        self._last_refusal[key] = detail[:200]
-        log.debug("reading.refused", where=where, reason=reason.value, detail=detail[:200])
-
-    def _connected(self, *, session_present: bool) -> None:
-        self._is_connected = True
-        self._counts["connections"] += 1
-        self._ledger.reconnect(session_present=session_present)
-        log.info("lane.connected", session_present=session_present)
-        self._make_report(time.monotonic_ns())
-
-    def _disconnected(self, event: Disconnected) -> None:
-        self._is_connected = False
-        if event.was_connected:
-            log.warning("lane.disconnected", detail=event.detail)
-        elif event.was_refused:
-            log.warning("broker.refused", detail=event.detail, plane="lane")
-        self._make_report(time.monotonic_ns())
+    def _has_work_left(self) -> bool:
+        return any(track.is_connected and not track.is_idle for track in self._tracks.values())
 
     def _make_report(self, now_ns: int) -> None:
         self._reported_ns = now_ns
-        counts = dict(self._counts)
-        counts["devices"] = sum(
-            answering.devices for models in self._answering.values() for answering in models.values()
-        )
-        counts["windows_forgotten"] = sum(
-            answering.forgotten for models in self._answering.values() for answering in models.values()
-        )
+        tracks = self._tracks.values()
+        counts: Counter[str] = Counter()
+        refusals: Counter[tuple[str, Reason]] = Counter()
+        last_refusal: dict[tuple[str, Reason], str] = {}
+        for track in tracks:
+            counts.update(track.counts)
+            refusals.update(track.refusals)
+            last_refusal.update(track.last_refusal)
+        counts["devices"] = sum(track.devices for track in tracks)
+        counts["windows_forgotten"] = sum(track.windows_forgotten for track in tracks)
         self.report = LaneReport(
-            self._is_connected,
-            counts,
-            dict(self._refusals),
-            dict(self._last_refusal),
+            all(track.is_connected for track in tracks),
+            dict(counts),
+            dict(refusals),
+            last_refusal,
             self._turns,
-            tuple(sorted(self._refused_filters)),
+            tuple(sorted({topic_filter for track in tracks for topic_filter in track.refused_filters})),
         )

@@ -11,32 +11,30 @@ which was dead already (docs/decisions/0005-redelivery.md).
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from atoll_link.session import Delivery
 
 MAX_REMEMBERED: Final = 16_384
 """Acknowledged readings of a connection that are recognised when their acknowledgement was lost."""
 
-_Key = tuple[int, int, int, int]
 
-
-@dataclass(slots=True)
-class Entry:
-    """One reading: how many of its predictions still lack a PUBACK."""
+class Entry(msgspec.Struct, gc=False):
+    """One reading at QoS 1: how many of its predictions still lack a PUBACK."""
 
     outstanding: int = 0
 
 
 class Ledger:
-    """Keeps the order of arrival. Used by one thread."""
+    """Keeps the order of arrival of the readings at QoS 1. Used by one thread."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Delivery, Entry]] = deque()
         self._by_prediction: dict[int, Entry] = {}
-        self._acknowledged: deque[_Key] = deque(maxlen=MAX_REMEMBERED)
-        self._previous: dict[_Key, Entry] = {}
+        self._acknowledged: deque[int] = deque(maxlen=MAX_REMEMBERED)
+        self._previous: dict[int, Entry] = {}
 
     @property
     def outstanding(self) -> int:
@@ -49,12 +47,7 @@ class Ledger:
         return len(self._waiting)
 
     def arrive(self, delivery: Delivery) -> Entry | None:
-        """Enter a reading; return None if it is one that an earlier connection delivered.
-
-        A QoS 0 reading gets an entry as well, but no place in the order.
-        """
-        if delivery.qos == 0:
-            return Entry()
+        """Enter a reading; return None if it is one that an earlier connection delivered."""
         if delivery.is_duplicate and (known := self._previous.pop(_key(delivery), None)) is not None:
             self._waiting.append((delivery, known))
             return None
@@ -62,12 +55,8 @@ class Ledger:
         self._waiting.append((delivery, entry))
         return entry
 
-    def promise(self, entry: Entry) -> None:
-        """Note that ``entry`` completed a prediction."""
-        entry.outstanding += 1
-
     def sent(self, entry: Entry, mid: int) -> None:
-        """Note that a promised prediction of ``entry`` left with this message id."""
+        """Note that a prediction which ``entry`` waits for left with this message id."""
         self._by_prediction[mid] = entry
 
     def settle(self, mid: int) -> None:
@@ -79,8 +68,9 @@ class Ledger:
     def due(self) -> list[Delivery]:
         """Return the readings to acknowledge now, in order of arrival."""
         ready = []
-        while self._waiting and self._waiting[0][1].outstanding == 0:
-            delivery, _ = self._waiting.popleft()
+        waiting = self._waiting
+        while waiting and waiting[0][1].outstanding == 0:
+            delivery, _ = waiting.popleft()
             self._acknowledged.append(_key(delivery))
             ready.append(delivery)
         return ready
@@ -100,6 +90,6 @@ class Ledger:
         self._waiting.clear()
 
 
-def _key(delivery: Delivery) -> _Key:
-    # Two 64-bit hashes and the length stand for topic and payload, which may be large.
-    return delivery.mid, hash(delivery.topic), hash(delivery.payload), len(delivery.payload)
+def _key(delivery: Delivery) -> int:
+    # A 64-bit hash stands for topic and payload, which may be large.
+    return hash((delivery.mid, delivery.topic, delivery.payload))

@@ -25,6 +25,7 @@ from atoll_contract.errors import AtollError, BundleRejectedError, Reason, Stora
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import Runtime
+from atoll_infer.tuning import tune
 
 log = structlog.get_logger()
 
@@ -276,7 +277,10 @@ class Releases:
 
     def _load(self, release: Release) -> Predictor:
         """Read, check and load a bundle that has passed its self-test in a child before."""
-        return golden.self_test(Bundle.unpack(self._store.read_bundle(release.sha256)), self._runtime)
+        bundle = Bundle.unpack(self._store.read_bundle(release.sha256))
+        predictor = golden.self_test(bundle, self._runtime)
+        tune(predictor, bundle, self._runtime)
+        return predictor
 
     def _challenger(self, model: str) -> Release:
         release = self.slots[model].challenger

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import pytest
 from support.bundles import make_bundle
-from support.scripted_wire import ScriptedWire
+from support.scripted_wire import ScriptedWaiter, ScriptedWire
 
-from atoll_agent.lane import lane as lane_module
+from atoll_agent.lane import track as track_module
 from atoll_agent.lane.lane import Lane
 from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
 from atoll_ingest.dialect import AtollDialect
-from atoll_ingest.stream import Stream, TopicPattern
+from atoll_ingest.stream import Overload, Stream, TopicPattern
 from atoll_link.session import Subscribed
 
 TOPIC = "atoll/v1/site/press-1/reading/press"
@@ -29,13 +30,22 @@ def predictor(release=1, **options) -> Predictor:
     return Predictor(bundle.manifest, choose_runtime().runtime.load(bundle.model))
 
 
+def tuned(**options) -> Predictor:
+    """Return a predictor that answers in batches."""
+    bundle, runtime = make_bundle(**options), choose_runtime().runtime
+    made = Predictor(bundle.manifest, runtime.load(bundle.model))
+    assert made.use_batches(runtime.load(bundle.model, batch=32), pays_from=2)
+    return made
+
+
 class Bench:
     """A lane on a scripted wire, connected."""
 
     def __init__(self, *predictors: Predictor, streams=None, stream_of=None):
         self.wire = ScriptedWire()
         self.lane = Lane(
-            self.wire,
+            {"press": self.wire},
+            ScriptedWaiter(self.wire),
             streams or [stream()],
             stream_of or {"wear": "press"},
             site="site",
@@ -160,7 +170,7 @@ def test_a_topic_that_makes_no_id_is_counted_and_acknowledged():
     bench.deliver(topic=f"atoll/v1/site/{'é' * 20}/reading/press", mid=4)
 
     assert bench.acknowledged == [4]
-    assert bench.refusals() == {("lane", Reason.MALFORMED_TOPIC): 1}
+    assert bench.refusals() == {("press", Reason.MALFORMED_TOPIC): 1}
 
 
 def test_a_retained_reading_is_ignored_unless_the_stream_uses_it():
@@ -299,15 +309,15 @@ def test_a_retained_reading_is_used_once_though_every_connect_brings_it():
 
 def test_the_latency_includes_the_inference():
     slow = predictor()
-    answer = slow.answer
+    answers = slow.answers
 
-    def delayed(rows):
+    def delayed(windows):
         until = time.monotonic() + 0.02
         while time.monotonic() < until:
             pass
-        return answer(rows)
+        return answers(windows)
 
-    slow.answer = delayed
+    slow.answers = delayed
     bench = Bench(slow)
     bench.wire.deliver(TOPIC, b'{"values":{"x":3}}', arrival_ns=time.monotonic_ns())
     bench.turn()
@@ -376,14 +386,191 @@ def test_predictions_wait_when_the_wire_has_no_room_and_nothing_is_lost():
 
 
 def test_more_qos_0_readings_than_can_leave_are_refused_as_overload(monkeypatch):
-    monkeypatch.setattr(lane_module, "MAX_OUTSTANDING", 2)
+    monkeypatch.setattr(track_module, "MAX_OUTSTANDING", 2)
     bench = Bench(predictor())
+    bench.wire.room = 1
 
     for _ in range(5):
         bench.deliver(qos=0)
+    bench.wire.room = 10
+    bench.turn()
 
-    assert len(bench.wire.sent) == 2
-    assert bench.refusals() == {("lane", Reason.OVERLOAD): 3}
+    assert len(bench.wire.sent) == 3
+    assert bench.refusals() == {("press", Reason.OVERLOAD): 2}
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_prediction_leaves_at_the_qos_of_its_reading(qos):
+    bench = Bench(predictor())
+
+    bench.deliver(qos=qos)
+
+    assert bench.wire.qos == [qos]
+
+
+@pytest.mark.parametrize("file", ["linear_float", "linear_int8"])
+def test_readings_that_come_together_are_answered_as_if_each_came_alone(file):
+    together, alone = Bench(tuned(file=file)), Bench(predictor(file=file))
+
+    for number in range(150):
+        payload = b'{"time_ms":%d,"values":{"x":%d}}' % (number, number % 7)
+        together.wire.deliver(TOPIC, payload, mid=number + 1)
+        alone.deliver(payload, mid=number + 1)
+    together.turn()
+
+    for bench in (together, alone):
+        assert [prediction["time_ms"] for prediction in bench.predictions] == list(range(150))
+    values = [[prediction["value"] for prediction in bench.predictions] for bench in (together, alone)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_one_nan_among_readings_that_come_together_costs_only_its_own_prediction():
+    bench = Bench(tuned(file="nan_float"))
+
+    for mid, x in ((1, 4), (2, -3), (3, 9)):
+        bench.wire.deliver(TOPIC, b'{"time_ms":%d,"values":{"x":%d}}' % (mid, x), mid=mid)
+    bench.turn()
+
+    assert [prediction["time_ms"] for prediction in bench.predictions] == [1, 3]
+    assert bench.refusals() == {("wear", Reason.OUTPUT_NOT_FINITE): 1}
+
+
+# A model that takes long
+
+
+class SlowBench(Bench):
+    """A lane whose model takes its time: until the test lets it go on."""
+
+    def __init__(self, *, limit: int = 2, **options):
+        slow = predictor()
+        slow.answer_s = 1.0 / limit
+        self.go_on = threading.Semaphore(0)
+        self.at_work = threading.Semaphore(0)
+        answers = slow.answers
+
+        def waiting(windows):
+            self.at_work.release()
+            assert self.go_on.acquire(timeout=20)
+            return answers(windows)
+
+        slow.answers = waiting
+        super().__init__(slow, streams=[stream(**options)])
+
+    def read(self, *numbers: int, qos: int = 1) -> None:
+        for number in numbers:
+            payload = b'{"time_ms":%d,"values":{"x":%d}}' % (number, number)
+            device = TOPIC if number < 10 else TOPIC.replace("press-1", "press-2")
+            self.wire.deliver(device, payload, mid=number, qos=qos)
+        self.lane.turn(0)
+
+    def hold_the_thread(self) -> None:
+        """Give it the reading 1 to work on, so that all that follow wait."""
+        self.read(1)
+        assert self.at_work.acquire(timeout=20)
+
+    def answer(self, count: int) -> list[float]:
+        """Let ``count`` readings be answered; return the times of all predictions."""
+        for _ in range(count):
+            self.go_on.release()
+        deadline = time.monotonic() + 20
+        while len(self.wire.sent) < count and time.monotonic() < deadline:
+            self.lane.turn(0.1)
+        return [prediction["time_ms"] for prediction in self.predictions]
+
+
+def test_a_slow_model_does_not_hold_up_the_lane():
+    bench = SlowBench()
+
+    bench.hold_the_thread()
+    bench.deliver(b"{", mid=2)
+    refused = bench.refusals()
+
+    assert refused == {("press", Reason.MALFORMED_PAYLOAD): 1}
+    assert bench.acknowledged == []
+    assert bench.answer(1) == [1]
+    bench.wire.puback(1)
+    bench.turn()
+    assert bench.acknowledged == [1, 2]
+
+
+def test_when_too_much_waits_for_a_slow_model_no_reading_at_qos_1_is_left_out():
+    bench = SlowBench()
+
+    bench.hold_the_thread()
+    bench.read(2, 3, 4, 5)
+
+    assert bench.answer(5) == [1, 2, 3, 4, 5]
+
+
+def test_when_too_much_waits_readings_at_qos_0_are_refused():
+    bench = SlowBench()
+
+    bench.hold_the_thread()
+    bench.read(2, 3, 4, 5, qos=0)
+
+    assert bench.answer(3) == [1, 2, 3]
+    assert bench.refusals() == {("wear", Reason.OVERLOAD): 2}
+
+
+def test_with_newest_the_older_readings_of_a_device_are_left_out_and_acknowledged():
+    bench = SlowBench(overload=Overload.NEWEST)
+
+    bench.hold_the_thread()
+    bench.read(2, 10, 3, 4)
+
+    assert bench.answer(3) == [1, 10, 4]
+    assert bench.counts()["readings_left_out"] == 2
+    bench.wire.puback(1, 2, 3)
+    bench.turn()
+    assert bench.acknowledged == [1, 2, 10, 3, 4]
+
+
+def test_with_sample_readings_that_find_no_room_are_left_out():
+    bench = SlowBench(overload=Overload.SAMPLE)
+
+    bench.hold_the_thread()
+    bench.read(2, 3, 4, 5)
+
+    assert bench.answer(3) == [1, 2, 3]
+    assert bench.counts()["readings_left_out"] == 2
+
+
+def test_a_swap_leaves_what_waits_to_the_predecessor():
+    bench = SlowBench()
+    bench.hold_the_thread()
+    bench.read(2)
+
+    bench.lane.swap(predictor(2), has_restarted=False)
+    bench.read(3)
+
+    assert bench.answer(3) == [3, 1, 2]
+    assert [prediction["release"] for prediction in bench.predictions] == [2, 1, 1]
+
+
+def test_a_fault_in_the_thread_of_a_model_ends_the_lane():
+    broken = predictor()
+    broken.answer_s = 0.5
+    broken.answers = None
+    bench = Bench(broken)
+    bench.wire.deliver(TOPIC, b'{"values":{"x":1}}')
+
+    with pytest.raises(TypeError):
+        bench.lane.run()
+
+
+def test_a_lane_that_is_behind_leaves_readings_out_as_the_stream_says():
+    bench = Bench(tuned(), streams=[stream(overload=Overload.NEWEST)])
+    track = bench.lane._tracks["press"]
+
+    for number in range(100):
+        bench.wire.deliver(TOPIC, b'{"time_ms":%d,"values":{"x":1}}' % number, mid=number + 1)
+    track.work(is_behind=True)
+    track.heed(bench.wire.step(0))
+    track.work(is_behind=True)
+
+    assert len(bench.wire.sent) == 64
+    assert bench.predictions[-1]["time_ms"] == 99
+    assert bench.counts()["readings_left_out"] == 36
 
 
 def test_a_stopping_lane_leaves_new_readings_to_the_broker():

@@ -8,8 +8,8 @@ from atoll_contract.manifest import WindowKind, WindowSpec
 from atoll_signal.window import Window, Windows
 
 
-def row(value: float) -> np.ndarray:
-    return np.array([value], np.float32)
+def row(value: float) -> bytes:
+    return np.array([value], np.float32).tobytes()
 
 
 def windows(length: int, **options) -> Windows:
@@ -18,13 +18,13 @@ def windows(length: int, **options) -> Windows:
 
 @given(st.integers(1, 9), st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40))
 def test_a_window_holds_the_last_rows_in_order_of_arrival(length, values):
-    window = Window(length, 1)
+    window = Window(WindowSpec(length=length), 1)
 
     for number, value in enumerate(values):
         window.push(row(value), float(number))
 
     assert window.rows[:, 0].tolist() == values[-length:]
-    assert window.times_ms.tolist() == list(map(float, range(len(values))))[-length:]
+    assert window.times_ms == list(map(float, range(len(values))))[-length:]
     assert window.is_full == (len(values) >= length)
 
 
@@ -64,7 +64,7 @@ def test_a_step_back_in_time_neither_drops_a_reading_nor_resets_the_window():
         window = kept.push("a", row(time_ms), time_ms)
 
     assert window is not None
-    assert window.times_ms.tolist() == [10, 20, 5]
+    assert window.times_ms == [10, 20, 5]
 
 
 def test_readings_further_apart_than_the_limit_are_a_gap():
@@ -72,19 +72,34 @@ def test_readings_further_apart_than_the_limit_are_a_gap():
 
     kept.push("a", row(0), 0)
     near = kept.push("a", row(0), 10)
-    near_has_gap = kept.has_gap(near)
+    near_has_gap = near.take_gap()
     far = kept.push("a", row(0), 30)
 
     assert not near_has_gap
-    assert kept.has_gap(far)
+    assert far.take_gap()
+
+
+@given(
+    st.integers(1, 5),
+    st.lists(st.floats(-100, 100), min_size=1, max_size=30),
+    st.sampled_from(WindowKind),
+)
+def test_a_window_has_a_gap_exactly_while_one_is_inside(length, steps, kind):
+    kept = Windows(WindowSpec(kind=kind, length=length, max_gap_ms=50), 1, max_devices=10)
+
+    for time_ms in np.cumsum(steps).tolist():
+        window = kept.push("a", row(0), time_ms)
+        if window is not None:
+            assert window.take_gap() is bool((np.diff(window.times_ms) > 50).any())
+            assert window.start_ms == window.times_ms[0]
 
 
 def test_the_first_window_after_a_restart_says_gap_once():
     kept = windows(2, has_restarted=True)
 
     kept.push("a", row(0), 0)
-    first = kept.has_gap(kept.push("a", row(0), 1))
-    second = kept.has_gap(kept.push("a", row(0), 2))
+    first = kept.push("a", row(0), 1).take_gap()
+    second = kept.push("a", row(0), 2).take_gap()
 
     assert (first, second) == (True, False)
 

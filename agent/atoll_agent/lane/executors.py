@@ -1,0 +1,147 @@
+"""Who runs the model: the lane itself if it is fast, a thread of its own if it is not."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import numpy as np
+
+from atoll_agent.lane.pending import Pending, PendingQueue
+from atoll_infer.predictor import Answer, Predictor
+from atoll_ingest.stream import Overload
+
+Answered = tuple[Pending, Answer | None]
+"""A reading and what the model said of it; None: NaN or infinity."""
+
+_MOST_AT_ONCE: Final = 64
+_MAX_WAIT_S: Final = 1.0
+"""A slow model lets no more readings wait than it answers in this time, as far as the policy allows."""
+_STOP_S: Final = 5.0
+
+
+class Executor(Protocol):
+    """Runs one model on what is submitted, in this order."""
+
+    @property
+    def waiting(self) -> int:
+        """How many were submitted and are not yet returned."""
+
+    def submit(self, pending: Pending) -> Pending | None:
+        """Take in ``pending`` and return who is left out for it, if anybody is."""
+
+    def finished(self) -> list[Answered]:
+        """Return what has been answered since the last call."""
+
+    def relieve(self, *, is_behind: bool) -> None:
+        """Tell whether readings come faster than they are answered."""
+
+    def close(self) -> None:
+        """Answer nothing more."""
+
+
+class LaneExecutor:
+    """Answers in the lane's thread, all that a turn brought at once."""
+
+    def __init__(self, predictor: Predictor, policy: Overload) -> None:
+        self._predictor = predictor
+        self._shape = _window_shape(predictor)
+        self._policy = policy
+        self._queue = PendingQueue(policy)
+
+    @property
+    def waiting(self) -> int:
+        """How many were submitted and are not yet returned."""
+        return len(self._queue)
+
+    def submit(self, pending: Pending) -> Pending | None:
+        """See :class:`Executor`."""
+        return self._queue.put(pending)
+
+    def finished(self) -> list[Answered]:
+        """Answer what waits."""
+        answered: list[Answered] = []
+        while batch := self._queue.take(_MOST_AT_ONCE):
+            samples = b"".join([pending.samples for pending in batch])
+            windows = np.frombuffer(samples, np.float32).reshape(len(batch), *self._shape)
+            answered += zip(batch, self._predictor.answers(windows), strict=True)
+        return answered
+
+    def relieve(self, *, is_behind: bool) -> None:
+        """See :class:`Executor`: while the lane is behind, each turn answers a part of what it brought."""
+        if self._policy is not Overload.BLOCK:
+            self._queue.limit = _MOST_AT_ONCE if is_behind else None
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class ThreadExecutor:
+    """Answers in a thread of its own; ``wake`` is called from it when an answer is there."""
+
+    def __init__(self, predictor: Predictor, policy: Overload, wake: Callable[[], None]) -> None:
+        self._predictor = predictor
+        self._shape = _window_shape(predictor)
+        self._queue = PendingQueue(policy, max(1, int(_MAX_WAIT_S / predictor.answer_s)))
+        self._wake = wake
+        self._condition = threading.Condition()
+        self._answered: deque[Answered] = deque()
+        self._is_closing = False
+        self._failure: BaseException | None = None
+        self._waiting = 0
+        manifest = predictor.manifest
+        self._thread = threading.Thread(target=self._run, name=f"model-{manifest.model}", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many were submitted and are not yet returned."""
+        return self._waiting
+
+    def submit(self, pending: Pending) -> Pending | None:
+        """See :class:`Executor`."""
+        with self._condition:
+            left_out = self._queue.put(pending)
+            self._condition.notify()
+        if left_out is None:
+            self._waiting += 1
+        return left_out
+
+    def finished(self) -> list[Answered]:
+        """See :class:`Executor`; a bug in the thread is raised here."""
+        if self._failure is not None:
+            raise self._failure
+        answered = [self._answered.popleft() for _ in range(len(self._answered))]
+        self._waiting -= len(answered)
+        return answered
+
+    def relieve(self, *, is_behind: bool) -> None:
+        """Nothing to do: the queue is short at all times."""
+
+    def close(self) -> None:
+        """Answer nothing more; the answer at work is waited for, but not for long."""
+        with self._condition:
+            self._is_closing = True
+            self._condition.notify()
+        self._thread.join(_STOP_S)
+
+    def _run(self) -> None:
+        try:
+            while (pending := self._next()) is not None:
+                window = np.frombuffer(pending.samples, np.float32).reshape(1, *self._shape)
+                self._answered.append((pending, self._predictor.answers(window)[0]))
+                self._wake()
+        except BaseException as error:  # noqa: BLE001 - finished() raises it where it ends the daemon
+            self._failure = error
+            self._wake()
+
+    def _next(self) -> Pending | None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._is_closing or len(self._queue) > 0)
+            return None if self._is_closing else self._queue.take(1)[0]
+
+
+def _window_shape(predictor: Predictor) -> tuple[int, int]:
+    return predictor.manifest.window.length, predictor.manifest.columns

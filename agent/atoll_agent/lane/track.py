@@ -1,0 +1,271 @@
+"""One stream's way through the lane, on a connection of its own: a slow model holds up its stream only.
+
+decode -> window -> model -> encode -> send, batch in, batch out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from atoll_agent.lane.answering import Answering
+from atoll_agent.lane.ledger import Entry, Ledger
+from atoll_agent.lane.pending import Pending
+from atoll_agent.lane.repeat import Repeats
+from atoll_agent.ports import Wire
+from atoll_contract.errors import MalformedMessageError, Reason
+from atoll_contract.messages import Reading
+from atoll_ingest.stream import Overload, Stream
+from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Subscribed
+
+log = structlog.get_logger()
+
+MAX_OUTSTANDING: Final = 20_000
+"""Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
+as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
+65,535 at the most."""
+MAX_ROUTES: Final = 65_536
+
+
+class Track:
+    """Answers the readings of one stream.
+
+    Attributes:
+        stream: The stream.
+        is_connected: Whether its connection stands.
+        counts: Counters by name.
+        refusals: How many messages were refused, by where and why.
+        last_refusal: The latest detail for each of them.
+        refused_filters: Subscriptions that the broker refused.
+    """
+
+    def __init__(self, stream: Stream, wire: Wire, *, max_devices: int) -> None:
+        self.stream = stream
+        self.is_connected = False
+        self.counts: Counter[str] = Counter()
+        self.refusals: Counter[tuple[str, Reason]] = Counter()
+        self.last_refusal: dict[tuple[str, Reason], str] = {}
+        self.refused_filters: set[str] = set()
+        self._wire = wire
+        self._decode = stream.dialect.decode
+        self._answering: dict[str, Answering] = {}
+        self._retiring: list[Answering] = []
+        self._devices: dict[str, str] = {}
+        self._retained: dict[str, int] = {}
+        self._ledger = Ledger()
+        self._repeats = Repeats(max_devices)
+        self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
+        self._is_stopping = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no reading waits for an answer, and no prediction for its PUBACK."""
+        return not (self._backlog or self._ledger.outstanding or any(map(_is_busy, self._at_work())))
+
+    @property
+    def devices(self) -> int:
+        """How many devices its models have answered."""
+        return sum(answering.devices for answering in self._answering.values())
+
+    @property
+    def windows_forgotten(self) -> int:
+        """How many devices lost their window to make room."""
+        return sum(answering.forgotten for answering in self._answering.values())
+
+    def swap(self, answering: Answering) -> None:
+        """Let ``answering`` answer from the next reading on, with the windows of its predecessor."""
+        champion = self._answering.get(answering.model)
+        if champion is not None:
+            answering.succeed(champion)
+            self._retiring.append(champion)
+        self._answering[answering.model] = answering
+        self.counts["swaps"] += 1
+
+    def stop(self) -> None:
+        """Take in no more readings."""
+        self._is_stopping = True
+
+    def close(self) -> None:
+        """End the models' threads and the connection."""
+        for answering in self._at_work():
+            answering.executor.close()
+        self._wire.close()
+
+    def heed(self, events: Sequence[Event]) -> None:
+        """Take in what happened on the connection."""
+        for event in events:
+            if isinstance(event, Delivery):
+                self._take(event)
+            elif isinstance(event, Published):
+                self._ledger.settle(event.mid)
+                self.counts["predictions_acknowledged"] += 1
+            else:
+                self._heed_connection(event)
+
+    def work(self, *, is_behind: bool) -> None:
+        """Do what is due: predictions out, acknowledgements out.
+
+        ``is_behind``: readings have come faster for a while than they were answered.
+        """
+        for answering in self._at_work():
+            answering.executor.relieve(is_behind=is_behind)
+            self._collect(answering)
+        self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
+        self._send()
+        due = self._ledger.due()
+        if due:
+            for delivery in due:
+                self._wire.acknowledge(delivery)
+            self.counts["readings_acknowledged"] += len(due)
+        self._wire.flush()
+
+    # Readings in
+
+    def _take(self, delivery: Delivery) -> None:
+        if self._is_stopping:
+            return  # not acknowledged: the broker keeps it for the next start
+        entry = None
+        if delivery.qos > 0:
+            entry = self._ledger.arrive(delivery)
+            if entry is None:
+                self.counts["redelivered"] += 1
+                return
+        self.counts["messages"] += 1
+        if entry is None and len(self._backlog) + self._ledger.outstanding >= MAX_OUTSTANDING:
+            self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
+            return
+        try:
+            device = self._devices.get(delivery.topic) or self._find_device(delivery.topic)
+            if delivery.is_retained and not self._is_wanted_retained(delivery):
+                return
+            readings = self._decode(delivery.payload)
+        except MalformedMessageError as error:
+            self._refuse(self.stream.name, error.reason, f"{delivery.topic}: {error.detail}")
+            return
+        self.counts["readings"] += len(readings)
+        for reading in readings:
+            self._take_reading(reading, device, delivery, entry)
+
+    def _find_device(self, topic: str) -> str:
+        device = self.stream.device(topic)
+        if device is None:
+            raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
+        if len(self._devices) >= MAX_ROUTES:
+            self._devices.clear()
+        self._devices[topic] = device
+        return device
+
+    def _is_wanted_retained(self, delivery: Delivery) -> bool:
+        """Whether a retained reading is to be used: once, though every connect brings it again."""
+        if not self.stream.use_retained:
+            raise MalformedMessageError("a retained reading", Reason.RETAINED)
+        digest = hash(delivery.payload)
+        if self._retained.get(delivery.topic) == digest:
+            self.counts["repeated"] += 1
+            return False
+        if len(self._retained) >= MAX_ROUTES:
+            self._retained.clear()
+        self._retained[delivery.topic] = digest
+        return True
+
+    def _take_reading(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> None:
+        boot, seq = reading.boot, reading.seq
+        if boot is not None and seq is not None and self._repeats.is_repeat(device, boot, seq):
+            self.counts["repeated"] += 1
+            return
+        if not self._answering:
+            self.counts["readings_without_model"] += 1
+        for model, answering in self._answering.items():
+            try:
+                pending = answering.take(reading, device, delivery, entry)
+            except MalformedMessageError as error:
+                self._refuse(model, error.reason, f"{device}: {error.detail}")
+                continue
+            if pending is None:
+                continue
+            if entry is not None:
+                entry.outstanding += 1
+            left_out = answering.executor.submit(pending)
+            if left_out is not None:
+                self._leave_out(model, left_out)
+
+    def _leave_out(self, model: str, pending: Pending) -> None:
+        if pending.entry is not None:
+            pending.entry.outstanding -= 1
+        if self.stream.overload is Overload.BLOCK:
+            self._refuse(model, Reason.OVERLOAD, f"{pending.device}: readings at QoS 0 come too fast")
+        else:
+            self.counts["readings_left_out"] += 1
+
+    # Predictions out
+
+    def _at_work(self) -> list[Answering]:
+        return [*self._answering.values(), *self._retiring]
+
+    def _is_retired(self, answering: Answering) -> bool:
+        if _is_busy(answering):
+            return False
+        answering.executor.close()
+        return True
+
+    def _collect(self, answering: Answering) -> None:
+        for pending, topic, payload in answering.predictions():
+            if payload is not None:
+                self._backlog.append((topic, payload, pending.entry))
+                continue
+            if pending.entry is not None:
+                pending.entry.outstanding -= 1
+            self._refuse(
+                answering.model, Reason.OUTPUT_NOT_FINITE, f"{pending.device}: the output is not finite"
+            )
+
+    def _send(self) -> None:
+        """Hand over as many predictions as the wire takes; at the QoS of their readings."""
+        backlog, ledger, publish = self._backlog, self._ledger, self._wire.publish
+        sent = 0
+        while backlog and ledger.outstanding < MAX_OUTSTANDING:
+            topic, payload, entry = backlog[0]
+            mid = publish(topic, payload, qos=0 if entry is None else 1)
+            if mid is None:
+                break  # the wire keeps no more: again when it does
+            backlog.popleft()
+            sent += 1
+            if entry is not None:
+                ledger.sent(entry, mid)
+        self.counts["predictions"] += sent
+
+    def _refuse(self, where: str, reason: Reason, detail: str) -> None:
+        key = (where, reason)
+        self.refusals[key] += 1
+        self.last_refusal[key] = detail[:200]
+        log.debug("reading.refused", where=where, reason=reason.value, detail=detail[:200])
+
+    # The connection
+
+    def _heed_connection(self, event: Event) -> None:
+        match event:
+            case Connected(_, session_present):
+                self.is_connected = True
+                self.counts["connections"] += 1
+                self._ledger.reconnect(session_present=session_present)
+                log.info("lane.connected", stream=self.stream.name, session_present=session_present)
+            case Disconnected(detail, was_connected, was_refused):
+                self.is_connected = False
+                if was_connected:
+                    log.warning("lane.disconnected", stream=self.stream.name, detail=detail)
+                elif was_refused:
+                    log.warning("broker.refused", detail=detail, plane="lane")
+            case Subscribed(topic_filter, refused):
+                self.refused_filters.discard(topic_filter)
+                if refused:
+                    self.refused_filters.add(topic_filter)
+                    log.error("subscription.refused", topic_filter=topic_filter, plane="lane")
+            case _:
+                pass
+
+
+def _is_busy(answering: Answering) -> bool:
+    return answering.executor.waiting > 0
