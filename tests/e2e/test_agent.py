@@ -354,6 +354,26 @@ def test_a_topic_taken_out_of_the_settings_is_not_delivered_any_more(mosquitto_b
     assert stopped["messages"] == 2
 
 
+def test_the_session_of_a_stream_that_is_gone_from_the_settings_is_ended(mosquitto_site):
+    site = mosquitto_site
+    site.agent.start()
+    site.wait_lane()
+    assert site.agent.stop() == 0
+    settings = site.agent.settings
+    with_press = settings.read_text()
+
+    settings.write_text(with_press.replace('"press"', '"mill"'))
+    site.agent.start()
+    site.spy.wait(lambda: site.agent.events("session.ended"), "the end of the session")
+    assert site.agent.stop() == 0
+    settings.write_text(with_press)
+    site.agent.start()
+    site.spy.wait(lambda: len(site.agent.events("lane.connected")) == 3, "the third connection")
+
+    seen = [(event["stream"], event["session_present"]) for event in site.agent.events("lane.connected")]
+    assert seen == [("press", False), ("mill", False), ("press", False)]
+
+
 def test_a_damaged_bundle_on_disk_is_fetched_again(mosquitto_site):
     site = mosquitto_site
     site.trainer.publish(make_bundle(release=1))

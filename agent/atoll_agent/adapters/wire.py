@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from atoll_link.waiting import Waiter
+import structlog
 
 from atoll_agent.ports import Wire
 from atoll_link.session import Broker, Connected, Session
+from atoll_link.waiting import Waiter
+
+log = structlog.get_logger()
 
 _MAX_INFLIGHT: Final = 1000
 
@@ -49,9 +52,9 @@ class StreamWires:
                 session.unsubscribe(topic_filter)
             self.by_stream[stream] = session
         # A clean connection is the end of a persistent session.
-        self._leaving = [
-            Session(broker, f"{prefix}-{stream}-{token}") for stream in left if stream not in filters
-        ]
+        self._leaving = {
+            Session(broker, f"{prefix}-{stream}-{token}"): stream for stream in left if stream not in filters
+        }
         self._waiter = Waiter([*self.by_stream.values(), *self._leaving])
 
     def wait(self, timeout_s: float) -> Sequence[Wire]:
@@ -59,13 +62,17 @@ class StreamWires:
         ready = self._waiter.wait(timeout_s)
         if not self._leaving:
             return ready
-        for session in [session for session in self._leaving if session in ready]:
-            if any(isinstance(event, Connected) for event in session.step(0.0)):
-                self._waiter.remove(session)
-                self._leaving.remove(session)
-                session.close()
-        return [session for session in ready if session in self.by_stream.values()]
+        leaving = self._leaving.keys() & ready
+        for session in leaving:
+            self._leave(session)
+        return [session for session in ready if session not in leaving]
 
     def wake(self) -> None:
         """Make a waiting :meth:`wait` return; any thread may call it."""
         self._waiter.wake()
+
+    def _leave(self, session: Session) -> None:
+        if any(isinstance(event, Connected) for event in session.step(0.0)):
+            self._waiter.remove(session)
+            session.close()
+            log.info("session.ended", stream=self._leaving.pop(session))
