@@ -1,7 +1,7 @@
 # make demo    the whole loop in one terminal, without hardware or apt
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
-# make bench   atoll beside other systems; 45 minutes, writes docs/references/performance.md
+# make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
 # make test PYTHON=python3.13
@@ -12,7 +12,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick docs format clean
+.PHONY: demo test check bench bench-quick bench-part docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -34,6 +34,10 @@ bench: $(VENV)/.bench-installed
 
 bench-quick: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/run.py --quick --out benchmarks/build/quick.json $(BENCH)
+
+# For example make bench-part CASES=rate-1000,release
+bench-part: $(VENV)/.bench-installed
+	$(BIN)/python benchmarks/run.py --cases $(CASES) --out benchmarks/build/part.json $(BENCH)
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python docs/generate.py

@@ -44,12 +44,14 @@ class ModelPlan:
         stream: The stream that it answers.
         channel: The channel that it follows.
         units: The values of the stream, with their units.
+        is_shared: Whether other agents get a part of the stream's readings.
     """
 
     model: str
     stream: str
     channel: str
     units: Mapping[str, str | None]
+    is_shared: bool
 
 
 class Releases:
@@ -118,10 +120,15 @@ class Releases:
     def _restored(self, slot: Slot, champion: Release) -> Slot:
         """Load a champion from disk into the lane; without it if that cannot be or it fits no more."""
         model = slot.model
+        plan = self._plans[model]
         try:
             predictor = self._load(champion)
             require_fit(
-                predictor.manifest, model=model, release=champion.release, units=self._plans[model].units
+                predictor.manifest,
+                model=model,
+                release=champion.release,
+                units=plan.units,
+                is_shared=plan.is_shared,
             )
         except (StorageError, BundleRejectedError) as error:
             log.error(  # noqa: TRY400 - foreseen; the detail says all
@@ -205,6 +212,7 @@ class Releases:
             "model": model,
             "release": release.release,
             "units": dict(self._plans[model].units),
+            "is_shared": self._plans[model].is_shared,
         }
         try:
             async with self._examine(request) as lines:
