@@ -19,7 +19,7 @@ from atoll_agent.ports import Wire
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.messages import Reading
 from atoll_ingest.stream import Overload, Stream
-from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Subscribed
+from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
 
 log = structlog.get_logger()
 
@@ -102,6 +102,9 @@ class Track:
             elif isinstance(event, Published):
                 self._ledger.settle(event.mid)
                 self.counts["predictions_acknowledged"] += 1
+            elif isinstance(event, Refused):  # sent again, it would be refused again
+                self._ledger.settle(event.mid)
+                self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"a prediction: {event.detail}")
             else:
                 self._heed_connection(event)
 
