@@ -75,6 +75,8 @@ class PahoClient(paho.Client):
         self.failure = ""
         self._broken = ""
         """Why nothing more can be written; what the broker wrote before may tell more, so it is read."""
+        self._made: socket.socket | None = None
+        """paho leaves it open when a handshake on it fails."""
         self._is_clean = is_clean
         self._receive_maximum = receive_maximum
         self._make_tls_context = tls or ssl.create_default_context
@@ -117,14 +119,16 @@ class PahoClient(paho.Client):
         Raises:
             OSError: There is no connection.
         """
-        if self.level is Level.MQTT_311:
-            self.connect(host, port, keepalive_s)
-            return
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
-        properties.ReceiveMaximum = self._receive_maximum
-        if not self._is_clean:
-            properties.SessionExpiryInterval = SESSION_EXPIRY_S
-        self.connect(host, port, keepalive_s, clean_start=self._is_clean, properties=properties)
+        try:
+            if self.level is Level.MQTT_311:
+                self.connect(host, port, keepalive_s)
+            else:
+                properties = self._properties_of_session()
+                self.connect(host, port, keepalive_s, clean_start=self._is_clean, properties=properties)
+        except BaseException:
+            if self._made is not None:
+                self._made.close()
+            raise
 
     def flush(self) -> list[int]:
         """Write what the socket takes now; return the numbers of the QoS 0 messages it has taken."""
@@ -244,26 +248,25 @@ class PahoClient(paho.Client):
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _create_socket_connection(self) -> socket.socket:
+        self._made = sock = super()._create_socket_connection()
         # Without it Nagle's algorithm and delayed acknowledgements cost about 40 ms per message.
-        sock = super()._create_socket_connection()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
     def _ssl_wrap_socket(self, tcp_sock: Any) -> ssl.SSLSocket:
-        # paho leaves the socket open when the handshake fails.
-        try:
-            context = self._make_tls_context()
-            sock = context.wrap_socket(tcp_sock, server_hostname=self.host, do_handshake_on_connect=False)
-        except BaseException:
-            tcp_sock.close()
-            raise
-        try:
-            sock.settimeout(self.connect_timeout)
-            sock.do_handshake()
-        except BaseException:
-            sock.close()
-            raise
+        self._made = sock = self._make_tls_context().wrap_socket(
+            tcp_sock, server_hostname=self.host, do_handshake_on_connect=False
+        )
+        sock.settimeout(self.connect_timeout)
+        sock.do_handshake()
         return sock
+
+    def _properties_of_session(self) -> Properties:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
+        properties.ReceiveMaximum = self._receive_maximum
+        if not self._is_clean:
+            properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        return properties
 
 
 def limits_of(properties: Properties) -> BrokerLimits:

@@ -446,7 +446,8 @@ class Session:
         client.keep_alive_within(self._broker.keepalive_s)
         self._is_connected = True
         self._connection += 1
-        self._connected_since = self._look_at = time.monotonic()
+        self._connected_since = time.monotonic()
+        self._look_at = 0.0
         self._levels.accept(client.level, self._connected_since)
         self._limits = limits_of(properties)
         self._reader = PublishReader(self._connection, client.level, self._max_packet_bytes)

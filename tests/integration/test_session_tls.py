@@ -78,6 +78,25 @@ def test_a_message_wakes_an_encrypted_step_at_once(tls_broker: RunningBroker, au
             assert time.monotonic() - started < 1.0
 
 
+def test_what_is_decrypted_beyond_one_batch_needs_no_more_bytes_to_be_read(
+    tls_broker: RunningBroker, authority: Authority
+) -> None:
+    """A step reads a part; the rest must not wait for a socket that stays silent."""
+    broker = Broker("127.0.0.1", tls_broker.port, tls=True, ca_file=authority.file)
+    with (
+        connected(broker, "reader", "t", qos=0) as reader,
+        connected(broker, "writer", max_inflight=1000) as writer,
+    ):
+        for number in range(2000):
+            writer.publish("t", b"%d" % number + b"x" * 1000, qos=1)
+        step_until(writer, has(Published, 2000), 30.0)
+        started = time.monotonic()
+        seen = step_until(reader, has(Delivery, 2000), 30.0, step_s=5.0)
+
+        assert time.monotonic() - started < 4.0
+    assert [payload.rstrip(b"x") for payload in payloads(seen)] == [b"%d" % number for number in range(2000)]
+
+
 def test_a_stranger_s_certificate_is_refused(tls_broker: RunningBroker, tmp_path: Path) -> None:
     stranger = Authority(tmp_path / "stranger", name="stranger")
 

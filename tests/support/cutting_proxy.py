@@ -37,17 +37,8 @@ class CuttingProxy:
         return int(self._listener.getsockname()[1])
 
     def cut_after(self, direction: str, count: int) -> None:
-        """Let ``count`` bytes pass in this direction from now on, then cut."""
+        """Let ``count`` bytes pass in this direction from now on, then cut, once."""
         self._left[direction] = count
-        if count == 0:
-            self.cut()
-
-    def cut(self) -> None:
-        """Close the connection on both sides; the next one is not limited."""
-        if self._client is not None:
-            self.cuts += 1
-        self._left = {UP: math.inf, DOWN: math.inf}
-        self.close()
 
     def turn(self, timeout_s: float = 0.002) -> None:
         """Pass on what has arrived."""
@@ -96,7 +87,9 @@ class CuttingProxy:
         if not received:
             self.close()
         elif self._left[direction] == 0:
-            self.cut()
+            self._left[direction] = math.inf
+            self.cuts += 1
+            self.close()
 
 
 @contextmanager
