@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from atoll_agent.rollout.slot import Slot
+from atoll_agent.rollout.trial import TrialReport
 from atoll_contract.errors import DeviceError, Reason
 from atoll_infer.predictor import Predictor
 from atoll_link.session import Delivery, Event
@@ -58,6 +59,7 @@ class LaneReport:
         last_refusal: The latest detail for each of them.
         turns: Grows while the lane makes progress.
         refused_filters: Subscriptions that the broker refused.
+        trials: How the releases on trial stand, or stood when they failed, by model.
     """
 
     is_connected: bool = False
@@ -66,6 +68,7 @@ class LaneReport:
     last_refusal: Mapping[tuple[str, Reason], str] = field(default_factory=dict)
     turns: int = 0
     refused_filters: tuple[str, ...] = ()
+    trials: Mapping[str, TrialReport] = field(default_factory=dict)
 
 
 class LaneControl(Protocol):
@@ -81,6 +84,15 @@ class LaneControl(Protocol):
 
         Cancelled before that, nothing is swapped.
         """
+
+    def try_out(self, predictor: Predictor) -> Future[None]:
+        """Let ``predictor`` answer in shadow beside the champion; its figures stand in the report."""
+
+    def begin_probation(self, model: str) -> Future[None]:
+        """Let the release on trial be heard; at a breach of its rules the champion is heard again."""
+
+    def conclude(self, model: str) -> Future[None]:
+        """End the trial: whoever is heard goes on alone."""
 
     def stop(self) -> None:
         """End the lane."""

@@ -28,7 +28,9 @@ class Waiter:
         idle = 1.0
         for session in self._sessions:
             if session.fileno() >= 0:
-                poll.register(session.fileno(), select.POLLIN | (select.POLLOUT if session._client.want_write() else 0))
+                poll.register(
+                    session.fileno(), select.POLLIN | (select.POLLOUT if session._client.want_write() else 0)
+                )
             else:
                 idle = 0.05
             if session._events:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,12 @@ class Window:
             return self._length > 1
         return has_gap
 
+    def copy(self) -> Window:
+        """Return a window that holds the same and goes its own way."""
+        twin = copy(self)
+        twin._rows, twin._times = self._rows[:], self._times[:]  # noqa: SLF001 - of its own class
+        return twin
+
     def clear(self) -> None:
         """Forget all rows."""
         self._next = self._count = self._gap_left = 0
@@ -156,14 +163,15 @@ class Windows:
         return window if window.is_full else None
 
     def adopt(self, other: Windows) -> None:
-        """Take over the rows of ``other``, whose columns must be the same as these.
+        """Begin with the rows of ``other``, whose columns must be the same as these.
 
-        The windows of a new release so go on where those of the old one ended.
+        The windows of a new release so go on where those of the old one are.
         """
-        if self.spec == other.spec and self._max_devices >= len(other):
-            self._windows = other._windows.copy()  # the predecessor is not used any more
-            return
         for device, window in other:
+            if self.spec == other.spec:
+                self._make_room()
+                self._windows[device] = window.copy()
+                continue
             own = self._add(device, has_restarted=False)
             for row, time_ms in window:
                 own.push(row, time_ms)
@@ -174,10 +182,13 @@ class Windows:
     def __iter__(self) -> Iterator[tuple[str, Window]]:
         return iter(list(self._windows.items()))
 
-    def _add(self, device: str, *, has_restarted: bool) -> Window:
+    def _make_room(self) -> None:
         while len(self._windows) >= self._max_devices:
             self._windows.popitem(last=False)
             self.forgotten += 1
+
+    def _add(self, device: str, *, has_restarted: bool) -> Window:
+        self._make_room()
         window = Window(self.spec, self._columns, has_restarted=has_restarted)
         self._windows[device] = window
         return window

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from typing import Final
 
 from atoll_agent.lane.executors import Executor
@@ -70,7 +68,7 @@ class Answering:
         return self._windows.forgotten
 
     def succeed(self, champion: Answering) -> None:
-        """Take over the windows of ``champion``, if both are made of the same columns."""
+        """Begin with the windows of ``champion``, if both are made of the same columns."""
         own, other = self._manifest, champion._manifest
         if own.features == other.features and own.columns == other.columns:
             self._windows.adopt(champion._windows)
@@ -91,16 +89,9 @@ class Answering:
         bounds = WindowBounds(window.start_ms, self._length)
         return Pending(device, reading, delivery, entry, time_ms, window.packed, bounds, window.take_gap())
 
-    def predictions(self) -> Iterator[tuple[Pending, str, bytes | None]]:
-        """Yield topic and payload of the predictions that are ready.
-
-        The payload is None where the model answered NaN or infinity.
-        """
-        answered = self.executor.finished()
-        now_ns = time.monotonic_ns()
-        for pending, answer in answered:
-            payload = None if answer is None else self._encode(pending, answer, now_ns)
-            yield pending, self._topic(pending.device), payload
+    def prediction(self, pending: Pending, answer: Answer, now_ns: int) -> tuple[str, bytes]:
+        """Return topic and payload of the prediction that tells ``answer``; monotonic time."""
+        return self._topic(pending.device), self._encode(pending, answer, now_ns)
 
     def _encode(self, pending: Pending, answer: Answer, now_ns: int) -> bytes:
         reading, delivery = pending.reading, pending.delivery

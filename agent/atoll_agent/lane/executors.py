@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -24,6 +25,9 @@ _STOP_S: Final = 5.0
 
 class Executor(Protocol):
     """Runs one model on what is submitted, in this order."""
+
+    answer_s: float
+    """How long each of the last answers took."""
 
     @property
     def waiting(self) -> int:
@@ -50,6 +54,7 @@ class LaneExecutor:
         self._shape = _window_shape(predictor)
         self._policy = policy
         self._queue = PendingQueue(policy)
+        self.answer_s = predictor.answer_s
 
     @property
     def waiting(self) -> int:
@@ -63,10 +68,13 @@ class LaneExecutor:
     def finished(self) -> list[Answered]:
         """Answer what waits."""
         answered: list[Answered] = []
+        started = time.perf_counter()
         while batch := self._queue.take(_MOST_AT_ONCE):
             samples = b"".join([pending.samples for pending in batch])
             windows = np.frombuffer(samples, np.float32).reshape(len(batch), *self._shape)
             answered += zip(batch, self._predictor.answers(windows), strict=True)
+        if answered:
+            self.answer_s = (time.perf_counter() - started) / len(answered)
         return answered
 
     def relieve(self, *, is_behind: bool) -> None:
@@ -91,6 +99,7 @@ class ThreadExecutor:
         self._is_closing = False
         self._failure: BaseException | None = None
         self._waiting = 0
+        self.answer_s = predictor.answer_s
         manifest = predictor.manifest
         self._thread = threading.Thread(target=self._run, name=f"model-{manifest.model}", daemon=True)
         self._thread.start()
@@ -131,7 +140,10 @@ class ThreadExecutor:
         try:
             while (pending := self._next()) is not None:
                 window = np.frombuffer(pending.samples, np.float32).reshape(1, *self._shape)
-                self._answered.append((pending, self._predictor.answers(window)[0]))
+                started = time.perf_counter()
+                answer = self._predictor.answers(window)[0]
+                self.answer_s = time.perf_counter() - started
+                self._answered.append((pending, answer))
                 self._wake()
         except BaseException as error:  # noqa: BLE001 - finished() raises it where it ends the daemon
             self._failure = error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final
 
@@ -43,6 +43,7 @@ class Lane:
         site: str,
         agent: str,
         max_devices: int,
+        trusted_writers: Collection[str] = (),
     ) -> None:
         self._waiter = waiter
         self._stream_of = dict(stream_of)
@@ -50,7 +51,14 @@ class Lane:
         self._agent = agent
         self._max_devices = max_devices
         self._tracks = {
-            stream.name: Track(stream, wires[stream.name], max_devices=max_devices) for stream in streams
+            stream.name: Track(
+                stream,
+                wires[stream.name],
+                site=site,
+                max_devices=max_devices,
+                trusted_writers=trusted_writers,
+            )
+            for stream in streams
         }
         self._by_wire = {wires[name]: track for name, track in self._tracks.items()}
         self._orders: deque[Callable[[], None]] = deque()
@@ -68,28 +76,28 @@ class Lane:
         The windows of its predecessor are taken over. ``has_restarted``: it was the champion before
         this process began, so that predictions are missing before its first window.
         """
-        manifest = predictor.manifest
-        track = self._tracks[self._stream_of[manifest.model]]
-        done: Future[None] = Future()
+        track = self._track(predictor.manifest.model)
+        return self._order(lambda: track.swap(self._answering(predictor, track, has_restarted=has_restarted)))
 
-        def order() -> None:
-            if not done.set_running_or_notify_cancel():
-                return
-            answering = Answering(
-                manifest,
-                self._executor(predictor, track.stream),
-                stream=track.stream.name,
-                site=self._site,
-                agent=self._agent,
-                max_devices=self._max_devices,
-                has_restarted=has_restarted,
+    def try_out(self, predictor: Predictor) -> Future[None]:
+        """Let ``predictor`` answer in shadow beside the champion, which there must be.
+
+        Its figures stand in the report. Whoever fails is taken out at once.
+        """
+        track = self._track(predictor.manifest.model)
+        return self._order(
+            lambda: track.try_out(
+                self._answering(predictor, track, has_restarted=False), predictor.manifest, time.monotonic()
             )
-            track.swap(answering)
-            done.set_result(None)
+        )
 
-        self._orders.append(order)
-        self._waiter.wake()
-        return done
+    def begin_probation(self, model: str) -> Future[None]:
+        """Let the release on trial be heard, if it has not failed meanwhile."""
+        return self._order(lambda: self._track(model).begin_probation(model, time.monotonic()))
+
+    def conclude(self, model: str) -> Future[None]:
+        """End the trial of ``model``, if there is one: whoever is heard goes on alone."""
+        return self._order(lambda: self._track(model).conclude(model))
 
     def stop(self) -> None:
         """End the lane: no new readings, what is at work gets 5 s to be answered and acknowledged."""
@@ -123,10 +131,37 @@ class Lane:
         for wire in ready:
             self._by_wire[wire].heed(wire.step(0.0))
         for track in self._tracks.values():
-            track.work(is_behind=now_ns - self._idle_ns > _BEHIND_AFTER_NS)
+            track.work(now_ns / 1e9, is_behind=now_ns - self._idle_ns > _BEHIND_AFTER_NS)
         self._turns += 1
         if now_ns - self._reported_ns > _REPORT_EVERY_NS:
             self._make_report(now_ns)
+
+    def _order(self, work: Callable[[], None]) -> Future[None]:
+        """Have ``work`` done by the lane's thread, between two turns."""
+        done: Future[None] = Future()
+
+        def order() -> None:
+            if done.set_running_or_notify_cancel():
+                work()
+                done.set_result(None)
+
+        self._orders.append(order)
+        self._waiter.wake()
+        return done
+
+    def _track(self, model: str) -> Track:
+        return self._tracks[self._stream_of[model]]
+
+    def _answering(self, predictor: Predictor, track: Track, *, has_restarted: bool) -> Answering:
+        return Answering(
+            predictor.manifest,
+            self._executor(predictor, track.stream),
+            stream=track.stream.name,
+            site=self._site,
+            agent=self._agent,
+            max_devices=self._max_devices,
+            has_restarted=has_restarted,
+        )
 
     def _executor(self, predictor: Predictor, stream: Stream) -> Executor:
         if predictor.answer_s < SLOW_S:
@@ -155,4 +190,5 @@ class Lane:
             last_refusal,
             self._turns,
             tuple(sorted({topic_filter for track in tracks for topic_filter in track.refused_filters})),
+            {model: trial for track in tracks for model, trial in track.trials.items()},
         )

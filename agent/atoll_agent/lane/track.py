@@ -5,19 +5,24 @@ decode -> window -> model -> encode -> send, batch in, batch out.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import structlog
 
 from atoll_agent.lane.answering import Answering
+from atoll_agent.lane.candidate import Candidate
 from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.pending import Pending
 from atoll_agent.lane.repeat import Repeats
 from atoll_agent.ports import Wire
+from atoll_agent.rollout.trial import Outcome, TrialReport
 from atoll_contract.errors import MalformedMessageError, Reason
-from atoll_contract.messages import Reading
+from atoll_contract.manifest import Manifest
+from atoll_contract.messages import Label, Reading
+from atoll_contract.topics import PREFIX, LabelTopic
 from atoll_ingest.stream import Overload, Stream
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Subscribed
 
@@ -42,8 +47,18 @@ class Track:
         refused_filters: Subscriptions that the broker refused.
     """
 
-    def __init__(self, stream: Stream, wire: Wire, *, max_devices: int) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        wire: Wire,
+        *,
+        site: str,
+        max_devices: int,
+        trusted_writers: Collection[str],
+    ) -> None:
         self.stream = stream
+        self._own_topics = f"{PREFIX}/{site}/"
+        self._trusted_writers = frozenset(trusted_writers)
         self.is_connected = False
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[tuple[str, Reason]] = Counter()
@@ -53,6 +68,8 @@ class Track:
         self._decode = stream.dialect.decode
         self._answering: dict[str, Answering] = {}
         self._retiring: list[Answering] = []
+        self._candidates: dict[str, Candidate] = {}
+        self._failed_trials: dict[str, TrialReport] = {}
         self._devices: dict[str, str] = {}
         self._retained: dict[str, int] = {}
         self._ledger = Ledger()
@@ -75,14 +92,44 @@ class Track:
         """How many devices lost their window to make room."""
         return sum(answering.forgotten for answering in self._answering.values())
 
+    @property
+    def trials(self) -> dict[str, TrialReport]:
+        """How the releases on trial stand, or stood when they failed, by model."""
+        return self._failed_trials | {
+            model: candidate.report() for model, candidate in self._candidates.items()
+        }
+
     def swap(self, answering: Answering) -> None:
         """Let ``answering`` answer from the next reading on, with the windows of its predecessor."""
+        self.conclude(answering.model)
         champion = self._answering.get(answering.model)
         if champion is not None:
             answering.succeed(champion)
             self._retiring.append(champion)
         self._answering[answering.model] = answering
         self.counts["swaps"] += 1
+
+    def try_out(self, challenger: Answering, manifest: Manifest, now_s: float) -> None:
+        """Let ``challenger`` answer in shadow beside the champion, which there must be."""
+        self.conclude(challenger.model)
+        champion = self._answering[challenger.model]
+        challenger.succeed(champion)
+        self._candidates[challenger.model] = Candidate(champion, challenger, manifest, now_s)
+
+    def begin_probation(self, model: str, now_s: float) -> None:
+        """Let the release on trial be heard, if it has not failed meanwhile."""
+        candidate = self._candidates.get(model)
+        if candidate is not None:
+            candidate.begin_probation(now_s)
+            self._answering[model] = candidate.challenger
+            self.counts["swaps"] += 1
+
+    def conclude(self, model: str) -> None:
+        """End the trial of ``model``, if there is one: whoever is heard goes on alone."""
+        self._failed_trials.pop(model, None)
+        candidate = self._candidates.pop(model, None)
+        if candidate is not None:
+            self._retiring.append(candidate.unheard)
 
     def stop(self) -> None:
         """Take in no more readings."""
@@ -105,14 +152,16 @@ class Track:
             else:
                 self._heed_connection(event)
 
-    def work(self, *, is_behind: bool) -> None:
+    def work(self, now_s: float, *, is_behind: bool) -> None:
         """Do what is due: predictions out, acknowledgements out.
 
-        ``is_behind``: readings have come faster for a while than they were answered.
+        ``now_s``: on a monotonic clock. ``is_behind``: readings have come faster for a while than they were answered.
         """
         for answering in self._at_work():
             answering.executor.relieve(is_behind=is_behind)
             self._collect(answering)
+        for model, candidate in list(self._candidates.items()):
+            self._judge(model, candidate, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
         self._send()
         due = self._ledger.due()
@@ -138,7 +187,12 @@ class Track:
             self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
             return
         try:
-            device = self._devices.get(delivery.topic) or self._find_device(delivery.topic)
+            device = self._devices.get(delivery.topic)
+            if device is None:
+                if self._is_label(delivery.topic):
+                    self._take_label(delivery)
+                    return
+                device = self._find_device(delivery.topic)
             if delivery.is_retained and not self._is_wanted_retained(delivery):
                 return
             readings = self._decode(delivery.payload)
@@ -157,6 +211,20 @@ class Track:
             self._devices.clear()
         self._devices[topic] = device
         return device
+
+    def _is_label(self, topic: str) -> bool:
+        return topic.startswith(self._own_topics) and topic.split("/")[4:5] == ["label"]
+
+    def _take_label(self, delivery: Delivery) -> None:
+        topic = LabelTopic.parse(delivery.topic)
+        if topic.source != topic.device and topic.source not in self._trusted_writers:
+            detail = f"label: {topic.source!r} is not in trusted_writers"
+            raise MalformedMessageError(detail, Reason.UNTRUSTED_WRITER)
+        label = Label.decode(delivery.payload)
+        self.counts["labels"] += 1
+        candidate = self._candidates.get(topic.model)
+        if candidate is not None and label.stream in {None, self.stream.name}:
+            candidate.label(topic.device, label)
 
     def _is_wanted_retained(self, delivery: Delivery) -> bool:
         """Whether a retained reading is to be used: once, though every connect brings it again."""
@@ -191,6 +259,11 @@ class Track:
             left_out = answering.executor.submit(pending)
             if left_out is not None:
                 self._leave_out(model, left_out)
+        for candidate in self._candidates.values():
+            try:
+                candidate.take(candidate.unheard.take(reading, device, delivery, None))
+            except MalformedMessageError:
+                self.counts["readings_without_trial"] += 1
 
     def _leave_out(self, model: str, pending: Pending) -> None:
         if pending.entry is not None:
@@ -203,7 +276,8 @@ class Track:
     # Predictions out
 
     def _at_work(self) -> list[Answering]:
-        return [*self._answering.values(), *self._retiring]
+        unheard = [candidate.unheard for candidate in self._candidates.values()]
+        return [*self._answering.values(), *unheard, *self._retiring]
 
     def _is_retired(self, answering: Answering) -> bool:
         if _is_busy(answering):
@@ -211,10 +285,28 @@ class Track:
         answering.executor.close()
         return True
 
+    def _judge(self, model: str, candidate: Candidate, now_s: float) -> None:
+        """At a breach of the rules the champion goes on alone, from the next reading on."""
+        verdict = candidate.judge(now_s)
+        if verdict is None or verdict.outcome is Outcome.PASSED:
+            return
+        del self._candidates[model]
+        self._failed_trials[model] = candidate.report()
+        self._answering[model] = candidate.champion
+        self._retiring.append(candidate.challenger)
+
     def _collect(self, answering: Answering) -> None:
-        for pending, topic, payload in answering.predictions():
-            if payload is not None:
-                self._backlog.append((topic, payload, pending.entry))
+        candidate = self._candidates.get(answering.model)
+        is_unheard = candidate is not None and answering is candidate.unheard
+        answered = answering.executor.finished()
+        now_ns = time.monotonic_ns()
+        for pending, answer in answered:
+            if candidate is not None:
+                candidate.note(answering, pending, answer)
+            if is_unheard:
+                continue
+            if answer is not None:
+                self._backlog.append((*answering.prediction(pending, answer, now_ns), pending.entry))
                 continue
             if pending.entry is not None:
                 pending.entry.outstanding -= 1

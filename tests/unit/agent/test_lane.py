@@ -10,7 +10,9 @@ from support.scripted_wire import ScriptedWaiter, ScriptedWire
 
 from atoll_agent.lane import track as track_module
 from atoll_agent.lane.lane import Lane
+from atoll_agent.rollout.trial import Outcome
 from atoll_contract.errors import Reason
+from atoll_contract.manifest import OutputSpec, PassRules
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
 from atoll_ingest.dialect import AtollDialect
@@ -564,9 +566,9 @@ def test_a_lane_that_is_behind_leaves_readings_out_as_the_stream_says():
 
     for number in range(100):
         bench.wire.deliver(TOPIC, b'{"time_ms":%d,"values":{"x":1}}' % number, mid=number + 1)
-    track.work(is_behind=True)
+    track.work(0.0, is_behind=True)
     track.heed(bench.wire.step(0))
-    track.work(is_behind=True)
+    track.work(0.0, is_behind=True)
 
     assert len(bench.wire.sent) == 64
     assert bench.predictions[-1]["time_ms"] == 99
@@ -584,3 +586,170 @@ def test_a_stopping_lane_leaves_new_readings_to_the_broker():
 
     assert bench.acknowledged == [1]
     assert bench.wire.is_closed
+
+
+# Releases on trial
+
+
+def rated(release, *, shadow=2, probation=2, **options) -> Predictor:
+    rules = PassRules(
+        shadow_windows=shadow, probation_windows=probation, min_labels=2, **options.pop("rules", {})
+    )
+    return predictor(release, **options, passing=rules)
+
+
+class TrialBench(Bench):
+    """A lane with a champion, release 1, and ``challenger`` in shadow."""
+
+    def __init__(self, challenger: Predictor, **options):
+        super().__init__(predictor(**options))
+        self.lane.try_out(challenger)
+        self.turn()
+        self._seq = 0
+
+    def read(self, count: int, x: float = 3) -> None:
+        for _ in range(count):
+            self._seq += 1
+            self.deliver(b'{"time_ms":%d,"values":{"x":%g}}' % (self._seq, x), mid=self._seq)
+
+    def label(self, time_ms: int, value: float, source: str = "press-1") -> None:
+        payload = b'{"time_ms":%d,"value":%g}' % (time_ms, value)
+        self.deliver(payload, topic=f"atoll/v1/site/{source}/label/press-1/wear", mid=1000 + time_ms)
+
+    @property
+    def releases(self) -> list[int]:
+        return [prediction["release"] for prediction in self.predictions]
+
+    def trial(self):
+        self.lane._make_report(0)
+        return self.lane.report.trials["wear"]
+
+
+OFF_BY_TEN = OutputSpec(offset=10.0)
+"""A release that predicts 10 more than the champion."""
+
+
+def test_in_shadow_only_the_champion_is_heard_and_both_are_compared():
+    bench = TrialBench(rated(2, output=OFF_BY_TEN))
+
+    bench.read(3)
+
+    assert bench.releases == [1, 1, 1]
+    trial = bench.trial()
+    assert (trial.release, trial.is_on_probation, trial.windows) == (2, False, 3)
+    assert trial.disagreement == pytest.approx(10)
+    assert trial.verdict.outcome is Outcome.PASSED
+
+
+def test_a_release_that_differs_too_much_from_the_champion_is_stopped_in_shadow():
+    bench = TrialBench(rated(2, output=OFF_BY_TEN, rules={"max_disagreement": 5.0}))
+
+    bench.read(4)
+
+    assert bench.releases == [1, 1, 1, 1]
+    assert bench.trial().verdict.reason is Reason.CHAMPION_DISAGREES
+    assert bench.trial().windows == 2
+
+
+def test_a_release_that_is_worse_on_labels_is_stopped_in_shadow_and_one_that_is_better_is_not():
+    worse = TrialBench(rated(2, shadow=9, output=OFF_BY_TEN, rules={"max_error_ratio": 1.5}))
+    better = TrialBench(rated(2, shadow=9, output=OFF_BY_TEN, rules={"max_error_ratio": 1.5}))
+
+    for bench, truth in ((worse, 7.5), (better, 16.5)):
+        bench.read(3)
+        for time_ms in (1, 2):
+            bench.label(time_ms, truth)
+
+    assert worse.trial().verdict.reason is Reason.ERROR_TOO_LARGE
+    assert better.trial().verdict is None
+    assert (better.trial().labels, better.trial().error) == (2, pytest.approx(0.5))
+
+
+def test_on_probation_the_challenger_is_heard_and_at_a_breach_the_champion_again():
+    bench = TrialBench(rated(2, rules={"high": 20.0}))
+    bench.read(2)
+
+    bench.lane.begin_probation("wear")
+    bench.read(1)
+    bench.read(1, x=50)
+    bench.read(2)
+
+    assert bench.releases == [1, 1, 2, 2, 1, 1]
+    trial = bench.trial()
+    assert (trial.is_on_probation, trial.windows) == (True, 2)
+    assert trial.verdict.reason is Reason.OUTPUT_OUT_OF_RANGE
+
+
+def test_a_release_that_passes_its_probation_goes_on_alone():
+    bench = TrialBench(rated(2))
+    bench.read(2)
+    bench.lane.begin_probation("wear")
+    bench.read(2)
+
+    assert bench.trial().verdict.outcome is Outcome.PASSED
+    bench.lane.conclude("wear")
+    bench.read(1)
+
+    assert bench.releases == [1, 1, 2, 2, 2]
+    bench.lane._make_report(0)
+    assert bench.lane.report.trials == {}
+
+
+def test_a_release_that_gets_slow_on_probation_is_taken_back():
+    challenger = rated(2, shadow=1, probation=100, rules={"latency_ms": 5.0})
+    bench = TrialBench(challenger)
+    bench.read(1)
+    bench.lane.begin_probation("wear")
+    bench.read(20)
+    answers = challenger.answers
+
+    def slow(windows):
+        time.sleep(0.02)
+        return answers(windows)
+
+    challenger.answers = slow
+    bench.read(15)
+
+    assert bench.trial().verdict.reason is Reason.TOO_SLOW
+    assert bench.releases == [1] + [2] * 30 + [1] * 5
+
+
+def test_a_nan_on_probation_brings_the_champion_back_and_costs_one_prediction():
+    bench = TrialBench(rated(2, file="nan_float"))
+    bench.read(2, x=4)
+    bench.lane.begin_probation("wear")
+
+    bench.read(1, x=-1)
+    bench.read(2, x=-1)
+
+    assert bench.releases == [1, 1, 1, 1]
+    assert bench.trial().verdict.reason is Reason.OUTPUT_NOT_FINITE
+    assert bench.refusals() == {("wear", Reason.OUTPUT_NOT_FINITE): 1}
+
+
+def test_the_champion_has_current_windows_when_it_comes_back():
+    rules = {"high": 100.0}
+    bench = TrialBench(
+        rated(2, file="mean12_float", length=12, shadow=1, rules=rules), file="mean12_float", length=12
+    )
+    for number in range(12):
+        bench.read(1, x=number)
+    bench.lane.begin_probation("wear")
+    bench.read(1, x=12)
+    bench.read(1, x=5000)
+    bench.read(1, x=6)
+
+    assert bench.releases == [1, 2, 2, 1]
+    assert bench.predictions[-1]["value"] == pytest.approx((sum(range(3, 13)) + 5000 + 6) / 12)
+    assert "quality" not in bench.predictions[-1]
+
+
+def test_labels_count_only_from_the_device_itself_and_from_trusted_writers():
+    bench = TrialBench(rated(2, shadow=9))
+    bench.read(3)
+
+    bench.label(1, 7.0, source="stranger")
+    bench.label(2, 7.0)
+
+    assert bench.trial().labels == 1
+    assert bench.refusals() == {("press", Reason.UNTRUSTED_WRITER): 1}
