@@ -21,7 +21,7 @@ from atoll_agent.settings import AgentSettings
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.releases import ModelPlan, Releases
 from atoll_agent.supervisor.supervisor import TRIGGERS, Sessions, Supervisor
-from atoll_contract.topics import StatusTopic
+from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_infer.runtime import choose_runtime
 from atoll_link.session import Broker, Will
 
@@ -57,6 +57,8 @@ def compose(settings: AgentSettings) -> Supervisor:
     used = {model.stream for model in settings.model}
     answered = [stream for stream in streams if stream.name in used]
     filters = {stream.name: [pattern.filter for pattern in stream.patterns] for stream in answered}
+    for model in settings.model:
+        filters[model.stream].append(LabelTopic.any_of(site=agent.site, model=model.name))
     wires = StreamWires(broker, f"{agent.id}-lane", identity.token, filters, left=store.left_filters(filters))
     lane = Lane(
         wires.by_stream,
@@ -66,6 +68,7 @@ def compose(settings: AgentSettings) -> Supervisor:
         site=agent.site,
         agent=agent.id,
         max_devices=agent.max_devices,
+        trusted_writers=agent.trusted_writers,
     )
     link = ControlLink(
         broker,

@@ -23,6 +23,7 @@ class AgentTable(Table):
         streams_file: A file with ``[[stream]]`` tables, shared with recorder and simulator.
         max_devices: Devices that a model keeps windows for; the longest silent one goes first.
         status_interval_s: How often the status is published, if it changed.
+        trusted_writers: Whose labels count, besides those of a device about itself.
     """
 
     id: Writer
@@ -32,6 +33,7 @@ class AgentTable(Table):
     streams_file: Path | None = None
     max_devices: Annotated[int, Field(ge=1, le=1_000_000)] = 16_384
     status_interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
+    trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
 
 
 class ModelTable(Table):

@@ -196,7 +196,7 @@ class PassRules(_Part):
             a classifier the share of windows with another label, 0 to 1.
         min_labels: Labels that have to arrive before its error is judged.
         max_error: Mean absolute error against labels; for a classifier the share that is wrong.
-        max_error_ratio: Its error divided by that of the champion on the same labels.
+        max_error_ratio: Its error divided by that of the champion on the same labels; 0: not asked for.
         label_tolerance_ms: A label belongs to the latest window that ended at most so long before it.
         latency_ms: Median time of one answer on the device.
         low: Least value that it may predict.
@@ -209,7 +209,7 @@ class PassRules(_Part):
     max_disagreement: Annotated[float, Field(ge=0)] | None = None
     min_labels: Annotated[int, Field(ge=1)] = 20
     max_error: Annotated[float, Field(ge=0)] | None = None
-    max_error_ratio: Annotated[float, Field(gt=0)] | None = None
+    max_error_ratio: Annotated[float, Field(ge=0)] = 1.5
     label_tolerance_ms: Annotated[float, Field(ge=0)] = 0.0
     latency_ms: Annotated[float, Field(gt=0)] | None = None
     low: float | None = None

@@ -186,7 +186,7 @@ class Trial:
             )
             return Verdict(Outcome.FAILED, Reason.ERROR_TOO_LARGE, detail)
         champion, ratio = self.champion_error, rules.max_error_ratio
-        if champion is not None and ratio is not None and error > ratio * champion:
+        if champion is not None and ratio > 0 and error > ratio * champion:
             detail = (
                 f"its mean error on {self.error.count} labels is {error:g}, the champion's {champion:g}; "
                 f"allowed is {ratio:g} times as much"
