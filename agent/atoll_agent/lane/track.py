@@ -155,7 +155,9 @@ class Track:
     def work(self, now_s: float, *, is_behind: bool) -> None:
         """Do what is due: predictions out, acknowledgements out.
 
-        ``now_s``: on a monotonic clock. ``is_behind``: readings have come faster for a while than they were answered.
+        Args:
+            now_s: On a monotonic clock.
+            is_behind: Whether readings have come faster for a while than they were answered.
         """
         for answering in self._at_work():
             answering.executor.relieve(is_behind=is_behind)

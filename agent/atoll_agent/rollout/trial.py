@@ -173,7 +173,7 @@ class Trial:
         median_ms = statistics.median(self._times_s) * 1e3
         if median_ms <= budget_ms:
             return None
-        detail = f"the median of its last {_LATENCIES} answers took {median_ms:.3g} ms, allowed is {budget_ms:g} ms"
+        detail = f"half of its last {_LATENCIES} answers took {median_ms:.3g} ms, allowed is {budget_ms:g} ms"
         return Verdict(Outcome.FAILED, Reason.TOO_SLOW, detail)
 
     def _error_breach(self) -> Verdict | None:
