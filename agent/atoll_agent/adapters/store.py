@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from atoll_agent.rollout.slot import Slot
 from atoll_contract.errors import ConfigError, StorageError
-from atoll_link.files import make_folder, sync_folder, write_whole
+from atoll_link.files import make_folder, write_whole
 
 log = structlog.get_logger()
 
@@ -190,23 +190,6 @@ class StateStore:
         """Return where the bundle with this digest is or will be."""
         return self.folder / "bundles" / f"{sha256}.atoll"
 
-    def part_path(self, sha256: str) -> Path:
-        """Return where the bundle with this digest grows while it is fetched."""
-        return self.folder / "bundles" / f"{sha256}.part"
-
-    def complete(self, sha256: str) -> None:
-        """Make the whole part with this digest the bundle: from now on it counts as fetched.
-
-        Raises:
-            StorageError: The folder cannot be written.
-        """
-        path = self.part_path(sha256)
-        try:
-            path.replace(self.bundle_path(sha256))
-            sync_folder(path.parent)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be renamed: {error.strerror}") from error
-
     def read_bundle(self, sha256: str) -> bytes:
         """Return the bundle with this digest.
 
@@ -224,9 +207,16 @@ class StateStore:
         return content
 
     def drop_bundles_except(self, keep: set[str]) -> int:
-        """Delete bundles whose digest is not in ``keep``; return how many."""
+        """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
+        return self._drop("*", keep)
+
+    def drop_parts_except(self, keep: set[str]) -> int:
+        """Delete parts of bundles whose digest is not in ``keep``; return how many files."""
+        return self._drop("*.part*", keep)
+
+    def _drop(self, pattern: str, keep: set[str]) -> int:
         dropped = 0
-        for path in (self.folder / "bundles").glob("*"):
+        for path in (self.folder / "bundles").glob(pattern):
             if path.name.split(".")[0] not in keep:
                 path.unlink(missing_ok=True)
                 dropped += 1
