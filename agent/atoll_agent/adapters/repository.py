@@ -21,6 +21,7 @@ from tuf.ngclient import Updater
 
 from atoll_agent.adapters.clock import PassedTime
 from atoll_agent.adapters.fetcher import BASE_URL, LIMITS, MetadataFetcher
+from atoll_agent.adapters.store import LAST_GOOD_TIME
 from atoll_agent.rollout.release import Release
 from atoll_contract.errors import (
     ConfigError,
@@ -36,8 +37,6 @@ from atoll_link.retained import RetainedTopics
 
 _ANY_TARGET: Final = "any/target"
 """No release has this name; asking for it makes the updater load the trainer's role."""
-
-_LAST_GOOD_TIME: Final = "last-good-time"
 
 log = structlog.get_logger()
 
@@ -70,7 +69,7 @@ class ReleaseRepository:
         self._is_time_unsynced = is_time_unsynced
         self._metadata_s = metadata_s
         self._now = now
-        self._passed_time = PassedTime(folder / _LAST_GOOD_TIME)
+        self._passed_time = PassedTime(folder / LAST_GOOD_TIME)
         self.skipped = 0
         """Targets of the last refresh whose terms could not be read."""
 

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 STATE_FORMAT: Final = 1
 MAX_FILTERS: Final = 1024
+LAST_GOOD_TIME: Final = "last-good-time"
+"""The time that has certainly passed, in the folder of the metadata."""
 
 
 class _SlotFile(BaseModel):
@@ -81,8 +83,12 @@ class StateStore:
     # Identity
 
     def enrol(self, root: bytes) -> Identity:
-        """Store the root of trust, and a token if there is none yet."""
+        """Store the root of trust, and a token if there is none yet.
+
+        What a wrong clock made of the time that has passed is forgotten.
+        """
         make_folder(self.folder)
+        (self.folder / "metadata" / LAST_GOOD_TIME).unlink(missing_ok=True)
         token_file = self.folder / "token"
         if not token_file.exists():
             write_whole(token_file, secrets.token_hex(8).encode(), 0o600)
