@@ -134,7 +134,21 @@ class SlotStore(Protocol):
         """Return the bundle with this digest."""
 
     def drop_bundles_except(self, keep: set[str]) -> int:
-        """Delete bundles whose digest is not in ``keep``; return how many."""
+        """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
+
+    def drop_parts_except(self, keep: set[str]) -> int:
+        """Delete parts of bundles whose digest is not in ``keep``; return how many files."""
+
+
+class ClockState(Protocol):
+    """Whether this machine knows what time it is."""
+
+    @property
+    def is_time_unsynced(self) -> bool:
+        """Whether, when last looked at, the system clock had not been set; any thread may ask."""
+
+    def look(self) -> bool:
+        """Ask the system again; return whether its answer has changed."""
 
 
 class ServiceState(Protocol):

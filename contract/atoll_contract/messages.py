@@ -298,6 +298,7 @@ class Status(Message):
         started_ms: When the writer started.
         token: First 8 characters of the client token: two agents with one id differ in it.
         version: Version of atoll.
+        time_unsynced: The writer's clock has not been set: its times may be anything.
         detail: For people.
         counts: Counters since the start, by name.
         refusals: What was refused, and why.
@@ -309,6 +310,7 @@ class Status(Message):
     started_ms: TimeMs | None = None
     token: str | None = None
     version: str | None = None
+    time_unsynced: bool = False
     detail: str | None = None
     counts: dict[str, int] = {}
     refusals: list[Refusals] = []
@@ -353,11 +355,13 @@ class Challenge(ReleaseRef):
         release: Its number.
         sha256: Digest of its bundle.
         phase: How far it is.
+        start_ms: When this device begins to fetch it, on its own clock, where that is still to come.
         reason: Reason code of what interrupted the last attempt.
         detail: The same, for people.
     """
 
     phase: str
+    start_ms: TimeMs | None = None
     reason: Reason | None = None
     detail: str | None = None
 

@@ -167,7 +167,7 @@ def test_a_broker_that_goes_away_is_told_and_the_fetch_goes_on_later(
     tmp_path: Path, trainer: Trainer
 ) -> None:
     bundle = make_bundle(size=40 * SMALL_CHUNK)
-    part = tmp_path / "bundle.part"
+    path = tmp_path / "bundle.atoll"
     lines = ("persistence true", f"persistence_location {tmp_path / 'broker'}/")
     with brokers.mosquitto(tmp_path / "broker", *lines) as broker:
         trainer.publish(broker, bundle)
@@ -179,14 +179,14 @@ def test_a_broker_that_goes_away_is_told_and_the_fetch_goes_on_later(
         with device(broker, tmp_path / "device", trainer.root) as repository:
             release = newest(repository.refresh())
             with pytest.raises(BrokerUnavailableError):
-                repository.fetch(release, part, stop_half_way)
+                repository.fetch(release, path, stop_half_way)
 
         broker.start()
         seen: list[int] = []
         with device(broker, tmp_path / "device", trainer.root) as repository:
-            repository.fetch(release, part, lambda done, _total: seen.append(done))
+            repository.fetch(release, path, lambda done, _total: seen.append(done))
 
-    assert part.read_bytes() == bundle
+    assert path.read_bytes() == bundle
     assert seen[0] > len(bundle) / 2
 
 

@@ -23,7 +23,7 @@ from support.releases import (
 )
 from tuf.api.metadata import TargetFile
 
-from atoll_agent.adapters import repository as device_side
+from atoll_agent.adapters.clock import BUILD_TIME
 from atoll_agent.rollout.release import Release
 from atoll_contract.errors import (
     ConfigError,
@@ -191,11 +191,11 @@ def test_terms_that_cannot_be_read_cost_only_their_own_release(
     repository.commit(trainer.signers, utc_now())
     put_metadata(mosquitto_broker, trainer)
 
-    with capture_logs() as logs, device(mosquitto_broker, tmp_path / "device", trainer.root) as repository:
-        releases = repository.refresh()
+    with capture_logs() as logs, device(mosquitto_broker, tmp_path / "device", trainer.root) as view:
+        releases = view.refresh()
 
         assert [release.release for release in releases] == [1]
-        assert repository.skipped == 4
+        assert view.repository.skipped == 4
     skipped = [log["target"] for log in logs if log["event"] == "release.skipped"]
     assert sorted(skipped) == ["press/2.atoll", "press/3.atoll", "press/5.atoll", "press/6.atoll"]
 
@@ -206,7 +206,7 @@ def test_terms_that_cannot_be_read_cost_only_their_own_release(
 def test_a_clock_before_this_version_was_built_does_not_revive_what_had_expired(
     mosquitto_broker: RunningBroker, tmp_path: Path
 ) -> None:
-    then = device_side.BUILD_TIME - timedelta(days=31)
+    then = BUILD_TIME - timedelta(days=31)
     trainer = Trainer.create(tmp_path / "trainer", then)
     trainer.publish(mosquitto_broker, make_bundle(), then)
 
@@ -248,16 +248,60 @@ def test_a_clock_that_falls_back_does_not_revive_what_had_expired(
     assert caught.value.reason is Reason.METADATA_EXPIRED
 
 
-def test_a_device_without_a_clock_still_gets_what_is_good(
-    mosquitto_broker: RunningBroker, tmp_path: Path
+@pytest.mark.parametrize("clock", [EPOCH, utc_now() + timedelta(days=31), FAR_AHEAD])
+def test_a_device_whose_clock_is_not_set_still_gets_what_is_good(
+    any_broker: RunningBroker, tmp_path: Path, clock: datetime
 ) -> None:
-    then = device_side.BUILD_TIME
-    trainer = Trainer.create(tmp_path / "trainer", then)
-    trainer.publish(mosquitto_broker, make_bundle(), then)
+    trainer = Trainer.create(tmp_path / "trainer", BUILD_TIME)
+    trainer.publish(any_broker, make_bundle(), BUILD_TIME)
 
-    releases = refresh(mosquitto_broker, tmp_path / "device", trainer.root, now=lambda: EPOCH)
+    releases = refresh(
+        any_broker, tmp_path / "device", trainer.root, now=lambda: clock, is_time_unsynced=True
+    )
 
     assert newest(releases).release == 1
+
+
+def test_a_clock_that_is_not_set_teaches_the_device_no_time(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    folder = tmp_path / "device"
+    trainer.publish(mosquitto_broker, make_bundle())
+
+    refresh(mosquitto_broker, folder, trainer.root, now=lambda: FAR_AHEAD, is_time_unsynced=True)
+
+    assert newest(refresh(mosquitto_broker, folder, trainer.root)).release == 1
+
+
+def test_what_expired_before_the_last_good_time_stays_expired_without_a_clock(
+    mosquitto_broker: RunningBroker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "device"
+    trainer = Trainer.create(tmp_path / "trainer", FAR_AHEAD)
+    trainer.publish(mosquitto_broker, make_bundle(), FAR_AHEAD)
+    late = FAR_AHEAD + timedelta(days=29)
+    assert refresh(mosquitto_broker, folder, trainer.root, now=lambda: late)
+    (folder / "metadata" / "last-good-time").write_text((late + timedelta(days=2)).isoformat())
+
+    with pytest.raises(RepositoryUnavailableError) as caught:
+        refresh(mosquitto_broker, folder, trainer.root, now=lambda: EPOCH, is_time_unsynced=True)
+
+    assert caught.value.reason is Reason.METADATA_EXPIRED
+
+
+def test_once_the_clock_is_set_expiry_is_judged_by_it_again(
+    mosquitto_broker: RunningBroker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "device"
+    trainer = Trainer.create(tmp_path / "trainer", BUILD_TIME)
+    trainer.publish(mosquitto_broker, make_bundle(), BUILD_TIME)
+    late = BUILD_TIME + timedelta(days=31)
+    assert refresh(mosquitto_broker, folder, trainer.root, now=lambda: late, is_time_unsynced=True)
+
+    with pytest.raises(RepositoryUnavailableError) as caught:
+        refresh(mosquitto_broker, folder, trainer.root, now=lambda: late)
+
+    assert caught.value.reason is Reason.METADATA_EXPIRED
 
 
 def test_a_damaged_record_of_the_time_is_ignored(

@@ -43,7 +43,7 @@ def test_enrolling_anew_keeps_the_token(store):
 
 
 def test_a_slot_comes_back_as_it_was_stored(store):
-    slot = Slot("wear").offered(RELEASE).advanced(Event.FETCH_STARTED)
+    slot = Slot("wear").offered(RELEASE, 0.0).advanced(Event.FETCH_STARTED)
     slot = slot.interrupted(Reason.MISSING_CHUNK, "chunk 3", 5.0)
 
     store.save_slot(slot, "same")
@@ -52,7 +52,9 @@ def test_a_slot_comes_back_as_it_was_stored(store):
 
 
 def test_what_was_refused_is_tried_again_when_settings_or_versions_changed(store):
-    slot = Slot("wear").offered(RELEASE).advanced(Event.FETCH_STARTED).refused(Reason.WRONG_MODEL, "", 1.0)
+    slot = (
+        Slot("wear").offered(RELEASE, 0.0).advanced(Event.FETCH_STARTED).refused(Reason.WRONG_MODEL, "", 1.0)
+    )
     store.save_slot(slot, "before")
 
     assert again(store).load_slot("wear", "before").bad_digests == {RELEASE.sha256}
@@ -82,9 +84,20 @@ def test_a_bundle_whose_bytes_changed_is_deleted(store):
 def test_bundles_that_nobody_needs_are_dropped(store):
     for digest in ("a" * 64, "b" * 64):
         store.bundle_path(digest).write_bytes(b"")
-    store.part_path("c" * 64).write_bytes(b"")
+    for digest in ("a" * 64, "c" * 64):
+        for name in ("part", "part.chunks"):
+            (store.folder / "bundles" / f"{digest}.{name}").write_bytes(b"")
 
-    assert store.drop_bundles_except({"a" * 64}) == 2
+    assert store.drop_parts_except({"a" * 64}) == 2
+    assert len(list((store.folder / "bundles").iterdir())) == 4
+    assert store.drop_bundles_except(set()) == 4
+
+
+def test_the_bundle_that_is_needed_stays(store):
+    for digest in ("a" * 64, "b" * 64):
+        store.bundle_path(digest).write_bytes(b"")
+
+    assert store.drop_bundles_except({"a" * 64}) == 1
     assert [path.name[0] for path in (store.folder / "bundles").iterdir()] == ["a"]
 
 
@@ -123,7 +136,7 @@ def test_two_processes_cannot_use_one_folder(store):
 
 
 def test_a_phase_stored_in_the_middle_of_work_starts_as_announced(store):
-    store.save_slot(Slot("wear").offered(RELEASE).advanced(Event.FETCH_STARTED), "x")
+    store.save_slot(Slot("wear").offered(RELEASE, 0.0).advanced(Event.FETCH_STARTED), "x")
 
     assert again(store).load_slot("wear", "x").phase is Phase.ANNOUNCED
     assert [path.name for path in (store.folder / "slots").iterdir()] == ["wear.json"]

@@ -10,26 +10,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from support.brokers import RunningBroker
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
-from atoll_agent.adapters.repository import Deadlines, ReleaseRepository
+from atoll_agent.adapters.delivery import fetch_bundle
+from atoll_agent.adapters.repository import ReleaseRepository
 from atoll_agent.rollout.release import Release, choose
-from atoll_contract.bundle import Bundle, Golden, GoldenCase
+from atoll_contract.bundle import MAX_BUNDLE_BYTES, Bundle, Golden, GoldenCase
 from atoll_contract.manifest import Dtype, Manifest, Normalisation, Task, TensorSpec, ValueSpec
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import MetadataTopic
-from atoll_link.retained import RetainedTopics, Wanted
+from atoll_link.retained import RetainedTopics, Wanted, open_topics
 from atoll_link.session import Broker, Session, wait_connected
 from atoll_trainer.keys import KeyName, create_key, read_key
 from atoll_trainer.publisher import Deadlines as PublisherDeadlines
 from atoll_trainer.publisher import Progress, Publisher, Summary
 from atoll_trainer.repository import Repository, Signers
-
-IMPATIENT = Deadlines(connect_s=10.0, metadata_s=1.0, chunk_s=2.0)
-"""For devices on loopback."""
 
 EAGER = PublisherDeadlines(probe_s=0.2)
 """For publishers on loopback."""
@@ -148,6 +147,26 @@ class Trainer:
         root.to_file(str(folder / f"{version + 1}.root.json"), JSONSerializer(compact=True))
 
 
+class Device:
+    """A device's view of the releases, with its metadata below ``folder``; impatient, as on loopback."""
+
+    def __init__(self, topics: RetainedTopics, repository: ReleaseRepository) -> None:
+        self._topics = topics
+        self.repository = repository
+
+    def refresh(self) -> list[Release]:
+        return self.repository.refresh()
+
+    def fetch(
+        self, release: Release, bundle: Path, progress: Callable[[int, int], None] | None = None, **more: Any
+    ) -> bool:
+        """Fetch as much as comes in one turn, by default without an end."""
+        options = {"max_bytes": MAX_BUNDLE_BYTES, "chunk_s": 2.0, **more}
+        return fetch_bundle(
+            self._topics, release, bundle, progress=progress or (lambda _done, _total: None), **options
+        )
+
+
 @contextmanager
 def device(
     broker: RunningBroker,
@@ -155,22 +174,30 @@ def device(
     root: bytes,
     *,
     now: Callable[[], datetime] = utc_now,
-    deadlines: Deadlines = IMPATIENT,
-) -> Iterator[ReleaseRepository]:
-    """A device's view of the releases, with its metadata in ``folder``."""
+    is_time_unsynced: bool = False,
+) -> Iterator[Device]:
+    """A device with a connection of its own."""
     client_id = f"device-fetch-{random.randbytes(4).hex()}"
-    with ReleaseRepository(
-        broker_of(broker), client_id, folder / "metadata", root, deadlines=deadlines, now=now
-    ) as repository:
-        yield repository
+    with open_topics(
+        broker_of(broker), client_id, str(MetadataTopic("timestamp.json")), timeout_s=10
+    ) as retained:
+        yield Device(
+            retained,
+            ReleaseRepository(
+                retained,
+                folder / "metadata",
+                root,
+                is_time_unsynced=is_time_unsynced,
+                metadata_s=1.0,
+                now=now,
+            ),
+        )
 
 
-def refresh(
-    broker: RunningBroker, folder: Path, root: bytes, now: Callable[[], datetime] = utc_now
-) -> list[Release]:
+def refresh(broker: RunningBroker, folder: Path, root: bytes, **clock: Any) -> list[Release]:
     """Return the releases that a device sees."""
-    with device(broker, folder, root, now=now) as repository:
-        return repository.refresh()
+    with device(broker, folder, root, **clock) as view:
+        return view.refresh()
 
 
 def newest(releases: list[Release], model: str = "press") -> Release:
@@ -182,12 +209,12 @@ def newest(releases: list[Release], model: str = "press") -> Release:
 
 def install(broker: RunningBroker, folder: Path, root: bytes) -> bytes:
     """Refresh, fetch the newest release and return its bytes."""
-    part = folder / "bundle.part"
-    part.unlink(missing_ok=True)
-    with device(broker, folder, root) as repository:
-        repository.fetch(newest(repository.refresh()), part)
-    assert [path.name for path in folder.glob("bundle.*")] == ["bundle.part"]
-    return part.read_bytes()
+    bundle = folder / "bundle.atoll"
+    bundle.unlink(missing_ok=True)
+    with device(broker, folder, root) as view:
+        assert view.fetch(newest(view.refresh()), bundle)
+    assert [path.name for path in folder.glob("bundle.*")] == ["bundle.atoll"]
+    return bundle.read_bytes()
 
 
 @contextmanager

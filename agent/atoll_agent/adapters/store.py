@@ -23,13 +23,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from atoll_agent.rollout.slot import Slot
 from atoll_contract.errors import ConfigError, StorageError
-from atoll_link.files import make_folder, sync_folder, write_whole
+from atoll_link.files import make_folder, write_whole
 
 log = structlog.get_logger()
 
 STATE_FORMAT: Final = 1
 MAX_FILTERS: Final = 1024
 _FILTERS: Final = msgspec.json.Decoder(dict[str, list[str]])
+LAST_GOOD_TIME: Final = "last-good-time"
+"""The time that has certainly passed, in the folder of the metadata."""
 
 
 class _SlotFile(BaseModel):
@@ -83,8 +85,12 @@ class StateStore:
     # Identity
 
     def enrol(self, root: bytes) -> Identity:
-        """Store the root of trust, and a token if there is none yet."""
+        """Store the root of trust, and a token if there is none yet.
+
+        What a wrong clock made of the time that has passed is forgotten.
+        """
         make_folder(self.folder)
+        (self.folder / "metadata" / LAST_GOOD_TIME).unlink(missing_ok=True)
         token_file = self.folder / "token"
         if not token_file.exists():
             write_whole(token_file, secrets.token_hex(8).encode(), 0o600)
@@ -199,23 +205,6 @@ class StateStore:
         """Return where the bundle with this digest is or will be."""
         return self.folder / "bundles" / f"{sha256}.atoll"
 
-    def part_path(self, sha256: str) -> Path:
-        """Return where the bundle with this digest grows while it is fetched."""
-        return self.folder / "bundles" / f"{sha256}.part"
-
-    def complete(self, sha256: str) -> None:
-        """Make the whole part with this digest the bundle: from now on it counts as fetched.
-
-        Raises:
-            StorageError: The folder cannot be written.
-        """
-        path = self.part_path(sha256)
-        try:
-            path.replace(self.bundle_path(sha256))
-            sync_folder(path.parent)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be renamed: {error.strerror}") from error
-
     def read_bundle(self, sha256: str) -> bytes:
         """Return the bundle with this digest.
 
@@ -233,9 +222,16 @@ class StateStore:
         return content
 
     def drop_bundles_except(self, keep: set[str]) -> int:
-        """Delete bundles whose digest is not in ``keep``; return how many."""
+        """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
+        return self._drop("*", keep)
+
+    def drop_parts_except(self, keep: set[str]) -> int:
+        """Delete parts of bundles whose digest is not in ``keep``; return how many files."""
+        return self._drop("*.part*", keep)
+
+    def _drop(self, pattern: str, keep: set[str]) -> int:
         dropped = 0
-        for path in (self.folder / "bundles").glob("*"):
+        for path in (self.folder / "bundles").glob(pattern):
             if path.name.split(".")[0] not in keep:
                 path.unlink(missing_ok=True)
                 dropped += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from atoll_agent.adapters.children import failure_line
-from atoll_agent.children import die_with_parent
+from atoll_agent.children import be_a_child
 from atoll_agent.rollout.fit import require_fit
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import AtollError, DigestMismatchError, StorageError
@@ -24,7 +24,7 @@ _CPU_LIMIT_S: Final = 100
 
 def main() -> int:
     """Read the request from stdin, print one line per step."""
-    die_with_parent()
+    be_a_child()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     # The soft limit sends SIGXCPU, which tells the agent why; the hard one would be a SIGKILL like any.

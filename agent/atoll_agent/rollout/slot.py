@@ -32,6 +32,19 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """When a device begins to fetch a release: drawn once, so that a restart draws nothing anew.
+
+    Attributes:
+        sha256: Digest of the release that it was drawn for.
+        time_ms: When, on this device's clock.
+    """
+
+    sha256: str
+    time_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """All that must survive a restart about one model.
 
@@ -43,6 +56,7 @@ class Slot:
         bad: Releases that are not tried again.
         failure: Why the last attempt failed or was refused; cleared by the next success.
         crashes: Restarts in the middle of the challenger's activation.
+        start: When the release announced last is fetched.
         is_withdrawn: The champion has no place in the signed metadata any more, and goes on
             answering since nothing else is there.
     """
@@ -54,6 +68,7 @@ class Slot:
     bad: tuple[Refused, ...] = ()
     failure: Refused | None = None
     crashes: int = 0
+    start: Start | None = None
     is_withdrawn: bool = False
 
     @property
@@ -61,20 +76,35 @@ class Slot:
         """Digests that are not tried again."""
         return frozenset(refused.sha256 for refused in self.bad)
 
-    def offered(self, wanted: Release | None) -> Slot:
-        """Return the slot after a refresh said which release this device should run."""
+    def offered(self, wanted: Release | None, start_ms: float = 0.0) -> Slot:
+        """Return the slot after a refresh said which release this device should run.
+
+        ``start_ms`` is when to fetch it, unless that was drawn for this digest before.
+        """
         if wanted is None:
-            slot = replace(self, is_withdrawn=self.champion is not None)
-            if self.phase is Phase.ANNOUNCED:
-                slot = replace(slot, phase=advance(self.phase, Event.WITHDRAWN), challenger=None)
-            return slot
-        slot = replace(self, is_withdrawn=False)
+            return replace(self._without_challenger(), is_withdrawn=self.champion is not None)
         if self.champion is not None and wanted.sha256 == self.champion.sha256:
-            if self.phase is Phase.ANNOUNCED:
-                return replace(slot, phase=advance(self.phase, Event.WITHDRAWN), challenger=None)
-            return slot
-        crashes = self.crashes if self.challenger == wanted else 0
-        return replace(slot, phase=advance(self.phase, Event.ANNOUNCED), challenger=wanted, crashes=crashes)
+            return replace(self._without_challenger(), is_withdrawn=False)
+        start = self.start
+        if start is None or start.sha256 != wanted.sha256:
+            start = Start(wanted.sha256, start_ms)
+        return replace(
+            self,
+            phase=advance(self.phase, Event.ANNOUNCED),
+            challenger=wanted,
+            crashes=self.crashes if self.challenger == wanted else 0,
+            start=start,
+            is_withdrawn=False,
+        )
+
+    def wait_s(self, now_ms: float) -> float:
+        """Return how long the release that is announced has to wait still before it is fetched.
+
+        Never longer than what is signed for it, whatever the clock does or did.
+        """
+        if self.challenger is None or self.start is None:
+            return 0.0
+        return min(max((self.start.time_ms - now_ms) / 1e3, 0.0), float(self.challenger.max_delay_s))
 
     def advanced(self, event: Event) -> Slot:
         """Return the slot after ``event`` on the way up."""
@@ -130,6 +160,11 @@ class Slot:
     def forgiven(self) -> Slot:
         """Return the slot with nothing remembered as bad: settings or versions have changed."""
         return replace(self, bad=(), phase=Phase.IDLE if self.phase is Phase.REFUSED else self.phase)
+
+    def _without_challenger(self) -> Slot:
+        if self.phase is not Phase.ANNOUNCED:
+            return self
+        return replace(self, phase=advance(self.phase, Event.WITHDRAWN), challenger=None)
 
     def _failure(self, reason: Reason, detail: str, time_ms: float) -> Refused:
         if self.challenger is None:

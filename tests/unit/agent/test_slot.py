@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from atoll_agent.rollout.machine import Event, Phase
 from atoll_agent.rollout.release import Release
-from atoll_agent.rollout.slot import MAX_BAD, Slot
+from atoll_agent.rollout.slot import MAX_BAD, Slot, Start
 from atoll_contract.errors import Reason
 
 ONE, TWO = (Release("wear", number, str(number) * 64, 10) for number in (1, 2))
@@ -27,7 +29,7 @@ def climbed(slot: Slot, release: Release, steps: int = len(WAY_UP)) -> Slot:
 def test_a_release_becomes_the_champion():
     slot = climbed(Slot("wear"), ONE)
 
-    assert slot == Slot("wear", Phase.CHAMPION, champion=ONE)
+    assert slot == Slot("wear", Phase.CHAMPION, champion=ONE, start=Start(ONE.sha256, 0.0))
 
 
 def test_the_champion_offered_again_changes_nothing():
@@ -115,3 +117,43 @@ def test_changed_settings_or_versions_give_refused_releases_another_chance():
 
     assert slot.bad_digests == frozenset()
     assert slot.offered(ONE).phase is Phase.ANNOUNCED
+
+
+# The delay before a fetch
+
+SLOW = replace(TWO, max_delay_s=3600)
+
+
+def test_a_release_waits_for_the_start_that_was_drawn_for_it():
+    slot = Slot("wear").offered(SLOW, start_ms=1_000_000.0)
+
+    assert slot.wait_s(now_ms=400_000.0) == 600.0
+    assert slot.wait_s(now_ms=1_000_001.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda slot: slot,
+        lambda slot: slot.restarted(1.0),
+        lambda slot: slot.offered(None),
+        lambda slot: slot.offered(replace(SLOW, rollout_percent=50), 7.0),
+    ],
+)
+def test_neither_restarts_nor_new_terms_draw_the_start_anew(change):
+    slot = change(Slot("wear").offered(SLOW, start_ms=1_000_000.0)).offered(SLOW, start_ms=5.0)
+
+    assert slot.start == Start(SLOW.sha256, 1_000_000.0)
+
+
+def test_another_release_has_a_start_of_its_own():
+    slot = Slot("wear").offered(SLOW, start_ms=1_000_000.0).offered(replace(SLOW, sha256="3" * 64), 5.0)
+
+    assert slot.start == Start("3" * 64, 5.0)
+
+
+def test_the_wait_is_never_longer_than_what_is_signed_whatever_the_clock_does():
+    slot = Slot("wear").offered(SLOW, start_ms=1e15)
+
+    assert slot.wait_s(now_ms=0.0) == 3600
+    assert slot.offered(replace(SLOW, max_delay_s=10)).wait_s(now_ms=0.0) == 10

@@ -1,0 +1,126 @@
+"""The slots of all models: every change is stored before it is acted on, and told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from atoll_agent.ports import SlotStore
+from atoll_agent.rollout.machine import BUSY, Event, Phase
+from atoll_agent.rollout.release import Release
+from atoll_agent.rollout.slot import Slot
+from atoll_contract.errors import Reason
+
+log = structlog.get_logger()
+
+
+class Slots:
+    """The slots, by model.
+
+    Attributes:
+        on_change: Called with the model whose slot changed.
+        on_refused: Called when a release was refused: an earlier one may be what is wanted now.
+    """
+
+    def __init__(self, store: SlotStore, fingerprint: str) -> None:
+        self._store = store
+        self._fingerprint = fingerprint
+        self._slots: dict[str, Slot] = {}
+        self.on_change: Callable[[str], None] = lambda _model: None
+        self.on_refused: Callable[[], None] = lambda: None
+
+    def __getitem__(self, model: str) -> Slot:
+        return self._slots[model]
+
+    def all(self) -> dict[str, Slot]:
+        """Return all slots, by model."""
+        return dict(self._slots)
+
+    def load(self, model: str) -> Slot:
+        """Return the slot of ``model`` as it starts after a restart."""
+        self._slots[model] = self._store.load_slot(model, self._fingerprint)
+        return self._slots[model]
+
+    def challenger(self, model: str) -> Release:
+        """Return the release that is on its way to ``model``."""
+        release = self._slots[model].challenger
+        if release is None:
+            raise RuntimeError(f"slot {model} is busy with no release")
+        return release
+
+    def keep(self, slot: Slot) -> None:
+        """Store ``slot``, then let it count.
+
+        Raises:
+            StorageError: It cannot be stored; the slot stays as it was.
+        """
+        self._store.save_slot(slot, self._fingerprint)
+        self._slots[slot.model] = slot
+        self.on_change(slot.model)
+
+    def advance(self, model: str, event: Event) -> None:
+        """Let ``event`` happen to the release on its way."""
+        self.keep(self._slots[model].advanced(event))
+
+    def offer(self, model: str, wanted: Release | None, start_ms: float) -> None:
+        """Note which release this device should run, and when it begins to fetch it."""
+        before = self._slots[model]
+        slot = before.offered(wanted, start_ms)
+        if slot == before:
+            return
+        if slot.challenger is not None and slot.challenger != before.challenger:
+            wait_s = round(slot.wait_s(time.time() * 1e3), 1)
+            log.info("release.announced", model=model, release=slot.challenger.release, wait_s=wait_s)
+        if slot.is_withdrawn and not before.is_withdrawn:
+            log.warning("release.withdrawn", model=model)
+        self.keep(slot)
+        if slot.challenger != before.challenger:
+            self._store.drop_parts_except(self._needed())
+
+    def interrupt(self, model: str, reason: Reason, detail: str) -> None:
+        """Note that the surroundings failed: the release is tried again."""
+        log.warning("release.interrupted", model=model, reason=reason.value, detail=detail)
+        self.keep(self._slots[model].interrupted(reason, detail, time.time() * 1e3))
+
+    def refuse(self, model: str, reason: Reason, detail: str) -> None:
+        """Note that the bundle is no good here."""
+        release = self.challenger(model)
+        log.error("release.refused", model=model, release=release.release, reason=reason.value, detail=detail)
+        self.keep(self._slots[model].refused(reason, detail, time.time() * 1e3))
+        self.drop_bundles()
+        self.on_refused()
+
+    def break_off(self, model: str) -> None:
+        """Let the release on its way wait again, in memory alone: nothing failed, or no disk to note it."""
+        if self._slots[model].phase in BUSY:
+            self._slots[model] = self._slots[model].resumed()
+            self.on_change(model)
+
+    def stop(self) -> None:
+        """Store that work under way was stopped on purpose: it counts as no crash."""
+        for slot in self._slots.values():
+            if slot.phase in BUSY:
+                self.keep(slot.resumed())
+
+    def lose_champion(self, model: str, reason: Reason, detail: str) -> None:
+        """Go on without a champion that cannot start again."""
+        self._slots[model] = self._slots[model].without_champion(reason, detail, time.time() * 1e3)
+
+    def is_waiting(self, model: str) -> bool:
+        """Whether a release is announced, and no work on it under way."""
+        return self._slots[model].phase is Phase.ANNOUNCED
+
+    def drop_bundles(self, also_keep: Release | None = None) -> None:
+        """Delete the bundles that no slot needs."""
+        self._store.drop_bundles_except(self._needed() | ({also_keep.sha256} if also_keep else set()))
+
+    def _needed(self) -> set[str]:
+        """Return the digests of what answers and of what is on its way."""
+        return {
+            known.sha256
+            for slot in self._slots.values()
+            for known in (slot.champion, slot.challenger)
+            if known
+        }
