@@ -91,8 +91,8 @@ class LaneControl(Protocol):
     def begin_probation(self, model: str) -> Future[None]:
         """Let the release on trial be heard; at a breach of its rules the champion is heard again."""
 
-    def conclude(self, model: str) -> Future[None]:
-        """End the trial: whoever is heard goes on alone."""
+    def end_trial(self, model: str, *, has_passed: bool) -> Future[None]:
+        """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
 
     def stop(self) -> None:
         """End the lane."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from atoll_contract.bundle import Bundle, Golden, GoldenCase
-from atoll_contract.manifest import Manifest, Normalisation, Task, ValueSpec, WindowSpec
+from atoll_contract.manifest import Manifest, Normalisation, PassRules, Task, ValueSpec, WindowSpec
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
@@ -31,7 +31,10 @@ def make_bundle(
     task: Task = Task.REGRESSION,
     **manifest: Any,
 ) -> Bundle:
-    """Return a bundle of one value ``x`` whose golden vectors come from the model itself."""
+    """Return a bundle of one value ``x`` whose golden vectors come from the model itself.
+
+    It asks for no trial, unless ``passing`` says otherwise.
+    """
     runtime = choose_runtime().runtime
     content = model_bytes(file)
     loaded = runtime.load(content)
@@ -45,6 +48,7 @@ def make_bundle(
         normalisation=Normalisation(mean=[0.0], scale=[1.0]),
         inputs=loaded.inputs,
         outputs=loaded.outputs,
+        passing=manifest.pop("passing", PassRules(shadow_windows=0, probation_windows=0)),
         **manifest,
     )
     windows = np.linspace(1, 5, 4 * length, dtype=np.float32).reshape(4, length, 1)

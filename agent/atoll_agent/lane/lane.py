@@ -95,9 +95,9 @@ class Lane:
         """Let the release on trial be heard, if it has not failed meanwhile."""
         return self._order(lambda: self._track(model).begin_probation(model, time.monotonic()))
 
-    def conclude(self, model: str) -> Future[None]:
-        """End the trial of ``model``, if there is one: whoever is heard goes on alone."""
-        return self._order(lambda: self._track(model).conclude(model))
+    def end_trial(self, model: str, *, has_passed: bool) -> Future[None]:
+        """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
+        return self._order(lambda: self._track(model).end_trial(model, has_passed=has_passed))
 
     def stop(self) -> None:
         """End the lane: no new readings, what is at work gets 5 s to be answered and acknowledged."""
@@ -133,7 +133,8 @@ class Lane:
         for track in self._tracks.values():
             track.work(now_ns / 1e9, is_behind=now_ns - self._idle_ns > _BEHIND_AFTER_NS)
         self._turns += 1
-        if now_ns - self._reported_ns > _REPORT_EVERY_NS:
+        with_news = [track for track in self._tracks.values() if track.take_news()]
+        if with_news or now_ns - self._reported_ns > _REPORT_EVERY_NS:
             self._make_report(now_ns)
 
     def _order(self, work: Callable[[], None]) -> Future[None]:

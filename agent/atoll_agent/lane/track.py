@@ -76,6 +76,7 @@ class Track:
         self._repeats = Repeats(max_devices)
         self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
         self._is_stopping = False
+        self._has_news = False
 
     @property
     def is_idle(self) -> bool:
@@ -101,7 +102,7 @@ class Track:
 
     def swap(self, answering: Answering) -> None:
         """Let ``answering`` answer from the next reading on, with the windows of its predecessor."""
-        self.conclude(answering.model)
+        self.end_trial(answering.model, has_passed=False)
         champion = self._answering.get(answering.model)
         if champion is not None:
             answering.succeed(champion)
@@ -111,7 +112,7 @@ class Track:
 
     def try_out(self, challenger: Answering, manifest: Manifest, now_s: float) -> None:
         """Let ``challenger`` answer in shadow beside the champion, which there must be."""
-        self.conclude(challenger.model)
+        self.end_trial(challenger.model, has_passed=False)
         champion = self._answering[challenger.model]
         challenger.succeed(champion)
         self._candidates[challenger.model] = Candidate(champion, challenger, manifest, now_s)
@@ -124,12 +125,22 @@ class Track:
             self._answering[model] = candidate.challenger
             self.counts["swaps"] += 1
 
-    def conclude(self, model: str) -> None:
-        """End the trial of ``model``, if there is one: whoever is heard goes on alone."""
+    def end_trial(self, model: str, *, has_passed: bool) -> None:
+        """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
         self._failed_trials.pop(model, None)
         candidate = self._candidates.pop(model, None)
-        if candidate is not None:
-            self._retiring.append(candidate.unheard)
+        if candidate is None:
+            return
+        stays, goes = candidate.champion, candidate.challenger
+        if has_passed:
+            stays, goes = goes, stays
+        self._answering[model] = stays
+        self._retiring.append(goes)
+
+    def take_news(self) -> bool:
+        """Whether something happened since the last call that the control plane waits for."""
+        has_news, self._has_news = self._has_news, False
+        return has_news
 
     def stop(self) -> None:
         """Take in no more readings."""
@@ -290,12 +301,12 @@ class Track:
     def _judge(self, model: str, candidate: Candidate, now_s: float) -> None:
         """At a breach of the rules the champion goes on alone, from the next reading on."""
         verdict = candidate.judge(now_s)
-        if verdict is None or verdict.outcome is Outcome.PASSED:
+        if verdict is None:
             return
-        del self._candidates[model]
-        self._failed_trials[model] = candidate.report()
-        self._answering[model] = candidate.champion
-        self._retiring.append(candidate.challenger)
+        self._has_news = True
+        if verdict.outcome is Outcome.FAILED:
+            self.end_trial(model, has_passed=False)
+            self._failed_trials[model] = candidate.report()
 
     def _collect(self, answering: Answering) -> None:
         candidate = self._candidates.get(answering.model)
@@ -342,12 +353,13 @@ class Track:
     def _heed_connection(self, event: Event) -> None:
         match event:
             case Connected(_, session_present):
-                self.is_connected = True
+                self.is_connected = self._has_news = True
                 self.counts["connections"] += 1
                 self._ledger.reconnect(session_present=session_present)
                 log.info("lane.connected", stream=self.stream.name, session_present=session_present)
             case Disconnected(detail, was_connected, was_refused):
                 self.is_connected = False
+                self._has_news = True
                 if was_connected:
                     log.warning("lane.disconnected", stream=self.stream.name, detail=detail)
                 elif was_refused:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from atoll_agent.rollout.machine import BUSY, Event, Phase, advance
+from atoll_agent.rollout.machine import BUSY, LOADED, Event, Phase, advance
 from atoll_agent.rollout.release import Release
 from atoll_contract.errors import Reason
 
@@ -16,8 +16,8 @@ MAX_BAD: Final = 32
 """Refused digests that are remembered; the oldest goes first."""
 
 MAX_CRASHES: Final = 2
-"""Restarts in the middle of an activation after which the release is refused: a damaged model file may
-pass its self-test by luck and then end the agent each time that it is loaded."""
+"""Restarts soon after the release was loaded after which it is refused: a damaged model file may pass its
+self-test by luck and then end the agent each time that it is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Slot:
         champion: The release that answers.
         bad: Releases that are not tried again.
         failure: Why the last attempt failed or was refused; cleared by the next success.
-        crashes: Restarts in the middle of the challenger's activation.
+        crashes: Times that the agent ended soon after it had loaded the challenger.
         start: When the release announced last is fetched.
         is_withdrawn: The champion has no place in the signed metadata any more, and goes on
             answering since nothing else is there.
@@ -136,10 +136,10 @@ class Slot:
 
     def restarted(self, time_ms: float) -> Slot:
         """Return the slot as it starts after a restart of the agent."""
-        if self.phase is Phase.ACTIVATING and self.crashes + 1 >= MAX_CRASHES:
-            detail = f"the agent ended {MAX_CRASHES} times while it loaded this release"
+        if self.phase in LOADED and self.crashes + 1 >= MAX_CRASHES:
+            detail = f"the agent ended {MAX_CRASHES} times soon after it had loaded this release"
             return self.refused(Reason.ACTIVATION_CRASHED, detail, time_ms)
-        if self.phase is Phase.ACTIVATING:
+        if self.phase in LOADED:
             return replace(self.resumed(), crashes=self.crashes + 1)
         return self.resumed()
 
@@ -148,6 +148,10 @@ class Slot:
         if self.phase in BUSY:
             return replace(self, phase=advance(self.phase, Event.INTERRUPTED))
         return self
+
+    def settled(self) -> Slot:
+        """Return the slot after the agent has lived with the challenger for a while."""
+        return replace(self, crashes=0)
 
     def without_champion(self, reason: Reason, detail: str, time_ms: float) -> Slot:
         """Return the slot after its champion could not start: it is damaged, or fits no more."""

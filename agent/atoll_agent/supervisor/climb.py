@@ -1,4 +1,4 @@
-"""The way of one model's releases: waits, fetches, has them tried, swaps them in.
+"""The way of one model's releases: waits, fetches, has them tried, and heard.
 
 Each model climbs by itself. What is scarce is shared in turns: one bundle is fetched at a time, for
 two minutes, then it is another model's turn; and one release is tried at a time. So a large bundle on
@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
@@ -20,6 +21,7 @@ import structlog
 from atoll_agent.ports import Child, ChildCrashedError, ChildTimeoutError, LaneControl, Line, SlotStore
 from atoll_agent.rollout.machine import Event, Phase
 from atoll_agent.rollout.release import Release
+from atoll_agent.rollout.trial import Outcome, TrialReport, Verdict
 from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.slots import Slots
 from atoll_contract.bundle import Bundle
@@ -35,6 +37,9 @@ _TURN_S: Final = 120.0
 _RETRY_CAP_S: Final = 300.0
 _WRONG_BYTES_CAP_S: Final = 3600.0
 """Bytes that are not the signed ones cost two whole fetches each time."""
+_TRIAL_POLL_S: Final = 0.25
+_SETTLED_AFTER_S: Final = 60.0
+"""With a release on trial for so long, the agent has not ended by it."""
 _SWAP_TIMEOUT_S: Final = 300.0
 """The lane swaps within a step, but looking up a broker's name can hold it up."""
 
@@ -128,6 +133,7 @@ class Climb:
                 log.warning(
                     "release.interrupted", model=self._model, reason=error.reason.value, detail=error.detail
                 )
+                self._means.lane.end_trial(self._model, has_passed=False)
                 self._slots.break_off(self._model)
                 self._back_off(error.reason)
 
@@ -170,10 +176,13 @@ class Climb:
     async def _climb(self) -> None:
         if not await self._fetch():
             return
+        predictor = None
         async with self._means.trial:
             await self._try_out()
             if self._slots[self._model].phase is Phase.ACTIVATING:
-                await self._activate()
+                predictor = await self._load()
+        if predictor is not None:
+            await self._activate(predictor)
 
     # Fetching
 
@@ -265,35 +274,95 @@ class Climb:
             case unknown:
                 raise RuntimeError(f"the examining child said {unknown!r}")
 
-    async def _activate(self) -> None:
-        """Load the release, and swap it in between two readings."""
-        started_s = time.monotonic()
-        release = self._slots.challenger(self._model)
+    async def _load(self) -> Predictor | None:
         try:
-            predictor = await asyncio.to_thread(self._means.load, release)
+            return await asyncio.to_thread(self._means.load, self._slots.challenger(self._model))
         except BundleRejectedError as error:
             self._slots.refuse(self._model, error.reason, error.detail)
-            return
         except StorageError as error:
             self._interrupt(error.reason, error.detail)
+        return None
+
+    # On live readings
+
+    async def _activate(self, predictor: Predictor) -> None:
+        """Bring the loaded release to the champion, by way of shadow and probation if there is one."""
+        lane, rules = self._means.lane, predictor.manifest.passing
+        is_tried = bool(rules.shadow_windows or rules.probation_windows)
+        if self._slots[self._model].champion is None or not is_tried:
+            if await self._ordered(lane.swap(predictor, has_restarted=False)):
+                self._become_champion(predictor)
             return
-        swapped = self._means.lane.swap(predictor, has_restarted=False)
+        if not await self._ordered(lane.try_out(predictor)):
+            return
+        self._slots.advance(self._model, Event.SHADOW_BEGUN)
+        if not await self._has_passed(predictor, is_on_probation=False):
+            return
+        self._slots.advance(self._model, Event.SHADOW_PASSED)
+        if not await self._ordered(lane.begin_probation(self._model)):
+            return
+        if await self._has_passed(predictor, is_on_probation=True):
+            self._become_champion(predictor)
+            lane.end_trial(self._model, has_passed=True)
+
+    async def _has_passed(self, predictor: Predictor, *, is_on_probation: bool) -> bool:
+        """Wait for the lane's verdict on a phase of the trial, or for another offer."""
+        release = predictor.manifest.release
+        settled_s = time.monotonic() + _SETTLED_AFTER_S
+        while not self._is_superseded():
+            report = self._means.lane.report.trials.get(self._model)
+            is_this = report and (report.release, report.is_on_probation) == (release, is_on_probation)
+            if report and is_this and report.verdict is not None:
+                return self._heed_verdict(report, report.verdict)
+            if time.monotonic() > settled_s:
+                self._slots.settle(self._model)
+            await asyncio.sleep(_TRIAL_POLL_S)
+        self._means.lane.end_trial(self._model, has_passed=False)
+        self._slots.break_off(self._model)
+        self._awake.set()
+        return False
+
+    def _heed_verdict(self, report: TrialReport, verdict: Verdict) -> bool:
+        phase = self._slots[self._model].phase
+        log.info(
+            "trial.ended",
+            model=self._model,
+            release=report.release,
+            phase=phase.value,
+            outcome=verdict.outcome.value,
+            windows=report.windows,
+            labels=report.labels,
+            disagreement=report.disagreement,
+            error=report.error,
+            champion_error=report.champion_error,
+        )
+        if verdict.outcome is Outcome.PASSED:
+            return True
+        reason = verdict.reason or Reason.CHAMPION_DISAGREES
+        self._slots.refuse(self._model, reason, f"{phase.value}: {verdict.detail}")
+        return False
+
+    async def _ordered(self, order: Future[None]) -> bool:
+        """Wait until the lane has carried out ``order``; False: it cannot now."""
         try:
-            await asyncio.wait_for(asyncio.wrap_future(swapped), _SWAP_TIMEOUT_S)
+            await asyncio.wait_for(asyncio.wrap_future(order), _SWAP_TIMEOUT_S)
         except TimeoutError:
+            self._means.lane.end_trial(self._model, has_passed=False)
             self._interrupt(Reason.BROKER_UNAVAILABLE, "the lane is busy connecting")
-            return
-        self._means.predictors[self._model] = predictor
+            return False
+        return True
+
+    def _become_champion(self, predictor: Predictor) -> None:
         before = self._slots[self._model].champion
+        self._means.predictors[self._model] = predictor
         self._slots.advance(self._model, Event.ACTIVATED)
         self._backoff.reset()
         log.info(
             "model.activated",
             model=self._model,
-            release=release.release,
+            release=predictor.manifest.release,
             before=before.release if before else None,
             backend=predictor.backend,
-            load_ms=round((time.monotonic() - started_s) * 1e3, 1),
         )
         self._slots.drop_bundles(also_keep=before)
 

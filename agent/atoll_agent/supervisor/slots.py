@@ -92,6 +92,11 @@ class Slots:
         self.drop_bundles()
         self.on_refused()
 
+    def settle(self, model: str) -> None:
+        """Note that the agent has lived with the release on trial for a while: no crash before counts."""
+        if self._slots[model].crashes:
+            self.keep(self._slots[model].settled())
+
     def break_off(self, model: str) -> None:
         """Let the release on its way wait again, in memory alone: nothing failed, or no disk to note it."""
         if self._slots[model].phase in BUSY:
