@@ -194,7 +194,7 @@ class PassRules(_Part):
         max_s: A phase that lasts longer is judged by what was seen until then, if anything was.
         max_disagreement: Mean absolute difference to the champion, in the unit of the prediction; for
             a classifier the share of windows with another label, 0 to 1.
-        min_labels: Labels that have to arrive before its error is judged.
+        min_labels: Labels that have to arrive before its error is judged. Once one has, they are waited for.
         max_error: Mean absolute error against labels; for a classifier the share that is wrong.
         max_error_ratio: Its error divided by that of the champion on the same labels; 0: not asked for.
         label_tolerance_ms: A label belongs to the latest window that ended at most so long before it.

@@ -151,7 +151,9 @@ class Trial:
         if breach is not None:
             return breach
         is_late = now_s - self._started_s >= self._rules.max_s
-        if self.windows < self._wanted and not (is_late and self.windows):
+        # Where labels arrive they are waited for: without them nobody knows the error.
+        awaits_labels = 0 < self.error.count < self._rules.min_labels
+        if (self.windows < self._wanted or awaits_labels) and not (is_late and self.windows):
             return None
         allowed = self._rules.max_disagreement
         if allowed is not None and self.disagreement.value > allowed:

@@ -56,6 +56,11 @@ values = {{ x = {{ unit = "mm" }} }}
 optimiser = "gradient_descent"
 learning_rate = 0.1
 epochs = 60
+
+[pass]
+shadow_windows = 200
+probation_windows = 100
+max_error_ratio = 1.5
 """
 
 
