@@ -65,6 +65,7 @@ def compose(settings: AgentSettings) -> Supervisor:
     filters = {stream.name: [pattern.filter for pattern in stream.patterns] for stream in answered}
     for model in settings.model:
         filters[model.stream].append(LabelTopic.any_of(site=agent.site, model=model.name))
+    clock = SystemClock(agent.clock)
     wires = StreamWires(broker, f"{agent.id}-lane", identity.token, filters, left=store.left_filters(filters))
     lane = Lane(
         wires.by_stream,
@@ -74,6 +75,7 @@ def compose(settings: AgentSettings) -> Supervisor:
         site=agent.site,
         agent=agent.id,
         max_devices=agent.max_devices,
+        clock=clock,
         trusted_writers=agent.trusted_writers,
     )
     link = ControlLink(
@@ -87,7 +89,6 @@ def compose(settings: AgentSettings) -> Supervisor:
         model.name: ModelPlan(model.name, model.stream, model.channel or agent.channel, units[model.stream])
         for model in settings.model
     }
-    clock = SystemClock(agent.clock)
     ask = _Asking(broker, store, identity.token, agent.id)
     releases = Releases(
         plans,

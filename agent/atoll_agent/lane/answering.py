@@ -7,6 +7,7 @@ from typing import Final
 from atoll_agent.lane.executors import Executor
 from atoll_agent.lane.ledger import Entry
 from atoll_agent.lane.pending import Pending
+from atoll_agent.ports import ClockState
 from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Prediction, Quality, Reading, WindowBounds, encode_prediction
 from atoll_contract.topics import PredictionTopic
@@ -36,6 +37,7 @@ class Answering:
         site: str,
         agent: str,
         max_devices: int,
+        clock: ClockState,
         has_restarted: bool,
     ) -> None:
         self.model = manifest.model
@@ -43,6 +45,7 @@ class Answering:
         self._manifest = manifest
         self._release = manifest.release
         self._stream = stream
+        self._clock = clock
         self._site = site
         self._agent = agent
         self._row = FeatureRow(manifest)
@@ -100,6 +103,8 @@ class Answering:
             quality.append(Quality.GAP)
         if delivery.is_retained:
             quality.append(Quality.REPLAYED)
+        if reading.time_ms is None and self._clock.is_time_unsynced:
+            quality.append(Quality.TIME_UNSYNCED)
         return encode_prediction(
             Prediction(  # in the order of its fields: keywords cost more than the encoding
                 pending.time_ms,

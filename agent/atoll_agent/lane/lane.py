@@ -16,7 +16,7 @@ from typing import Final
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
 from atoll_agent.lane.track import Track
-from atoll_agent.ports import LaneReport, Waiter, Wire
+from atoll_agent.ports import ClockState, LaneReport, Waiter, Wire
 from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
@@ -43,6 +43,7 @@ class Lane:
         site: str,
         agent: str,
         max_devices: int,
+        clock: ClockState,
         trusted_writers: Collection[str] = (),
     ) -> None:
         self._waiter = waiter
@@ -50,6 +51,7 @@ class Lane:
         self._site = site
         self._agent = agent
         self._max_devices = max_devices
+        self._clock = clock
         self._tracks = {
             stream.name: Track(
                 stream,
@@ -161,6 +163,7 @@ class Lane:
             site=self._site,
             agent=self._agent,
             max_devices=self._max_devices,
+            clock=self._clock,
             has_restarted=has_restarted,
         )
 

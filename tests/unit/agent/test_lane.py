@@ -40,11 +40,21 @@ def tuned(**options) -> Predictor:
     return made
 
 
+class Clock:
+    """Implements ``ports.ClockState``."""
+
+    is_time_unsynced = False
+
+    def look(self) -> bool:
+        return False
+
+
 class Bench:
     """A lane on a scripted wire, connected."""
 
     def __init__(self, *predictors: Predictor, streams=None, stream_of=None):
         self.wire = ScriptedWire()
+        self.clock = Clock()
         self.lane = Lane(
             {"press": self.wire},
             ScriptedWaiter(self.wire),
@@ -53,6 +63,7 @@ class Bench:
             site="site",
             agent="pi",
             max_devices=100,
+            clock=self.clock,
         )
         for item in predictors:
             self.lane.swap(item, has_restarted=False)
@@ -108,6 +119,16 @@ def test_a_reading_without_a_time_gets_that_of_its_arrival():
     bench.deliver(b'{"values":{"x":3}}')
 
     assert bench.predictions[0]["time_ms"] == 1000.0
+
+
+def test_a_time_that_an_unsynchronised_clock_gave_is_flagged():
+    bench = Bench(predictor())
+    bench.clock.is_time_unsynced = True
+
+    bench.deliver(b'{"values":{"x":3}}')
+    bench.deliver(b'{"time_ms":5,"values":{"x":3}}')
+
+    assert [prediction.get("quality") for prediction in bench.predictions] == [["time_unsynced"], None]
 
 
 def test_a_reading_is_acknowledged_only_after_its_prediction():
