@@ -53,6 +53,7 @@ class Candidate:
     def take(self, pending: Pending | None) -> None:
         """Let the one who is not heard take in a reading that completed ``pending`` for it."""
         if pending is not None and not self.is_on_probation:
+            pending.is_heard = False
             self.challenger.executor.submit(pending)
 
     def begin_probation(self, now_s: float) -> None:

@@ -24,6 +24,7 @@ class Pending(msgspec.Struct, gc=False, eq=False):
         samples: The window: packed float32 numbers, row after row.
         bounds: For windows longer than one reading.
         has_gap: Whether readings are missing in the window.
+        is_heard: Whether the answer is published; not that of a release in shadow.
     """
 
     device: str
@@ -34,6 +35,7 @@ class Pending(msgspec.Struct, gc=False, eq=False):
     samples: bytes | bytearray
     bounds: WindowBounds | None
     has_gap: bool
+    is_heard: bool = True
 
 
 class PendingQueue:

@@ -14,9 +14,9 @@ import structlog
 
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.candidate import Candidate
+from atoll_agent.lane.intake import Intake
 from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.pending import Pending
-from atoll_agent.lane.repeat import Repeats
 from atoll_agent.ports import Wire
 from atoll_agent.rollout.trial import Outcome, TrialReport
 from atoll_contract.errors import MalformedMessageError, Reason
@@ -32,7 +32,6 @@ MAX_OUTSTANDING: Final = 20_000
 """Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
 as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
 65,535 at the most."""
-MAX_ROUTES: Final = 65_536
 
 
 class Track:
@@ -65,15 +64,12 @@ class Track:
         self.last_refusal: dict[tuple[str, Reason], str] = {}
         self.refused_filters: set[str] = set()
         self._wire = wire
-        self._decode = stream.dialect.decode
+        self._intake = Intake(stream, self.counts, max_devices)
         self._answering: dict[str, Answering] = {}
         self._retiring: list[Answering] = []
         self._candidates: dict[str, Candidate] = {}
         self._failed_trials: dict[str, TrialReport] = {}
-        self._devices: dict[str, str] = {}
-        self._retained: dict[str, int] = {}
         self._ledger = Ledger()
-        self._repeats = Repeats(max_devices)
         self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
         self._is_stopping = False
         self._has_news = False
@@ -200,30 +196,18 @@ class Track:
             self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
             return
         try:
-            device = self._devices.get(delivery.topic)
+            device = self._intake.device(delivery.topic)
             if device is None:
                 if self._is_label(delivery.topic):
                     self._take_label(delivery)
                     return
-                device = self._find_device(delivery.topic)
-            if delivery.is_retained and not self._is_wanted_retained(delivery):
-                return
-            readings = self._decode(delivery.payload)
+                device = self._intake.find_device(delivery.topic)
+            readings = self._intake.readings(delivery, device)
         except MalformedMessageError as error:
             self._refuse(self.stream.name, error.reason, f"{delivery.topic}: {error.detail}")
             return
-        self.counts["readings"] += len(readings)
         for reading in readings:
             self._take_reading(reading, device, delivery, entry)
-
-    def _find_device(self, topic: str) -> str:
-        device = self.stream.device(topic)
-        if device is None:
-            raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
-        if len(self._devices) >= MAX_ROUTES:
-            self._devices.clear()
-        self._devices[topic] = device
-        return device
 
     def _is_label(self, topic: str) -> bool:
         return topic.startswith(self._own_topics) and topic.split("/")[4:5] == ["label"]
@@ -239,24 +223,7 @@ class Track:
         if candidate is not None and label.stream in {None, self.stream.name}:
             candidate.label(topic.device, label)
 
-    def _is_wanted_retained(self, delivery: Delivery) -> bool:
-        """Whether a retained reading is to be used: once, though every connect brings it again."""
-        if not self.stream.use_retained:
-            raise MalformedMessageError("a retained reading", Reason.RETAINED)
-        digest = hash(delivery.payload)
-        if self._retained.get(delivery.topic) == digest:
-            self.counts["repeated"] += 1
-            return False
-        if len(self._retained) >= MAX_ROUTES:
-            self._retained.clear()
-        self._retained[delivery.topic] = digest
-        return True
-
     def _take_reading(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> None:
-        boot, seq = reading.boot, reading.seq
-        if boot is not None and seq is not None and self._repeats.is_repeat(device, boot, seq):
-            self.counts["repeated"] += 1
-            return
         if not self._answering:
             self.counts["readings_without_model"] += 1
         for model, answering in self._answering.items():
@@ -310,13 +277,12 @@ class Track:
 
     def _collect(self, answering: Answering) -> None:
         candidate = self._candidates.get(answering.model)
-        is_unheard = candidate is not None and answering is candidate.unheard
         answered = answering.executor.finished()
         now_ns = time.monotonic_ns()
         for pending, answer in answered:
             if candidate is not None:
                 candidate.note(answering, pending, answer)
-            if is_unheard:
+            if not pending.is_heard:
                 continue
             if answer is not None:
                 self._backlog.append((*answering.prediction(pending, answer, now_ns), pending.entry))

@@ -774,3 +774,27 @@ def test_labels_count_only_from_the_device_itself_and_from_trusted_writers():
 
     assert bench.trial().labels == 1
     assert bench.refusals() == {("press", Reason.UNTRUSTED_WRITER): 1}
+
+
+def test_what_a_slow_release_still_works_on_when_its_shadow_ends_is_not_heard():
+    challenger = rated(2, shadow=1)
+    challenger.answer_s = 0.5
+    go_on = threading.Semaphore(0)
+    answers = challenger.answers
+
+    def waiting(windows):
+        assert go_on.acquire(timeout=20)
+        return answers(windows)
+
+    challenger.answers = waiting
+    bench = TrialBench(challenger)
+    bench.read(3)
+    bench.lane.begin_probation("wear")
+    for _ in range(4):
+        go_on.release()
+    bench.read(1)
+    while len(bench.wire.sent) < 4:
+        bench.lane.turn(0.1)
+
+    assert bench.releases == [1, 1, 1, 2]
+    assert [prediction["time_ms"] for prediction in bench.predictions] == [1, 2, 3, 4]
