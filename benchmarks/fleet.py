@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import structlog
 from support import brokers
 from support.agents import SITE, command
 from support.bundles import make_bundle
@@ -320,6 +322,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agents", type=int, default=500, help="how many (default: %(default)s)")
     given = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     names = [f"agent-{number:04d}" for number in range(given.agents)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
