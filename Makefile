@@ -2,6 +2,9 @@
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
 # make bench   atoll beside other systems; 45 minutes, writes docs/references/performance.md
+# make bench-fleet   500 simulated agents follow a release; a minute
+# make chaos-line    a large bundle over a line that is cut; two minutes
+# make chaos-kills   the agent killed 100 times, the broker once; four minutes
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
 # make test PYTHON=python3.13
@@ -12,7 +15,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick docs format clean
+.PHONY: demo test check bench bench-quick bench-fleet chaos-line chaos-kills docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -34,6 +37,16 @@ bench: $(VENV)/.bench-installed
 
 bench-quick: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/run.py --quick --out benchmarks/build/quick.json $(BENCH)
+
+# These need apt install mosquitto.
+bench-fleet: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
+
+chaos-line: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/slow_line.py $(CHAOS)
+
+chaos-kills: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/agent_kills.py $(CHAOS)
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python docs/generate.py

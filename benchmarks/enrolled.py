@@ -116,7 +116,8 @@ def _write_files(folder: Path, variant: Variant) -> None:
     else:
         stream = f"values = {{ {', '.join(f'{name} = {{}}' for name in names)} }}\n"
     (folder / "agent.toml").write_text(
-        '[agent]\nid = "sut"\nsite = "bench"\nstate_dir = "state"\n[broker]\nhost = "127.0.0.1"\n'
+        '[agent]\nid = "sut"\nsite = "bench"\nstate_dir = "state"\nclock = "trusted"\n'
+        '[broker]\nhost = "127.0.0.1"\n'
         f'[[stream]]\nname = "press"\n{stream}[[model]]\nname = "wear"\nstream = "press"\n'
     )
 

@@ -24,7 +24,7 @@ from atoll_contract.manifest import Dtype, Manifest, Normalisation, Task, Tensor
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import MetadataTopic
 from atoll_link.retained import RetainedTopics, Wanted, open_topics
-from atoll_link.session import Broker, Session, wait_connected
+from atoll_link.session import Broker
 from atoll_trainer.keys import KeyName, create_key, read_key
 from atoll_trainer.publisher import Deadlines as PublisherDeadlines
 from atoll_trainer.publisher import Progress, Publisher, Summary
@@ -220,12 +220,11 @@ def install(broker: RunningBroker, folder: Path, root: bytes) -> bytes:
 @contextmanager
 def topics(broker: RunningBroker) -> Iterator[RetainedTopics]:
     """The retained topics of ``broker``, without any verification."""
-    session = Session(broker_of(broker), f"hand-{random.randbytes(4).hex()}")
-    try:
-        wait_connected(session, 10)
-        yield RetainedTopics(session)
-    finally:
-        session.close()
+    client_id = f"hand-{random.randbytes(4).hex()}"
+    with open_topics(
+        broker_of(broker), client_id, str(MetadataTopic("timestamp.json")), timeout_s=10
+    ) as found:
+        yield found
 
 
 def put(broker: RunningBroker, messages: Mapping[str, bytes]) -> None:

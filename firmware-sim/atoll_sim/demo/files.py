@@ -76,6 +76,7 @@ def write(folder: Path, port: int) -> None:
 id = "{AGENT}"
 site = "{SITE}"
 state_dir = "agent"
+clock = "trusted"
 streams_file = "streams.toml"
 status_interval_s = 1.0
 
