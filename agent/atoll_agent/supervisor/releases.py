@@ -93,6 +93,10 @@ class Releases:
                 slot = self._restored(slot, slot.champion)
             self.slots[model] = slot
 
+    def channel_of(self, model: str) -> str:
+        """Return the channel that ``model`` follows, besides ``stable``."""
+        return self._plans[model].channel
+
     async def check(self) -> float | None:
         """Ask the repository once and do all that follows; return when to retry, in seconds.
 

@@ -78,7 +78,13 @@ def status(me: Self, lane: LaneReport, slots: dict[str, Slot], time_ms: float, f
 
 
 def slot_status(
-    slot: Slot, predictor: Predictor | None, backend_why: str, trouble: Reason | None, time_ms: float
+    slot: Slot,
+    predictor: Predictor | None,
+    backend_why: str,
+    trouble: Reason | None,
+    time_ms: float,
+    *,
+    channel: str,
 ) -> SlotStatus:
     """Return what the agent says of one slot."""
     champion = challenger = refused = None
@@ -114,6 +120,7 @@ def slot_status(
     return SlotStatus(
         model=slot.model,
         time_ms=time_ms,
+        channel=channel,
         champion=champion,
         challenger=challenger,
         refused=refused,
