@@ -6,57 +6,16 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from support.brokers import RunningBroker
-from support.releases import device, make_bundle
+from support.operator import Operator, atoll_trainer
+from support.releases import make_bundle
 
-from atoll_agent.rollout.release import Release
 from atoll_link.exits import Exit
 from atoll_trainer.home import SYSTEM_HOME
-
-PROGRAM = [sys.executable, "-c", "import sys; from atoll_trainer.cli import main; sys.exit(main())"]
-
-
-def atoll_trainer(
-    *arguments: str | Path, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-    )
-
-
-class Operator:
-    """One home, its settings file and a broker."""
-
-    def __init__(self, folder: Path, broker: RunningBroker) -> None:
-        self.home = folder / "home"
-        self.folder = folder
-        self.broker = broker
-        self.settings = folder / "trainer.toml"
-        self.settings.write_text(
-            '[trainer]\nsite = "plant-a"\nhome = "home"\n'
-            f'[broker]\nhost = "127.0.0.1"\nport = {broker.port}\n'
-        )
-
-    def publish(self, release: int, *options: str | Path) -> subprocess.CompletedProcess[str]:
-        bundle = self.folder / f"press-{release}.atoll"
-        bundle.write_bytes(make_bundle(release=release))
-        return atoll_trainer("publish", "--settings", self.settings, bundle, *options)
-
-    def seen_by_a_device(self) -> list[Release]:
-        root = (self.home / "root.json").read_bytes()
-        with device(self.broker, self.folder / "device", root) as repository:
-            return repository.refresh()
 
 
 @pytest.fixture
