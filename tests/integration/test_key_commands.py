@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from support.brokers import RunningBroker
 from support.operator import Operator, atoll_trainer
-from support.releases import Trainer, put, utc_now
-from support.watching import WatchingDevice
+from support.releases import Trainer, make_bundle, put, refresh, utc_now
 from tuf.api.metadata import Timestamp
 
+from atoll_contract.errors import AtollError, Reason
 from atoll_contract.topics import MetadataTopic
 from atoll_link.exits import Exit
-from atoll_trainer.keys import KeyName, create_key
+from atoll_trainer.keys import KeyName, KeyRing, create_key
+from atoll_trainer.publisher import Progress
 from atoll_trainer.repository import Repository
-from atoll_trainer.trust import admit, trusted
+from atoll_trainer.trust import admit, dismiss, sign_targets, trusted
 
 
 @pytest.fixture
@@ -104,26 +105,62 @@ def test_devices_follow_a_new_key_and_the_old_one_is_worth_nothing(
         assert releases(operator, device) == [1, 2]
 
 
-@pytest.mark.parametrize("name", [KeyName.ONLINE, KeyName.TARGETS, KeyName.TRAINER, KeyName.ROOT])
-def test_a_device_that_looks_all_the_time_can_verify_whatever_it_sees(
-    operator: Operator, name: KeyName
+@pytest.mark.parametrize("name", [KeyName.ONLINE, KeyName.TARGETS, KeyName.TRAINER])
+def test_a_device_that_looks_after_every_step_of_a_rotation_can_verify_what_it_sees(
+    mosquitto_broker: RunningBroker, tmp_path: Path, name: KeyName
 ) -> None:
-    root = (operator.home / "root.json").read_bytes()
-    with WatchingDevice(operator.broker, operator.folder / "watching", root) as watching:
-        rotated = keys(operator, f"rotate {name}")
-        published = operator.publish(2)
+    trainer = Trainer.create(tmp_path / "trainer")
+    trainer.publish(mosquitto_broker, make_bundle())
+    look_after_each_step(trainer, mosquitto_broker, tmp_path)
+    found = trainer.repository.metadata
+    admit(found, trainer.ring, utc_now(), name, create_key(trainer.folder / "keys", name).public_key)
+    if name is KeyName.TARGETS:
+        sign_targets(found, trainer.ring, utc_now())
 
-    assert rotated.returncode == published.returncode == Exit.SUCCESS, rotated.stderr
-    assert [fault.detail for fault in watching.faults] == []
-    assert watching.seen[:1] == [1]
-    assert watching.looks > 5
+    bridge = look_after_each_step(trainer, mosquitto_broker, tmp_path)
+    has_old = dismiss(trainer.repository.metadata, trainer.ring, utc_now(), name)
+    final = look_after_each_step(trainer, mosquitto_broker, tmp_path)
+
+    assert has_old is (name is not KeyName.TRAINER)
+    assert bridge == final == []
+
+
+def test_without_the_bridge_a_device_meets_what_it_cannot_verify(
+    mosquitto_broker: RunningBroker, tmp_path: Path
+) -> None:
+    trainer = Trainer.create(tmp_path / "trainer")
+    trainer.publish(mosquitto_broker, make_bundle())
+    found = trainer.repository.metadata
+    new = create_key(trainer.folder / "keys", KeyName.ONLINE).public_key
+    admit(found, trainer.ring, utc_now(), KeyName.ONLINE, new)
+    dismiss(found, trainer.ring, utc_now(), KeyName.ONLINE)
+
+    faults = look_after_each_step(trainer, mosquitto_broker, tmp_path)
+
+    assert {fault.reason for fault in faults} == {Reason.METADATA_FORGED}
+    assert refresh(mosquitto_broker, tmp_path / "device", trainer.root)
+
+
+def look_after_each_step(trainer: Trainer, broker: RunningBroker, folder: Path) -> list[AtollError]:
+    """Sign and push what is due; return what devices could not verify in between, an old one and new ones."""
+    faults = []
+
+    def look(progress: Progress) -> None:
+        for device in ("device", f"fresh device at {progress.topics_done}"):
+            try:
+                refresh(broker, folder / device, trainer.root)
+            except AtollError as error:
+                faults.append(error)
+
+    trainer.repository.commit(trainer.ring, utc_now())
+    trainer.push(broker, look)
+    return faults
 
 
 def test_an_interrupted_rotation_is_noticed_and_completed(operator: Operator) -> None:
     found = metadata(operator)
-    trainer = Trainer(operator.home)
     new = create_key(operator.home / "keys", KeyName.ONLINE)
-    ring = type(trainer.ring)((operator.home / "keys", medium(operator)))
+    ring = KeyRing((operator.home / "keys", medium(operator)))
     admit(found, ring, utc_now(), KeyName.ONLINE, new.public_key)  # and then it was killed
 
     between = operator.publish(2)
@@ -139,7 +176,7 @@ def test_a_targets_key_whose_rotation_was_interrupted_stops_publishing_until_it_
 ) -> None:
     found = metadata(operator)
     new = create_key(medium(operator), KeyName.TARGETS)
-    ring = type(Trainer(operator.home).ring)((medium(operator),))
+    ring = KeyRing((medium(operator),))
     admit(found, ring, utc_now(), KeyName.TARGETS, new.public_key)
 
     refused = operator.publish(2)

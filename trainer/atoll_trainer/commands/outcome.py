@@ -149,7 +149,10 @@ def _counts(cohort: Cohort) -> str:
         Standing.SILENT: "silent",
     }
     counts = [f"{number} {words}" for standing, words in shown.items() if (number := cohort.count(standing))]
-    return f"{len(cohort.members)} agents: {', '.join(counts)}" if counts else "no agent that it is for"
+    if not counts:
+        return "no agent is known that it is for"
+    agents = "1 agent" if len(cohort.members) == 1 else f"{len(cohort.members)} agents"
+    return f"{agents}: {', '.join(counts)}"
 
 
 def _summary(published: Available, summary: Summary) -> str:
