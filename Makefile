@@ -1,6 +1,7 @@
 # make demo    the whole loop in one terminal, without hardware or apt
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
+# make chaos-publish   kill -9 of the trainer at every step of publishing; 8 minutes
 # make bench   atoll beside other systems; 45 minutes, writes docs/references/performance.md
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
@@ -12,7 +13,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick docs format clean
+.PHONY: demo test check chaos-publish bench bench-quick docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -34,6 +35,10 @@ bench: $(VENV)/.bench-installed
 
 bench-quick: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/run.py --quick --out benchmarks/build/quick.json $(BENCH)
+
+# Needs apt install mosquitto.
+chaos-publish: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python docs/generate.py

@@ -22,10 +22,13 @@ class WatchingDevice:
         faults: What it could not verify or get.
     """
 
-    def __init__(self, broker: RunningBroker, folder: Path, root: bytes, *, pause_s: float = 0.02) -> None:
+    def __init__(
+        self, broker: RunningBroker, folder: Path, root: bytes, *, model: str, pause_s: float
+    ) -> None:
         self._broker = broker
         self._folder = folder
         self._root = root
+        self._model = model
         self._pause_s = pause_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watching-device", daemon=True)
@@ -55,7 +58,7 @@ class WatchingDevice:
     def _look(self) -> None:
         part = self._folder / "bundle.part"
         with device(self._broker, self._folder, self._root) as repository:
-            release = newest(repository.refresh())
+            release = newest(repository.refresh(), self._model)
             if release.release not in self.seen[-1:]:
                 part.unlink(missing_ok=True)
                 repository.fetch(release, part)

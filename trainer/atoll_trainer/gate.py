@@ -1,7 +1,7 @@
 """Whether a new release is good enough to take the champion's place.
 
-Both answer the untouched part of a run where one is given, which is fair. Otherwise the errors that
-their manifests tell are compared, which were found on different data.
+Errors that were found on different data cannot be compared. So the champion is a measure only where
+both answer the untouched part of one run; what a manifest tells is held against the naive guess beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Gate:
 
     Attributes:
         worse_by: How much larger than the champion's its mean absolute error may be, as a share.
-        examples: What both answer; None: what the manifests say counts.
+        examples: What both answer; None: the champion is no measure.
     """
 
     worse_by: float
@@ -39,27 +39,23 @@ class Gate:
         Raises:
             BundleRejectedError: A model file cannot be run.
         """
-        naive = bundle.manifest.training.metrics.get("naive_mae")
-        error = self._error(bundle)
-        if error is not None and naive is not None and error >= naive:
-            return f"its mean absolute error {error:.4g} is no better than a naive guess ({naive:.4g})"
-        if champion is None:
-            return None
-        if self.examples is not None and not _same_input(bundle.manifest, champion.manifest):
-            return f"release {champion.manifest.release} reads other windows: the run compares nothing"
-        before = self._error(champion)
-        if error is not None and before is not None and error > before * (1 + self.worse_by):
-            return (
-                f"its mean absolute error {error:.4g} is worse than {before:.4g} of release "
-                f"{champion.manifest.release}"
-            )
-        return None
-
-    def _error(self, bundle: Bundle) -> float | None:
-        if self.examples is not None:
-            return in_child(_mean_absolute_error, bundle, self.examples, deadline_s=_DEADLINE_S)
+        metrics = bundle.manifest.training.metrics
         is_quantised = bundle.manifest.inputs[0].dtype is not Dtype.FLOAT32
-        return bundle.manifest.training.metrics.get("int8_mae" if is_quantised else "float_mae")
+        told, naive = metrics.get("int8_mae" if is_quantised else "float_mae"), metrics.get("naive_mae")
+        if told is not None and naive is not None and told >= naive:
+            return f"its mean absolute error {told:.4g} is no better than a naive guess ({naive:.4g})"
+        if champion is None or self.examples is None:
+            return None
+        number = champion.manifest.release
+        if not _same_input(bundle.manifest, champion.manifest):
+            return f"release {number} reads other windows: the run compares nothing"
+        error, before = (
+            in_child(_mean_absolute_error, one, self.examples, deadline_s=_DEADLINE_S)
+            for one in (bundle, champion)
+        )
+        if error > before * (1 + self.worse_by):
+            return f"its mean absolute error {error:.4g} is worse than {before:.4g} of release {number}"
+        return None
 
 
 def _same_input(manifest: Manifest, other: Manifest) -> bool:

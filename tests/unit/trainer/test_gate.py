@@ -1,4 +1,4 @@
-"""The gate, on files that answer: what the manifests claim does not count where a run is given."""
+"""The gate: a release is measured by the champion on the same windows, and by a naive guess."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def examples_of(bundle: Bundle) -> Examples:
     return Examples(windows, targets, np.arange(len(targets), dtype=np.float64))
 
 
-def test_on_a_run_both_answer_and_claims_do_not_count() -> None:
+def test_on_a_run_both_answer_and_what_their_manifests_tell_does_not_count() -> None:
     right, wrong = claiming(LINEAR, float_mae=5.0), claiming(TRIPLE, float_mae=0.1)
     gate = Gate(0.05, examples_of(LINEAR))
 

@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="run_folder",
         metavar="RUN",
         help="let the release and the champion answer the untouched part of this run; without it the "
-        "errors that their manifests tell are compared",
+        "release must only be better than a naive guess",
     )
     gate.add_argument(
         "--worse-by",
