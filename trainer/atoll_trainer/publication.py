@@ -5,7 +5,7 @@ Whatever an earlier command left unfinished is completed by the next one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from atoll_trainer.home import Home
 from atoll_trainer.keys import KeyRing
 from atoll_trainer.lineage import require_own_past
 from atoll_trainer.metadata import LIFETIME
-from atoll_trainer.publisher import Progress, Publisher, Summary
+from atoll_trainer.publisher import Publisher, Summary
 from atoll_trainer.repository import Repository
 
 _SOON: Final = timedelta(days=30)
@@ -54,14 +54,12 @@ class Publication:
         *,
         compare: Collection[str] | None = frozenset(),
         renews_timestamp: bool = False,
-        progress: Callable[[Progress], None] | None = None,
     ) -> Summary:
         """Sign what is due, push everything that devices need, and clear what nobody needs any more.
 
         Args:
             compare: Names of bundles to compare chunk by chunk; None: all of them.
             renews_timestamp: Sign the timestamp anew in any case.
-            progress: Called after every batch of topics.
 
         Raises:
             ConfigError: A key is missing, or an offline signature.
@@ -71,15 +69,9 @@ class Publication:
         """
         now = datetime.now(UTC)
         self.repository.commit(self._ring, now, renews_timestamp=renews_timestamp)
-        return self.push_signed(now, compare=compare, progress=progress)
+        return self.push_signed(now, compare=compare)
 
-    def push_signed(
-        self,
-        now: datetime,
-        *,
-        compare: Collection[str] | None,
-        progress: Callable[[Progress], None] | None = None,
-    ) -> Summary:
+    def push_signed(self, now: datetime, *, compare: Collection[str] | None) -> Summary:
         """Push everything as it is signed already, and clear what nobody needs any more.
 
         Raises:
@@ -88,7 +80,7 @@ class Publication:
             StorageError: A file cannot be read or deleted.
         """
         self._warn_of_expiry(now)
-        summary = self._publisher.push(self.repository.steps(), compare=compare, progress=progress)
+        summary = self._publisher.push(self.repository.steps(), compare=compare)
         self._publisher.clear(self.repository.obsolete(now - _GRACE))
         return summary
 

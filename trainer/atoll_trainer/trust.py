@@ -50,9 +50,10 @@ def set_root_keys(
     ring: KeyRing,
     now: datetime,
     *,
-    add: Sequence[Key],
+    add: int,
+    make_key: Callable[[], Key],
     remove: Sequence[str],
-    threshold: int | None = None,
+    threshold: int | None,
 ) -> None:
     """Write the next root with other root keys.
 
@@ -60,7 +61,8 @@ def set_root_keys(
         metadata: Of the repository.
         ring: Where root keys are, the new ones among them.
         now: The time.
-        add: New keys.
+        add: How many new keys.
+        make_key: Makes one; called once the old keys are known to be here.
         remove: Ids of keys that lose their power.
         threshold: How many must sign a root; None: as before.
 
@@ -70,13 +72,13 @@ def set_root_keys(
     """
     keyids, before = metadata.quorum(Root.type)
     asked = before if threshold is None else threshold
-    left = len(keyids) + len(add) - len(remove)
+    left = len(keyids) + add - len(remove)
     if not 1 <= asked <= left:
         raise ConfigError(f"{left} root keys of which {asked} must sign: that cannot be")
 
     def change(root: Root) -> None:
-        for key in add:
-            root.add_key(key, Root.type)
+        for _ in range(add):
+            root.add_key(make_key(), Root.type)
         for keyid in remove:
             root.revoke_key(keyid, Root.type)
         root.roles[Root.type].threshold = asked
@@ -90,8 +92,10 @@ def is_rotating(metadata: SignedMetadata, name: KeyName) -> bool:
     return len(trusted(metadata, name)) > 1 or not all(map(metadata.is_signed, roles))
 
 
-def admit(metadata: SignedMetadata, ring: KeyRing, now: datetime, name: KeyName, new: Key) -> None:
-    """Let devices trust the key ``new``, beside the old one.
+def admit(
+    metadata: SignedMetadata, ring: KeyRing, now: datetime, name: KeyName, make_key: Callable[[], Key]
+) -> None:
+    """Let devices trust a new key beside the old one; it is made once the keys that sign this are here.
 
     A trainer key takes the place of the old one at once: targets and trainer role change together
     with the timestamp.
@@ -101,15 +105,17 @@ def admit(metadata: SignedMetadata, ring: KeyRing, now: datetime, name: KeyName,
         StorageError: It cannot be written.
     """
     if name is KeyName.TRAINER:
+        signer = ring.signer(KeyName.TARGETS, trusted(metadata, KeyName.TARGETS))
         for keyid in trusted(metadata, name):
             metadata.targets.revoke_key(keyid, TRAINER_ROLE)
-        metadata.targets.add_key(new, TRAINER_ROLE)
-        sign_targets(metadata, ring, now)
+        metadata.targets.add_key(make_key(), TRAINER_ROLE)
+        metadata.sign(Targets.type, [signer], now)
         return
 
     def change(root: Root) -> None:
+        key = make_key()
         for role in roles_of(name):
-            root.add_key(new, role)
+            root.add_key(key, role)
 
     change_root(metadata, ring, now, change)
 

@@ -135,8 +135,7 @@ def _rotate(trainer: Trainer, arguments: argparse.Namespace) -> None:
     with open_publication(trainer, stolen=suspects if arguments.stolen else ()) as publication:
         metadata, now = publication.repository.metadata, datetime.now(UTC)
         if not trust.is_rotating(metadata, name):
-            [new] = _new_keys(trainer, arguments, name, 1)
-            trust.admit(metadata, trainer.ring, now, name, new)
+            trust.admit(metadata, trainer.ring, now, name, lambda: _new_key(trainer, arguments, name))
         if arguments.stolen:
             trust.dismiss(metadata, trainer.ring, now, name)
         if not metadata.is_signed(Targets.type):
@@ -163,7 +162,8 @@ def _replace_root_keys(
             metadata,
             trainer.ring,
             datetime.now(UTC),
-            add=_new_keys(trainer, arguments, KeyName.ROOT, add),
+            add=add,
+            make_key=lambda: _new_key(trainer, arguments, KeyName.ROOT),
             remove=remove,
             threshold=threshold,
         )
@@ -188,21 +188,16 @@ def _conclude(trainer: Trainer, arguments: argparse.Namespace) -> None:
     _list(trainer, arguments)
 
 
-def _new_keys(trainer: Trainer, arguments: argparse.Namespace, name: KeyName, count: int) -> Sequence[Key]:
+def _new_key(trainer: Trainer, arguments: argparse.Namespace, name: KeyName) -> Key:
     folder = arguments.keys[0] if name in OFFLINE and arguments.keys else trainer.home.keys
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder: is the medium there?")
     given = filter(None, [arguments.new_passphrase_file])
     passphrase = next(iter(read_passphrases(given) or trainer.ring.passphrases[::-1]), None)
-    keys = [create_key(folder, name, passphrase).public_key for _ in range(count)]
-    for key in keys:
-        _log.info(
-            "key.made",
-            key=name.value,
-            file=str(folder / key_file(name, key.keyid)),
-            is_encrypted=passphrase is not None,
-        )
-    return keys
+    key = create_key(folder, name, passphrase).public_key
+    file = str(folder / key_file(name, key.keyid))
+    _log.info("key.made", key=name.value, file=file, is_encrypted=passphrase is not None)
+    return key
 
 
 def _root_key_to_replace(metadata: SignedMetadata, given: str | None) -> str:
