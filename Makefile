@@ -1,6 +1,7 @@
 # make demo    the whole loop in one terminal, without hardware or apt
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
+# make chaos-publish   kill -9 of the trainer at every step of publishing; 8 minutes
 # make bench   atoll beside other systems; 45 minutes, writes docs/references/performance.md
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
@@ -15,7 +16,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-fleet chaos-line chaos-kills docs format clean
+.PHONY: demo test check bench bench-quick bench-fleet chaos-line chaos-kills chaos-publish docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -47,6 +48,9 @@ chaos-line: $(VENV)/.dev-installed
 
 chaos-kills: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/agent_kills.py $(CHAOS)
+
+chaos-publish: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python docs/generate.py

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.ids import ID_PATTERN
+from atoll_contract.release import STABLE
 
 MAX_PAYLOAD_BYTES = 262_144
 """Longest payload of any message but a chunk that atoll reads."""
@@ -388,6 +389,7 @@ class SlotStatus(Message):
     Attributes:
         model: Id of the model.
         time_ms: When this was written.
+        channel: The channel that the agent follows for this model, besides ``stable``.
         champion: The release that answers.
         challenger: The release on its way.
         refused: The last one that was refused, until a newer one succeeds.
@@ -397,6 +399,7 @@ class SlotStatus(Message):
 
     model: str
     time_ms: TimeMs
+    channel: str = STABLE
     champion: Champion | None = None
     challenger: Challenge | None = None
     refused: Refusal | None = None

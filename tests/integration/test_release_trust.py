@@ -177,7 +177,7 @@ def test_terms_that_cannot_be_read_cost_only_their_own_release(
     mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
 ) -> None:
     repository = trainer.sign(make_bundle(release=1))
-    targets = repository._metadata.trainer.targets
+    targets = repository.metadata.trainer.targets
     good = targets["press/1.atoll"]
     for name, custom in {
         "press/2.atoll": {"model": "press"},
@@ -187,8 +187,7 @@ def test_terms_that_cannot_be_read_cost_only_their_own_release(
     }.items():
         extra = {} if custom is None else {"custom": custom}
         targets[name] = TargetFile(good.length, dict(good.hashes), name, extra)
-    repository._is_changed = True
-    repository.commit(trainer.signers, utc_now())
+    repository.commit(trainer.ring, utc_now())
     put_metadata(mosquitto_broker, trainer)
 
     with capture_logs() as logs, device(mosquitto_broker, tmp_path / "device", trainer.root) as view:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from support.brokers import RunningBroker
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
-from tuf.api.serialization.json import JSONSerializer
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from atoll_agent.adapters.delivery import fetch_bundle
 from atoll_agent.adapters.repository import ReleaseRepository
@@ -25,10 +24,12 @@ from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import MetadataTopic
 from atoll_link.retained import RetainedTopics, Wanted, open_topics
 from atoll_link.session import Broker
-from atoll_trainer.keys import KeyName, create_key, read_key
+from atoll_trainer.keys import KeyName, KeyRing, create_key
+from atoll_trainer.metadata import KEY_OF
 from atoll_trainer.publisher import Deadlines as PublisherDeadlines
 from atoll_trainer.publisher import Progress, Publisher, Summary
-from atoll_trainer.repository import Repository, Signers
+from atoll_trainer.repository import Repository
+from atoll_trainer.trust import change_root
 
 EAGER = PublisherDeadlines(probe_s=0.2)
 """For publishers on loopback."""
@@ -85,10 +86,9 @@ class Trainer:
         return Repository.load(self.folder / "repository")
 
     @property
-    def signers(self) -> Signers:
-        """The keys for publishing."""
-        keys = self.folder / "keys"
-        return Signers(read_key(keys, KeyName.TRAINER), read_key(keys, KeyName.ONLINE))
+    def ring(self) -> KeyRing:
+        """The keys."""
+        return KeyRing((self.folder / "keys",))
 
     @property
     def root(self) -> bytes:
@@ -103,7 +103,7 @@ class Trainer:
         repository = self.repository
         named = {"model": manifest.model, "release": manifest.release, "chunk_size": chunk_size}
         repository.add(ReleaseTerms.decode({**named, **terms}), bundle)
-        repository.commit(self.signers, now or utc_now())
+        repository.commit(self.ring, now or utc_now())
         return repository
 
     def push(self, broker: RunningBroker, progress: Callable[[Progress], None] | None = None) -> Summary:
@@ -126,25 +126,22 @@ class Trainer:
 
     def withdraw_trainer(self) -> None:
         """Sign targets that leave nothing to the trainer role."""
-        metadata = self.repository._metadata
+        metadata = self.repository.metadata
         metadata.targets.delegations = None
-        metadata.sign(Targets.type, read_key(self.folder / "keys", KeyName.TARGETS), utc_now())
-        for role in (Snapshot.type, Timestamp.type):
-            metadata.sign(role, self.signers.online, utc_now())
+        for role in (Targets.type, Snapshot.type, Timestamp.type):
+            metadata.sign(role, [self.ring.signer(KEY_OF[role], metadata.quorum(role)[0])], utc_now())
 
     def rotate_root(self) -> None:
         """Write the next root, with a new root key, signed by the old and the new one."""
-        folder = self.folder / "repository" / "metadata"
-        version = max(int(path.name.split(".")[0]) for path in folder.glob("*.root.json"))
-        root = Metadata[Root].from_file(str(folder / f"{version}.root.json"))
-        old = read_key(self.folder / "keys", KeyName.ROOT)
+        metadata = self.repository.metadata
+        [old], _ = metadata.quorum(Root.type)
         new = create_key(self.folder / "keys", KeyName.ROOT)
-        root.signed.revoke_key(old.public_key.keyid, Root.type)
-        root.signed.add_key(new.public_key, Root.type)
-        root.signed.version += 1
-        root.sign(old)
-        root.sign(new, append=True)
-        root.to_file(str(folder / f"{version + 1}.root.json"), JSONSerializer(compact=True))
+
+        def replace(root: Root) -> None:
+            root.add_key(new.public_key, Root.type)
+            root.revoke_key(old, Root.type)
+
+        change_root(metadata, self.ring, utc_now(), replace)
 
 
 class Device:

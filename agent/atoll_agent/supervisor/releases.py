@@ -63,6 +63,10 @@ class Releases:
             if champion is not None:
                 self._restore(model, champion)
 
+    def channel_of(self, model: str) -> str:
+        """Return the channel that ``model`` follows, besides ``stable``."""
+        return self._plans[model].channel
+
     async def run(self) -> None:
         """Let all models climb until cancelled."""
         async with asyncio.TaskGroup() as group:

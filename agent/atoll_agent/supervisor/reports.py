@@ -87,7 +87,13 @@ def status(
 
 
 def slot_status(
-    slot: Slot, predictor: Predictor | None, backend_why: str, trouble: Reason | None, time_ms: float
+    slot: Slot,
+    predictor: Predictor | None,
+    backend_why: str,
+    trouble: Reason | None,
+    time_ms: float,
+    *,
+    channel: str,
 ) -> SlotStatus:
     """Return what the agent says of one slot."""
     champion = challenger = refused = None
@@ -124,6 +130,7 @@ def slot_status(
     return SlotStatus(
         model=slot.model,
         time_ms=time_ms,
+        channel=channel,
         champion=champion,
         challenger=challenger,
         refused=refused,

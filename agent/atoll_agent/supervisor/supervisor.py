@@ -120,6 +120,7 @@ class Supervisor:
             self._me.backend_why,
             self._releases.trouble,
             time.time() * 1e3,
+            channel=self._releases.channel_of(model),
         )
         topic = SlotTopic(self._site, self._agent, model)
         if self._link.is_connected:
