@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from support import brokers
 from support.bundles import make_bundle, with_broken_model, with_wrong_golden
+from support.site import READING, reading
 
 from atoll_contract.messages import Health, Status, decode_prediction
 from atoll_link.session import Broker, Published, Session, wait_connected
