@@ -53,7 +53,7 @@ class LaneReport:
     """What the lane has done since its start; a snapshot.
 
     Attributes:
-        is_connected: Whether its connection stands.
+        is_connected: Whether its connections stand.
         counts: Counters by name.
         refusals: How many messages of which stream or model were refused for which reason.
         last_refusal: The latest detail for each of them.
@@ -85,8 +85,8 @@ class LaneControl(Protocol):
         Cancelled before that, nothing is swapped.
         """
 
-    def try_out(self, predictor: Predictor) -> Future[None]:
-        """Let ``predictor`` answer in shadow beside the champion; its figures stand in the report."""
+    def try_out(self, predictor: Predictor) -> Future[int]:
+        """Let ``predictor`` answer in shadow beside the champion; the number of the trial, as in the report."""
 
     def begin_probation(self, model: str) -> Future[None]:
         """Let the release on trial be heard; at a breach of its rules the champion is heard again."""

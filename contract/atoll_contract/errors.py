@@ -28,6 +28,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     OVERLOAD = "overload"
     OUTPUT_NOT_FINITE = "output_not_finite"
+    MODEL_FAILED = "model_failed"
     # Bundles and releases.
     MALFORMED_BUNDLE = "malformed_bundle"
     UNKNOWN_FORMAT = "unknown_format"
@@ -42,6 +43,7 @@ class Reason(StrEnum):
     SELF_TEST_CRASHED = "self_test_crashed"
     SELF_TEST_TIMEOUT = "self_test_timeout"
     ACTIVATION_CRASHED = "activation_crashed"
+    ANSWERS_FEWER = "answers_fewer"
     CHAMPION_DISAGREES = "champion_disagrees"
     ERROR_TOO_LARGE = "error_too_large"
     OUTPUT_OUT_OF_RANGE = "output_out_of_range"

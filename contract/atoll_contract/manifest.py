@@ -196,7 +196,8 @@ class PassRules(_Part):
             a classifier the share of windows with another label, 0 to 1.
         min_labels: Labels that have to arrive before its error is judged. Once one has, they are waited for.
         max_error: Mean absolute error against labels; for a classifier the share that is wrong.
-        max_error_ratio: Its error divided by that of the champion on the same labels; 0: not asked for.
+        max_error_ratio: Its error divided by that of the champion, in shadow on the same labels; 0: not
+            asked for. Both errors count as too large once they are so by three standard errors.
         label_tolerance_ms: A label belongs to the latest window that ended at most so long before it.
         latency_ms: Median time of one answer on the device.
         low: Least value that it may predict.
@@ -214,6 +215,14 @@ class PassRules(_Part):
     latency_ms: Annotated[float, Field(gt=0)] | None = None
     low: float | None = None
     high: float | None = None
+
+    @model_validator(mode="after")
+    def _rules_can_be_kept(self) -> Self:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("low is above high")
+        if self.max_disagreement is not None and self.shadow_windows == 0:
+            raise ValueError("max_disagreement: only shadow_windows show it, and there are none")
+        return self
 
 
 class Training(_Part):

@@ -113,6 +113,18 @@ class Window:
             return self._length > 1
         return has_gap
 
+    def begin_with(self, other: Window) -> None:
+        """Take over the latest rows of ``other``, as many as there is room for."""
+        times = other.times_ms[-self._length :]
+        keep = len(times)
+        packed = other.packed[len(other.packed) - keep * self._row_bytes :]
+        half = self._length * self._row_bytes
+        self._rows[: len(packed)] = self._rows[half : half + len(packed)] = packed
+        self._times[:keep] = array("d", times)
+        self._next, self._count = keep % self._length, keep
+        gaps = np.flatnonzero(np.diff(times) > self._max_gap_ms)
+        self._gap_left = self._length - keep + int(gaps[-1]) + 1 if len(gaps) else 0
+
     def copy(self) -> Window:
         """Return a window that holds the same and goes its own way."""
         twin = copy(self)
@@ -122,11 +134,6 @@ class Window:
     def clear(self) -> None:
         """Forget all rows."""
         self._next = self._count = self._gap_left = 0
-
-    def __iter__(self) -> Iterator[tuple[bytes, float]]:
-        packed, size = self.packed, self._row_bytes
-        for place, time_ms in enumerate(self.times_ms):
-            yield bytes(packed[place * size : (place + 1) * size]), time_ms
 
 
 class Windows:
@@ -154,7 +161,8 @@ class Windows:
         """
         window = self._windows.get(device)
         if window is None:
-            window = self._add(device, has_restarted=self._has_restarted)
+            # Where devices had to go, this one may have been among them.
+            window = self._add(device, has_restarted=self._has_restarted or self.forgotten > 0)
         else:
             self._windows.move_to_end(device)
             if self._is_tumbling and window.is_full:
@@ -173,8 +181,7 @@ class Windows:
                 self._windows[device] = window.copy()
                 continue
             own = self._add(device, has_restarted=False)
-            for row, time_ms in window:
-                own.push(row, time_ms)
+            own.begin_with(window)
             own.has_restarted = window.has_restarted or (
                 window.is_full and not own.is_full  # a longer window has to fill first
             )

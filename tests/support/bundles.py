@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def make_bundle(
     unit: str | None = None,
     value: str = "x",
     task: Task = Task.REGRESSION,
+    samples: Sequence[float] = (),
     **manifest: Any,
 ) -> Bundle:
     """Return a bundle of one value ``x`` whose golden vectors come from the model itself.
@@ -51,7 +53,10 @@ def make_bundle(
         passing=manifest.pop("passing", PassRules(shadow_windows=0, probation_windows=0)),
         **manifest,
     )
-    windows = np.linspace(1, 5, 4 * length, dtype=np.float32).reshape(4, length, 1)
+    windows = np.linspace(1, 5, 4 * length, dtype=np.float32)
+    if samples:
+        windows = np.array(samples, np.float32)
+    windows = windows.reshape(-1, length, 1)
     return Bundle(described, content, golden.record(Predictor(described, loaded), windows))
 
 

@@ -26,6 +26,7 @@ class Answering:
     Attributes:
         model: Its model.
         executor: Who runs it.
+        length: How many readings a window of it holds.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Answering:
         self._site = site
         self._agent = agent
         self._row = FeatureRow(manifest)
-        self._length = manifest.window.length
+        self.length = manifest.window.length
         self._max_devices = max_devices
         window_bytes = Window.size_bytes(manifest.window, manifest.columns)
         self._windows = Windows(
@@ -72,8 +73,7 @@ class Answering:
 
     def succeed(self, champion: Answering) -> None:
         """Begin with the windows of ``champion``, if both are made of the same columns."""
-        own, other = self._manifest, champion._manifest
-        if own.features == other.features and own.columns == other.columns:
+        if _columns(self._manifest) == _columns(champion._manifest):
             self._windows.adopt(champion._windows)
 
     def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
@@ -84,12 +84,12 @@ class Answering:
         """
         row = self._row.row(reading.values)  # type: ignore[arg-type]  # dialects give values by name
         time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
-        if self._length == 1:  # nothing to remember: no window is kept
+        if self.length == 1:  # nothing to remember: no window is kept
             return Pending(device, reading, delivery, entry, time_ms, row, None, False)
         window = self._windows.push(device, row, time_ms)
         if window is None:
             return None
-        bounds = WindowBounds(window.start_ms, self._length)
+        bounds = WindowBounds(window.start_ms, self.length)
         return Pending(device, reading, delivery, entry, time_ms, window.packed, bounds, window.take_gap())
 
     def prediction(self, pending: Pending, answer: Answer, now_ns: int) -> tuple[str, bytes]:
@@ -128,3 +128,9 @@ class Answering:
             topic = str(PredictionTopic(self._site, self._agent, device, self.model))
             self._topics[device] = topic
         return topic
+
+
+def _columns(manifest: Manifest) -> list[tuple[str, tuple[int, ...], str | None]]:
+    """Return what the columns of a row stand for, in order."""
+    values = {value.name: value for value in manifest.values}
+    return [(name, tuple(values[name].shape), values[name].unit) for name in manifest.features]

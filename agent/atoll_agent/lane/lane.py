@@ -1,7 +1,7 @@
 """The lane itself: one thread that works off the tracks of all streams.
 
-It owns the wires, the windows and the fast models. The control plane speaks to it only through
-:meth:`Lane.swap`, :meth:`Lane.stop` and the reports that it reads.
+It owns the wires, the windows and the fast models. The control plane speaks to it only through the
+methods that the first part of :class:`Lane` has, and through the reports that it reads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Final
+from typing import Final, TypeVar
 
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
@@ -21,6 +21,8 @@ from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
 from atoll_ingest.stream import Stream
+
+Result = TypeVar("Result")
 
 _STEP_S: Final = 1.0
 _REPORT_EVERY_NS: Final = 500_000_000
@@ -66,6 +68,7 @@ class Lane:
         self._orders: deque[Callable[[], None]] = deque()
         self._stopping = threading.Event()
         self._turns = 0
+        self._trials = 0
         self._idle_ns = time.monotonic_ns()
         self._reported_ns = 0
         self.report = LaneReport()
@@ -81,17 +84,21 @@ class Lane:
         track = self._track(predictor.manifest.model)
         return self._order(lambda: track.swap(self._answering(predictor, track, has_restarted=has_restarted)))
 
-    def try_out(self, predictor: Predictor) -> Future[None]:
-        """Let ``predictor`` answer in shadow beside the champion, which there must be.
+    def try_out(self, predictor: Predictor) -> Future[int]:
+        """Let ``predictor`` answer in shadow beside the champion; the number of the trial when it does.
 
-        Its figures stand in the report. Whoever fails is taken out at once.
+        Its figures stand in the report under this number. If it fails it is taken out at once.
         """
         track = self._track(predictor.manifest.model)
-        return self._order(
-            lambda: track.try_out(
-                self._answering(predictor, track, has_restarted=False), predictor.manifest, time.monotonic()
-            )
-        )
+        self._trials += 1
+        number = self._trials
+
+        def work() -> int:
+            challenger = self._answering(predictor, track, has_restarted=False)
+            track.try_out(challenger, predictor.manifest, number, time.monotonic())
+            return number
+
+        return self._order(work)
 
     def begin_probation(self, model: str) -> Future[None]:
         """Let the release on trial be heard, if it has not failed meanwhile."""
@@ -139,14 +146,18 @@ class Lane:
         if with_news or now_ns - self._reported_ns > _REPORT_EVERY_NS:
             self._make_report(now_ns)
 
-    def _order(self, work: Callable[[], None]) -> Future[None]:
-        """Have ``work`` done by the lane's thread, between two turns."""
-        done: Future[None] = Future()
+    def _order(self, work: Callable[[], Result]) -> Future[Result]:
+        """Have ``work`` done by the lane's thread, between two turns; a bug in it ends the lane."""
+        done: Future[Result] = Future()
 
         def order() -> None:
-            if done.set_running_or_notify_cancel():
-                work()
-                done.set_result(None)
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+                raise
 
         self._orders.append(order)
         self._waiter.wake()

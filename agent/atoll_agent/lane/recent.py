@@ -1,4 +1,4 @@
-"""What was predicted lately, so that a label that arrives finds it."""
+"""Windows that were asked about lately, so that a label that arrives finds them."""
 
 from __future__ import annotations
 
@@ -7,85 +7,79 @@ from typing import Final
 
 import msgspec
 
-from atoll_contract.messages import Label
+from atoll_contract.messages import Label, Reading
 
 MAX_PER_DEVICE: Final = 1024
-MAX_IN_ALL: Final = 262_144
+MAX_IN_ALL: Final = 65_536
+"""Windows that one trial remembers."""
 
 
-class Predicted(msgspec.Struct, gc=False, eq=False):
-    """What was said of one window.
+class Asked(msgspec.Struct, gc=False, eq=False):
+    """A window that a release on trial was asked about.
 
     Attributes:
-        time_ms: Event time of the reading that completed it.
-        champion: The champion's value; None where it said nothing.
-        challenger: The challenger's value; None where it said nothing.
+        reading: The reading that completed it.
+        challenger: What the release on trial predicted.
+        champion: What the champion did.
+        label: The truth, once it is known.
+        is_closed: Whether its error has been noted.
     """
 
-    time_ms: float
-    champion: float | None = None
+    reading: Reading
     challenger: float | None = None
+    champion: float | None = None
+    label: float | None = None
+    is_closed: bool = False
 
 
 class Recent:
-    """The last predictions of each device; the oldest goes first when there are too many."""
+    """The last windows of each device; the oldest goes first when there are too many."""
 
     def __init__(self) -> None:
-        self._devices: OrderedDict[str, OrderedDict[float, Predicted]] = OrderedDict()
+        self._devices: OrderedDict[str, OrderedDict[float, Asked]] = OrderedDict()
         self._count = 0
-        self.forgotten = 0
-        """How many went to make room before any label came for them."""
 
-    def of(self, device: str, time_ms: float) -> Predicted:
-        """Return the note on the window of ``device`` that ended at ``time_ms``; a new one if need be."""
-        windows = self._devices.get(device)
-        if windows is None:
-            windows = self._devices[device] = OrderedDict()
-        else:
-            self._devices.move_to_end(device)
-        noted = windows.get(time_ms)
-        if noted is None:
+    def add(self, device: str, time_ms: float, asked: Asked) -> None:
+        """Remember a window of ``device`` that ended at ``time_ms``."""
+        windows = self._devices.setdefault(device, OrderedDict())
+        self._devices.move_to_end(device)
+        if time_ms not in windows:
             self._make_room(windows)
-            noted = windows[time_ms] = Predicted(time_ms)
             self._count += 1
-        return noted
+        windows[time_ms] = asked
 
-    def labelled(self, device: str, label: Label, tolerance_ms: float) -> list[Predicted]:
-        """Return the windows that ``label`` speaks of, and forget them.
+    def labelled(self, device: str, label: Label, tolerance_ms: float) -> list[Asked]:
+        """Return the windows that ``label`` is the first to speak of, with the label in them.
 
         A label of a moment belongs to the window that ended then, else to the latest one before it
         within the tolerance; a label of a span to all windows that ended in it.
         """
-        windows = self._devices.get(device)
-        if windows is None:
-            return []
+        windows = self._devices.get(device, OrderedDict())
         if label.time_ms is not None:
             found = _at(windows, label.time_ms, tolerance_ms)
-            times = [] if found is None else [found]
+            spoken_of = [] if found is None else [windows[found]]
         else:
             start_ms, end_ms = label.start_ms or 0.0, label.end_ms or 0.0
-            times = [time_ms for time_ms in windows if start_ms <= time_ms < end_ms]
-        self._count -= len(times)
-        spoken_of = [windows.pop(time_ms) for time_ms in times]
-        if not windows:
-            del self._devices[device]
-        return spoken_of
+            spoken_of = [asked for time_ms, asked in windows.items() if start_ms <= time_ms < end_ms]
+        new = [asked for asked in spoken_of if asked.label is None]
+        for asked in new:
+            asked.label = label.value
+        return new
 
-    def _make_room(self, windows: OrderedDict[float, Predicted]) -> None:
+    def _make_room(self, windows: OrderedDict[float, Asked]) -> None:
         if len(windows) >= MAX_PER_DEVICE:
             windows.popitem(last=False)
         elif self._count >= MAX_IN_ALL:
-            silent = next(iter(self._devices))
-            self._devices[silent].popitem(last=False)
-            if not self._devices[silent]:
+            silent, oldest = next(iter(self._devices.items()))
+            oldest.popitem(last=False)
+            if not oldest:
                 del self._devices[silent]
         else:
             return
         self._count -= 1
-        self.forgotten += 1
 
 
-def _at(windows: OrderedDict[float, Predicted], time_ms: float, tolerance_ms: float) -> float | None:
+def _at(windows: OrderedDict[float, Asked], time_ms: float, tolerance_ms: float) -> float | None:
     if time_ms in windows:
         return time_ms
     before = [other for other in windows if time_ms - tolerance_ms <= other < time_ms]

@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from atoll_agent.lane.answering import Answering
-from atoll_agent.lane.candidate import Candidate
 from atoll_agent.lane.intake import Intake
 from atoll_agent.lane.ledger import Entry, Ledger
+from atoll_agent.lane.live_trial import LiveTrial
 from atoll_agent.lane.pending import Pending
 from atoll_agent.ports import Wire
 from atoll_agent.rollout.trial import Outcome, TrialReport
@@ -23,6 +23,7 @@ from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Label, Reading
 from atoll_contract.topics import PREFIX, LabelTopic
+from atoll_infer.predictor import Answer
 from atoll_ingest.stream import Overload, Stream
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Subscribed
 
@@ -67,8 +68,9 @@ class Track:
         self._intake = Intake(stream, self.counts, max_devices)
         self._answering: dict[str, Answering] = {}
         self._retiring: list[Answering] = []
-        self._candidates: dict[str, Candidate] = {}
+        self._trials: dict[str, LiveTrial] = {}
         self._failed_trials: dict[str, TrialReport] = {}
+        self._labels: list[tuple[str, str, Label]] = []
         self._ledger = Ledger()
         self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
         self._is_stopping = False
@@ -77,7 +79,9 @@ class Track:
     @property
     def is_idle(self) -> bool:
         """Whether no reading waits for an answer, and no prediction for its PUBACK."""
-        return not (self._backlog or self._ledger.outstanding or any(map(_is_busy, self._at_work())))
+        heard = [*self._answering.values(), *self._retiring]
+        is_busy = any(answering.executor.waiting for answering in heard)
+        return not (is_busy or self._backlog or self._ledger.outstanding)
 
     @property
     def devices(self) -> int:
@@ -92,9 +96,7 @@ class Track:
     @property
     def trials(self) -> dict[str, TrialReport]:
         """How the releases on trial stand, or stood when they failed, by model."""
-        return self._failed_trials | {
-            model: candidate.report() for model, candidate in self._candidates.items()
-        }
+        return self._failed_trials | {model: trial.report() for model, trial in self._trials.items()}
 
     def swap(self, answering: Answering) -> None:
         """Let ``answering`` answer from the next reading on, with the windows of its predecessor."""
@@ -106,32 +108,38 @@ class Track:
         self._answering[answering.model] = answering
         self.counts["swaps"] += 1
 
-    def try_out(self, challenger: Answering, manifest: Manifest, now_s: float) -> None:
-        """Let ``challenger`` answer in shadow beside the champion, which there must be."""
-        self.end_trial(challenger.model, has_passed=False)
-        champion = self._answering[challenger.model]
+    def try_out(self, challenger: Answering, manifest: Manifest, number: int, now_s: float) -> None:
+        """Let ``challenger`` answer in shadow beside the champion, if there is one; else at once."""
+        model = challenger.model
+        champion = self._answering.get(model)
+        if champion is None:
+            self.swap(challenger)
+            return
+        self.end_trial(model, has_passed=False)
         challenger.succeed(champion)
-        self._candidates[challenger.model] = Candidate(champion, challenger, manifest, now_s)
+        self._trials[model] = LiveTrial(number, champion, challenger, manifest, self.stream.overload, now_s)
 
     def begin_probation(self, model: str, now_s: float) -> None:
         """Let the release on trial be heard, if it has not failed meanwhile."""
-        candidate = self._candidates.get(model)
-        if candidate is not None:
-            candidate.begin_probation(now_s)
-            self._answering[model] = candidate.challenger
+        trial = self._trials.get(model)
+        if trial is not None:
+            trial.begin_probation(now_s)
+            self._answering[model] = trial.challenger
             self.counts["swaps"] += 1
 
     def end_trial(self, model: str, *, has_passed: bool) -> None:
         """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
         self._failed_trials.pop(model, None)
-        candidate = self._candidates.pop(model, None)
-        if candidate is None:
+        trial = self._trials.pop(model, None)
+        if trial is None:
             return
-        stays, goes = candidate.champion, candidate.challenger
+        stays, goes = trial.champion, trial.challenger
         if has_passed:
             stays, goes = goes, stays
         self._answering[model] = stays
         self._retiring.append(goes)
+        for pending in goes.executor.cancel():
+            self._hand_over(pending, stays)
 
     def take_news(self) -> bool:
         """Whether something happened since the last call that the control plane waits for."""
@@ -154,8 +162,8 @@ class Track:
             if isinstance(event, Delivery):
                 self._take(event)
             elif isinstance(event, Published):
-                self._ledger.settle(event.mid)
-                self.counts["predictions_acknowledged"] += 1
+                if self._ledger.settle(event.mid):
+                    self.counts["predictions_acknowledged"] += 1
             else:
                 self._heed_connection(event)
 
@@ -169,8 +177,9 @@ class Track:
         for answering in self._at_work():
             answering.executor.relieve(is_behind=is_behind)
             self._collect(answering)
-        for model, candidate in list(self._candidates.items()):
-            self._judge(model, candidate, now_s)
+        self._join_labels()
+        for model, trial in list(self._trials.items()):
+            self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
         self._send()
         due = self._ledger.due()
@@ -214,84 +223,106 @@ class Track:
 
     def _take_label(self, delivery: Delivery) -> None:
         topic = LabelTopic.parse(delivery.topic)
+        if delivery.is_retained:
+            raise MalformedMessageError("a retained label", Reason.RETAINED)
         if topic.source != topic.device and topic.source not in self._trusted_writers:
             detail = f"label: {topic.source!r} is not in trusted_writers"
             raise MalformedMessageError(detail, Reason.UNTRUSTED_WRITER)
         label = Label.decode(delivery.payload)
         self.counts["labels"] += 1
-        candidate = self._candidates.get(topic.model)
-        if candidate is not None and label.stream in {None, self.stream.name}:
-            candidate.label(topic.device, label)
+        if label.stream in {None, self.stream.name}:
+            self._labels.append((topic.model, topic.device, label))
 
     def _take_reading(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> None:
         if not self._answering:
             self.counts["readings_without_model"] += 1
         for model, answering in self._answering.items():
+            trial = self._trials.get(model)
             try:
                 pending = answering.take(reading, device, delivery, entry)
+                if trial is not None:
+                    trial.take(reading, device, delivery)
             except MalformedMessageError as error:
                 self._refuse(model, error.reason, f"{device}: {error.detail}")
+                if trial is not None and trial.is_on_probation:
+                    trial.refused(device, error)
                 continue
-            if pending is None:
-                continue
-            if entry is not None:
-                entry.outstanding += 1
-            left_out = answering.executor.submit(pending)
-            if left_out is not None:
-                self._leave_out(model, left_out)
-        for candidate in self._candidates.values():
-            try:
-                candidate.take(candidate.unheard.take(reading, device, delivery, None))
-            except MalformedMessageError:
-                self.counts["readings_without_trial"] += 1
+            if pending is not None:
+                self._submit(answering, pending, trial)
+
+    def _submit(self, answering: Answering, pending: Pending, trial: LiveTrial | None) -> None:
+        if pending.entry is not None:
+            pending.entry.outstanding += 1
+        if trial is not None and trial.is_on_probation:
+            trial.expect(pending)
+        left_out = answering.executor.submit(pending)
+        if left_out is not None:
+            self._leave_out(answering.model, left_out)
+        if answering.executor.is_full:
+            self._collect(answering)
+
+    def _hand_over(self, pending: Pending, successor: Answering) -> None:
+        """Have a reading answered by another release than the one that it waited for, if that can be."""
+        if not pending.is_heard:
+            return
+        if successor.length == 1:  # longer windows hold the reading already
+            again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
+            if again is not None and successor.executor.submit(again) is None:
+                return
+        self._leave_out(successor.model, pending)
 
     def _leave_out(self, model: str, pending: Pending) -> None:
         if pending.entry is not None:
             pending.entry.outstanding -= 1
         if self.stream.overload is Overload.BLOCK:
-            self._refuse(model, Reason.OVERLOAD, f"{pending.device}: readings at QoS 0 come too fast")
+            self._refuse(model, Reason.OVERLOAD, f"{pending.device}: readings come too fast")
         else:
             self.counts["readings_left_out"] += 1
 
     # Predictions out
 
     def _at_work(self) -> list[Answering]:
-        unheard = [candidate.unheard for candidate in self._candidates.values()]
+        unheard = [trial.unheard for trial in self._trials.values()]
         return [*self._answering.values(), *unheard, *self._retiring]
 
     def _is_retired(self, answering: Answering) -> bool:
-        if _is_busy(answering):
+        if answering.executor.waiting:
             return False
         answering.executor.close()
         return True
 
-    def _judge(self, model: str, candidate: Candidate, now_s: float) -> None:
+    def _judge(self, model: str, trial: LiveTrial, now_s: float) -> None:
         """At a breach of the rules the champion goes on alone, from the next reading on."""
-        verdict = candidate.judge(now_s)
+        verdict = trial.judge(now_s)
         if verdict is None:
             return
         self._has_news = True
         if verdict.outcome is Outcome.FAILED:
             self.end_trial(model, has_passed=False)
-            self._failed_trials[model] = candidate.report()
+            self._failed_trials[model] = trial.report()
+
+    def _join_labels(self) -> None:
+        """Labels that came with their readings find them answered, or asked about at least."""
+        for model, device, label in self._labels:
+            if (trial := self._trials.get(model)) is not None:
+                trial.label(device, label)
+        self._labels.clear()
 
     def _collect(self, answering: Answering) -> None:
-        candidate = self._candidates.get(answering.model)
+        trial = self._trials.get(answering.model)
         answered = answering.executor.finished()
         now_ns = time.monotonic_ns()
         for pending, answer in answered:
-            if candidate is not None:
-                candidate.note(answering, pending, answer)
+            if trial is not None:
+                trial.note(answering, pending, answer)
             if not pending.is_heard:
                 continue
-            if answer is not None:
+            if isinstance(answer, Answer):
                 self._backlog.append((*answering.prediction(pending, answer, now_ns), pending.entry))
                 continue
             if pending.entry is not None:
                 pending.entry.outstanding -= 1
-            self._refuse(
-                answering.model, Reason.OUTPUT_NOT_FINITE, f"{pending.device}: the output is not finite"
-            )
+            self._refuse(answering.model, answer, f"{pending.device}: {answer.value}")
 
     def _send(self) -> None:
         """Hand over as many predictions as the wire takes; at the QoS of their readings."""
@@ -337,7 +368,3 @@ class Track:
                     log.error("subscription.refused", topic_filter=topic_filter, plane="lane")
             case _:
                 pass
-
-
-def _is_busy(answering: Answering) -> bool:
-    return answering.executor.waiting > 0

@@ -778,7 +778,7 @@ def test_labels_count_only_from_the_device_itself_and_from_trusted_writers():
 
 def test_what_a_slow_release_still_works_on_when_its_shadow_ends_is_not_heard():
     challenger = rated(2, shadow=1)
-    challenger.answer_s = 0.5
+    challenger.answer_s = 0.1
     go_on = threading.Semaphore(0)
     answers = challenger.answers
 
@@ -798,3 +798,175 @@ def test_what_a_slow_release_still_works_on_when_its_shadow_ends_is_not_heard():
 
     assert bench.releases == [1, 1, 1, 2]
     assert [prediction["time_ms"] for prediction in bench.predictions] == [1, 2, 3, 4]
+
+
+def slow(challenger: Predictor, answer_s: float = 0.1) -> tuple[Predictor, threading.Semaphore]:
+    """Let ``challenger`` run in a thread that waits for the semaphore at each answer."""
+    go_on = threading.Semaphore(0)
+    answers = challenger.answers
+
+    def waiting(windows):
+        assert go_on.acquire(timeout=20)
+        return answers(windows)
+
+    challenger.answers = waiting
+    challenger.answer_s = answer_s
+    return challenger, go_on
+
+
+def turn_until(bench: Bench, fact) -> None:
+    deadline = time.monotonic() + 20
+    while not fact():
+        assert time.monotonic() < deadline
+        bench.lane.turn(0.1)
+
+
+def test_labels_that_come_with_their_readings_count():
+    bench = TrialBench(rated(2, shadow=100, output=OFF_BY_TEN, rules={"max_error": 1.0}))
+
+    for number in (1, 2):
+        bench.wire.deliver(TOPIC, b'{"time_ms":%d,"values":{"x":3}}' % number, mid=number)
+        label = b'{"time_ms":%d,"value":7}' % number
+        bench.wire.deliver("atoll/v1/site/press-1/label/press-1/wear", label, mid=10 + number)
+    bench.turn()
+
+    assert bench.trial().verdict.reason is Reason.ERROR_TOO_LARGE
+    assert bench.acknowledged == []
+
+
+def test_a_label_that_comes_before_the_answer_of_a_slow_release_counts():
+    challenger, go_on = slow(rated(2, shadow=100, output=OFF_BY_TEN, rules={"max_error": 1.0}))
+    bench = TrialBench(challenger)
+
+    bench.read(2)
+    for time_ms in (1, 2):
+        bench.label(time_ms, 7.0)
+    for _ in range(2):
+        go_on.release()
+    turn_until(bench, lambda: bench.trial().labels == 2)
+
+    assert bench.trial().verdict.reason is Reason.ERROR_TOO_LARGE
+
+
+def test_a_label_told_twice_counts_once_and_a_retained_one_not_at_all():
+    bench = TrialBench(rated(2, shadow=100))
+    bench.read(2)
+
+    for _ in range(2):
+        bench.label(2, 7.0)
+    bench.deliver(
+        b'{"time_ms":1,"value":7}', topic="atoll/v1/site/press-1/label/press-1/wear", is_retained=True, mid=50
+    )
+
+    assert bench.trial().labels == 1
+    assert bench.refusals() == {("press", Reason.RETAINED): 1}
+
+
+def test_a_release_that_cannot_use_what_the_champion_answers_is_stopped():
+    bench = TrialBench(rated(2, shadow=5, value="y"))
+
+    bench.read(1)
+
+    assert bench.trial().verdict.reason is Reason.ANSWERS_FEWER
+    assert bench.releases == [1]
+
+
+def test_a_release_that_cannot_keep_up_is_stopped_in_shadow():
+    challenger, go_on = slow(rated(2, shadow=3), answer_s=0.5)
+    bench = TrialBench(challenger)
+
+    bench.read(20)
+    for _ in range(20):
+        go_on.release()
+    turn_until(bench, lambda: bench.trial().verdict)
+
+    assert bench.trial().verdict.reason is Reason.TOO_SLOW
+    assert bench.releases == [1] * 20
+
+
+def test_a_model_that_fails_on_a_reading_costs_only_that_prediction():
+    bench = Bench(predictor(file="lookup_float", samples=(0.0, 1.0, 2.0, 1.0)))
+
+    for mid, x in ((1, 1), (2, 99), (3, 2)):
+        bench.deliver(b'{"time_ms":%d,"values":{"x":%d}}' % (mid, x), mid=mid)
+    bench.wire.puback(1, 2)
+    bench.turn()
+
+    assert [prediction["value"] for prediction in bench.predictions] == [20, 30]
+    assert bench.acknowledged == [1, 2, 3]
+    assert bench.refusals() == {("wear", Reason.MODEL_FAILED): 1}
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_model_that_fails_in_shadow_hurts_nobody(is_slow):
+    challenger = rated(2, shadow=5, file="lookup_float", samples=(0.0, 1.0, 2.0, 1.0))
+    if is_slow:
+        challenger.answer_s = 0.1
+    bench = TrialBench(challenger)
+
+    bench.read(2, x=99)
+    turn_until(bench, lambda: bench.trial().verdict)
+
+    assert bench.trial().verdict.reason is Reason.MODEL_FAILED
+    assert bench.releases == [1, 1]
+
+
+def test_what_waits_for_a_slow_release_at_its_breach_is_answered_by_the_champion():
+    challenger, go_on = slow(rated(2, shadow=1, probation=100, rules={"high": 20.0}))
+    bench = TrialBench(challenger)
+    go_on.release()
+    bench.read(1)
+    turn_until(bench, lambda: bench.trial().verdict)
+    bench.lane.begin_probation("wear")
+
+    bench.read(1, x=50)
+    bench.read(3)
+    go_on.release()
+    turn_until(bench, lambda: bench.trial().is_on_probation and bench.trial().verdict)
+    go_on.release()  # for the one that is at work
+    turn_until(bench, lambda: len(bench.wire.sent) == 5)
+
+    by_time = {prediction["time_ms"]: prediction["release"] for prediction in bench.predictions}
+    assert by_time == {1: 1, 2: 2, 3: 2, 4: 1, 5: 1}
+    assert bench.trial().verdict.reason is Reason.OUTPUT_OUT_OF_RANGE
+
+
+def test_a_retired_release_does_not_speak_in_the_next_trial():
+    challenger, go_on = slow(rated(2, shadow=100, output=OFF_BY_TEN))
+    bench = TrialBench(challenger)
+    bench.read(2)
+    bench.lane.try_out(rated(3, shadow=100))
+    bench.turn()
+    for _ in range(2):
+        go_on.release()
+
+    bench.read(3)
+    turn_until(bench, lambda: bench.trial().windows == 3)
+
+    assert bench.trial().release == 3
+    assert bench.trial().disagreement == 0
+
+
+def test_a_large_turn_takes_little_memory():
+    bench = Bench(predictor(file="mean12_float", length=12))
+    for number in range(2000):
+        bench.wire.deliver(TOPIC, b'{"time_ms":%d,"values":{"x":1}}' % number, mid=number + 1)
+    track = bench.lane._tracks["press"]
+    executor = track._answering["wear"].executor
+
+    track.heed(bench.wire.step(0))
+
+    assert executor.waiting < 64
+    bench.turn()
+    assert len(bench.wire.sent) == 1989
+
+
+def test_an_order_that_fails_tells_who_gave_it(monkeypatch):
+    bench = Bench(predictor())
+    monkeypatch.setattr("atoll_agent.lane.lane.Answering", None)
+
+    swapped = bench.lane.swap(predictor(2), has_restarted=False)
+    with pytest.raises(TypeError):
+        bench.turn()
+
+    assert isinstance(swapped.exception(timeout=0), TypeError)
