@@ -1,7 +1,7 @@
 # make demo    the whole loop in one terminal, without hardware or apt
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
-# make chaos-publish   kill -9 of the trainer at every step of publishing; 8 minutes
+# make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 45 minutes, writes docs/references/performance.md
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
