@@ -173,9 +173,9 @@ class Killing:
 
 
 def plan(packets: Mapping[str, int], kills: int) -> Iterator[tuple[str, int, Moment]]:
-    """Yield what to run, and when to kill it: half of it publishing, the rest rotations."""
+    """Yield what to run, and when to kill it: two thirds publishing, the rest rotations."""
     for what, whole in packets.items():
-        share = kills - kills // 2 if what == "publish" else kills // 2 // len(ROTATED)
+        share = kills - kills // 3 if what == "publish" else kills // 3 // len(ROTATED)
         signing = share // 4
         for number in range(signing):
             yield what, 1 + number % SIGNED_FILES[what], Moment.FILE
