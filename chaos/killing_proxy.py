@@ -22,16 +22,20 @@ _MOST_LATER_S: Final = 0.02
 
 
 class Moment(StrEnum):
-    """When the process dies: the packet is lost, has just passed, or passed some milliseconds ago."""
+    """When the process dies: the packet is lost, has just passed, or passed some milliseconds ago.
+
+    ``FILE`` counts metadata files instead: it dies as soon as the n-th new one is there.
+    """
 
     BEFORE = "before"
     AFTER = "after"
     LATER = "later"
+    FILE = "file"
 
 
 @dataclass(slots=True)
 class Trap:
-    """Kills ``process`` at packet ``number``.
+    """Kills ``process`` at packet ``number``; 0 is never.
 
     Attributes:
         process: Known soon after it has started.
@@ -99,7 +103,7 @@ class KillingProxy:
     def _passes(self, packet: bytes, sink: socket.socket, direction: str, trap: Trap) -> bool:
         with self._lock:
             trap.seen += 1
-            is_due = trap.seen == trap.number
+            is_due = trap.seen == trap.number and trap.moment is not Moment.FILE
             if is_due:
                 trap.sprung_at = f"{TYPES[packet[0] >> 4]} {direction}"
         if is_due and trap.moment is Moment.BEFORE:

@@ -27,6 +27,9 @@ STABLE: Final = "stable"
 CHUNK_BYTES: Final = 61_440
 """Bytes per chunk topic by default: every MQTT service known to us retains as many."""
 
+MAX_ROOTS: Final = 256
+"""Versions of the root that a device follows from the one it was enrolled with on; then it is stuck."""
+
 MAX_CHUNK_BYTES: Final = 262_144
 """Most bytes per chunk topic."""
 

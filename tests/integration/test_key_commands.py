@@ -210,6 +210,14 @@ def test_a_thief_who_ran_the_versions_up_is_locked_out(operator: Operator) -> No
     assert releases(operator) == [1, 2]
 
 
+def test_the_log_level_may_stand_before_or_after_the_action(operator: Operator) -> None:
+    quiet = keys(operator, "renew targets", "--log-level", "error")
+    before = operator.run("keys --log-level error renew targets", "--keys", medium(operator))
+
+    assert quiet.stderr == before.stderr == ""
+    assert quiet.returncode == before.returncode == Exit.SUCCESS
+
+
 def test_a_missing_offline_key_is_named_and_nothing_is_signed(operator: Operator) -> None:
     before = operator.versions()
     [old] = trusted(metadata(operator), KeyName.ROOT)

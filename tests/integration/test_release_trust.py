@@ -31,6 +31,7 @@ from atoll_contract.errors import (
     ReleaseForgedError,
     RepositoryUnavailableError,
 )
+from atoll_contract.release import MAX_ROOTS
 from atoll_contract.topics import MetadataTopic
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -171,6 +172,22 @@ def test_a_trainer_that_was_left_nothing_offers_nothing(
     # The role's file is still in the folder, with good signatures.
     assert refresh(any_broker, tmp_path / "device", trainer.root) == []
     assert (tmp_path / "device" / "metadata" / "trainer.json").exists()
+
+
+@pytest.mark.timeout(300)
+def test_a_device_follows_as_many_roots_as_the_trainer_signs(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    while trainer.repository.metadata.root.version < MAX_ROOTS:
+        trainer.rotate_root()
+    trainer.publish(mosquitto_broker, make_bundle())
+
+    for folder in ("device", "device", "fresh device"):
+        assert [
+            release.release for release in refresh(mosquitto_broker, tmp_path / folder, trainer.root)
+        ] == [1]
+    with pytest.raises(ConfigError, match="devices enrolled with the first follow no more"):
+        trainer.rotate_root()
 
 
 def test_terms_that_cannot_be_read_cost_only_their_own_release(

@@ -67,6 +67,12 @@ class Cohort:
         """Whether every agent has answered; silent ones are not waited for."""
         return not (self.count(Standing.UNDERWAY) or self.count(Standing.WAITING))
 
+    @property
+    def phases(self) -> list[str]:
+        """The phases in which the release is on its way, each once."""
+        underway = (member for member in self.members if member.standing is Standing.UNDERWAY)
+        return sorted({member.phase or "" for member in underway})
+
     def refusals(self) -> list[tuple[Reason, int]]:
         """Return how many refused it for each reason, the most frequent first."""
         refused = (member.reason for member in self.members if member.standing is Standing.REFUSED)

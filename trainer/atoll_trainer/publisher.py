@@ -30,6 +30,9 @@ _BATCH: Final = 16
 """Topics that are put, then read back, at a time."""
 
 _PROBE_WINDOW: Final = 32
+_ABSENT_WINDOW: Final = 64
+"""What is absent answers nothing, so that each window costs a timeout."""
+
 _ItemT = TypeVar("_ItemT")
 _WITNESS: Final = str(MetadataTopic("timestamp.json"))
 _MAX_METADATA_BYTES: Final = 4 * 1024 * 1024
@@ -197,9 +200,10 @@ class Publisher:
             BrokerUnavailableError: The connection failed for too long.
             StorageError: A file cannot be deleted.
         """
-        for topics in _batches([topic for one in obsolete for topic in one.topics]):
-            self._writer.put_many([(topic, b"") for topic in topics], timeout_s=self._deadlines.acknowledge_s)
-            self._require_absent(topics)
+        topics = [topic for one in obsolete for topic in one.topics]
+        for batch in _batches(topics):
+            self._writer.put_many([(topic, b"") for topic in batch], timeout_s=self._deadlines.acknowledge_s)
+        self._require_absent(topics)
         for one in obsolete:
             one.delete()
 
@@ -207,7 +211,7 @@ class Publisher:
         found = self._reader.fetch_many(
             (Wanted(topic, MAX_CHUNK_BYTES) for topic in topics),
             timeout_s=self._deadlines.probe_s,
-            window=_BATCH,
+            window=_ABSENT_WINDOW,
             only_retained=True,
         )
         if left := sorted(one.topic for one in found if one.size_bytes):

@@ -20,7 +20,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 
 from atoll_contract.errors import ConfigError, StorageError
-from atoll_contract.release import TRAINER_ROLE, ReleaseTerms
+from atoll_contract.release import STABLE, TRAINER_ROLE, ReleaseTerms
 from atoll_link.files import make_folder, storage_error, write_whole
 from atoll_trainer import layout
 from atoll_trainer.keys import KeyName, KeyRing
@@ -128,6 +128,13 @@ class Repository:
         """
         return _available(self._held(model, number))
 
+    def champion(self, model: str) -> ReleaseTerms | None:
+        """Return the terms of the highest release of ``model`` that is for all devices."""
+        for_all = [
+            terms for terms in self.releases(model) if (terms.channel, terms.rollout_percent) == (STABLE, 100)
+        ]
+        return for_all[-1] if for_all else None
+
     def bundle(self, model: str, release: int) -> bytes:
         """Return the bundle of a release that is available.
 
@@ -158,7 +165,7 @@ class Repository:
     def add(self, terms: ReleaseTerms, bundle: bytes) -> bool:
         """Add a release, or change the terms of one that is there; the next commit signs it.
 
-        Only the last releases of the model stay available.
+        Only the last releases of the model stay available, and the champion.
 
         Returns:
             Whether anything changed.
@@ -195,8 +202,10 @@ class Repository:
         if target == held:
             return False
         targets[terms.target] = target
+        champion = self.champion(terms.model)
         for old in self.releases(terms.model)[:-KEPT_RELEASES]:
-            del targets[old.target]
+            if old != champion:
+                del targets[old.target]
         issued = self.metadata.trainer.unrecognized_fields.setdefault(_ISSUED, {})
         issued[terms.model] = max(issued.get(terms.model, 0), terms.release)
         return True

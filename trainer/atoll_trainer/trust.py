@@ -15,7 +15,7 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import Root, Targets
 
 from atoll_contract.errors import ConfigError
-from atoll_contract.release import TRAINER_ROLE
+from atoll_contract.release import MAX_ROOTS, TRAINER_ROLE
 from atoll_trainer.keys import KeyName, KeyRing
 from atoll_trainer.metadata import KEY_OF, SignedMetadata
 
@@ -36,9 +36,14 @@ def change_root(
     """Write the next root with ``change``, signed by the keys of the old root and of the new one.
 
     Raises:
-        ConfigError: Too few of either are in ``ring``.
+        ConfigError: Too few of either are in ``ring``, or devices could not follow so many roots.
         StorageError: It cannot be written.
     """
+    if metadata.version(Root.type) >= MAX_ROOTS:
+        raise ConfigError(
+            f"there have been {MAX_ROOTS} roots, and devices enrolled with the first follow no more: make "
+            "a new home with atoll-trainer init and enrol all devices anew"
+        )
     signers = ring.signers(KeyName.ROOT, *metadata.quorum(Root.type))
     change(metadata.root)
     signers += ring.signers(KeyName.ROOT, *metadata.quorum(Root.type))

@@ -178,6 +178,21 @@ def test_a_rollout_is_not_settled_while_one_has_to_answer(standing: Standing) ->
     assert not cohort(Standing.RUNS, standing).is_settled
 
 
+def test_phases_and_reasons_are_told_each_once() -> None:
+    fleet = fleet_of(
+        a=slot(challenger=challenger(5)),
+        b=slot(challenger=challenger(5)),
+        c=slot(challenger=challenger(5, "self_test")),
+        d=slot(refused=refusal(5)),
+        e=slot(refused=refusal(5)),
+    )
+
+    found = cohort_of(TERMS, SHA[5], fleet.agents)
+
+    assert found.phases == ["fetching", "self_test"]
+    assert found.refusals() == [(Reason.GOLDEN_MISMATCH, 2)]
+
+
 # What cannot be read
 
 

@@ -158,6 +158,20 @@ def test_each_model_keeps_three_releases_of_its_own(trainer: Trainer) -> None:
         assert [terms.release for terms in trainer.repository.releases(model)] == [3, 4, 5]
 
 
+def test_what_all_devices_run_stays_however_many_canaries_follow(trainer: Trainer) -> None:
+    for number in (1, 2):
+        trainer.sign(make_bundle(release=number), NOW)
+    for number in range(3, 8):
+        trainer.sign(make_bundle(release=number), NOW, channel="canary")
+    assert [terms.release for terms in trainer.repository.releases("press")] == [2, 5, 6, 7]
+
+    trainer.sign(make_bundle(release=8), NOW, rollout_percent=99)
+    assert [terms.release for terms in trainer.repository.releases("press")] == [2, 6, 7, 8]
+
+    trainer.sign(make_bundle(release=9), NOW)
+    assert [terms.release for terms in trainer.repository.releases("press")] == [7, 8, 9]
+
+
 def test_steps_stand_in_the_order_of_publishing(trainer: Trainer) -> None:
     bundle = make_bundle(size=3000)
     trainer.sign(bundle, NOW)

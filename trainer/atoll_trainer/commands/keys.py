@@ -15,6 +15,7 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import Root, Targets
 
 from atoll_contract.errors import ConfigError
+from atoll_link.command_line import add_log_level
 from atoll_link.files import write_whole
 from atoll_trainer import trust
 from atoll_trainer.commands.options import add_trainer_options, trainer_from
@@ -234,6 +235,7 @@ def _action(
 ) -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=summary, description=summary)
     action.set_defaults(perform=perform)
+    add_log_level(action)
     add_trainer_options(action)
     action.add_argument("--json", action="store_true", help="print the keys as one JSON object")
     return action

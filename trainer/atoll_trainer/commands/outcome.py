@@ -142,7 +142,7 @@ def withdraw(trainer: Trainer, model: str, release: int, why: str) -> Summary:
 def _counts(cohort: Cohort) -> str:
     shown = {
         Standing.RUNS: "run it",
-        Standing.UNDERWAY: "on the way",
+        Standing.UNDERWAY: f"on the way ({', '.join(cohort.phases)})",
         Standing.WAITING: "waiting",
         Standing.REFUSED: "refused it",
         Standing.NEWER: "run a newer one",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from atoll_contract.bundle import MAX_BUNDLE_BYTES, Bundle
 from atoll_contract.errors import BundleRejectedError, ConfigError, MalformedMessageError, Reason
-from atoll_contract.release import STABLE, ReleaseTerms
+from atoll_contract.release import ReleaseTerms
 from atoll_link.exits import Exit
 from atoll_trainer.commands.options import add_trainer_options, trainer_from
 from atoll_trainer.commands.outcome import add_term_options, add_wait_options, asked_terms, conclude
@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"{parser.epilog}\n\n"
         "Run it again after any failure: it completes what is missing and leaves the rest alone. Whom a\n"
         "release is for is changed by atoll-trainer promote. The last three releases of a model stay\n"
-        "available. The root and targets keys are not needed.\n\n"
+        "available, and the highest that is for all. The root and targets keys are not needed.\n\n"
         "With --wait: exit status 0 when every connected agent runs it, 1 when some refused it or time\n"
         "was up, 3 when more than --withdraw-above refused it and it was withdrawn."
     )
@@ -69,11 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
         repository = publication.repository
         terms = _terms(repository, bundle, content, asked_terms(arguments))
         is_new = all(held.release != terms.release for held in repository.releases(terms.model))
-        if is_new and gate is not None:
-            refusal = gate.refusal(bundle, _champion(repository, terms))
-            if refusal is not None:
-                print(f"{arguments.bundle}: refused: {refusal} (--no-gate publishes it)", file=sys.stderr)  # noqa: T201
-                return Exit.GATE_REFUSED
+        refusal = gate.refusal(bundle, _champion(repository, terms.model)) if is_new and gate else None
+        if refusal is not None:
+            print(f"{arguments.bundle}: refused: {refusal} (--no-gate publishes it)", file=sys.stderr)  # noqa: T201
+            return Exit.GATE_REFUSED
         repository.add(terms, content)
         summary = publication.bring_out(compare={terms.target})
         published = repository.release(terms.model, terms.release)
@@ -124,9 +123,6 @@ def _terms(
     return terms
 
 
-def _champion(repository: Repository, terms: ReleaseTerms) -> Bundle | None:
-    """Return the bundle that all devices are to run up to now."""
-    for held in reversed(repository.releases(terms.model)):
-        if held.release != terms.release and (held.channel, held.rollout_percent) == (STABLE, 100):
-            return Bundle.unpack(repository.bundle(held.model, held.release))
-    return None
+def _champion(repository: Repository, model: str) -> Bundle | None:
+    terms = repository.champion(model)
+    return None if terms is None else Bundle.unpack(repository.bundle(model, terms.release))
