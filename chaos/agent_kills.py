@@ -196,7 +196,10 @@ def kill_the_broker(folder: Path) -> int:
             "gap_from": missing[0] if missing else None,
             "gap_to": missing[-1] if missing else None,
         },
-        {"the transfer was completed": True, "readings go on after the gap": True},
+        {
+            "the transfer went on and was completed": champion(spy) == 2 and kept > 0,
+            "readings go on after the gap": feeder.sent not in missing,
+        },
     )
 
 
@@ -204,10 +207,13 @@ def main() -> int:
     """Run both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="of the agent (default: %(default)s)")
+    parser.add_argument("--broker-kills", type=int, default=3, help="of the broker (default: %(default)s)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        return max(kill_the_agent(folder / "agents", given.kills), kill_the_broker(folder / "brokers"))
+        codes = [kill_the_agent(folder / "agents", given.kills)] if given.kills else []
+        codes += [kill_the_broker(folder / f"broker-{number}") for number in range(given.broker_kills)]
+        return max(codes)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,12 @@ def answered(spy: Spy) -> list[int]:
     return [json.loads(item.payload)["seq"] for item in spy.on("/prediction/")]
 
 
+def answer_delays_ms(spy: Spy) -> list[float]:
+    """How long after its time each reading was answered, as a consumer sees it."""
+    found = [(item, json.loads(item.payload)) for item in spy.on("/prediction/")]
+    return [item.arrival_ms - said["time_ms"] for item, said in found]
+
+
 def stored_chunks(bundles: Path, sha256: str) -> set[int]:
     """The chunks of a bundle that the agent has noted."""
     try:

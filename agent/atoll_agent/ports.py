@@ -133,11 +133,8 @@ class SlotStore(Protocol):
     def read_bundle(self, sha256: str) -> bytes:
         """Return the bundle with this digest."""
 
-    def drop_bundles_except(self, keep: set[str]) -> int:
+    def drop_bundles_except(self, keep: set[str], *, only_parts: bool = False) -> int:
         """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
-
-    def drop_parts_except(self, keep: set[str]) -> int:
-        """Delete parts of bundles whose digest is not in ``keep``; return how many files."""
 
 
 class ClockState(Protocol):

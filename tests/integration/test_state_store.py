@@ -88,7 +88,7 @@ def test_bundles_that_nobody_needs_are_dropped(store):
         for name in ("part", "part.chunks"):
             (store.folder / "bundles" / f"{digest}.{name}").write_bytes(b"")
 
-    assert store.drop_parts_except({"a" * 64}) == 2
+    assert store.drop_bundles_except({"a" * 64}, only_parts=True) == 2
     assert len(list((store.folder / "bundles").iterdir())) == 4
     assert store.drop_bundles_except(set()) == 4
 

@@ -221,17 +221,10 @@ class StateStore:
             raise StorageError(f"{path}: its bytes have changed; it was deleted and will be fetched anew")
         return content
 
-    def drop_bundles_except(self, keep: set[str]) -> int:
+    def drop_bundles_except(self, keep: set[str], *, only_parts: bool = False) -> int:
         """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
-        return self._drop("*", keep)
-
-    def drop_parts_except(self, keep: set[str]) -> int:
-        """Delete parts of bundles whose digest is not in ``keep``; return how many files."""
-        return self._drop("*.part*", keep)
-
-    def _drop(self, pattern: str, keep: set[str]) -> int:
         dropped = 0
-        for path in (self.folder / "bundles").glob(pattern):
+        for path in (self.folder / "bundles").glob("*.part*" if only_parts else "*"):
             if path.name.split(".")[0] not in keep:
                 path.unlink(missing_ok=True)
                 dropped += 1

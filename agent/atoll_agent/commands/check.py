@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.commands import add_settings_argument
 from atoll_agent.settings import AgentSettings
@@ -39,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         "site": agent.site,
         "broker": str(broker),
         "state": f"{agent.state_dir} ({enrolment})",
+        "clock": "not set" if SystemClock(agent.clock).is_time_unsynced else "set",
         "runtime": chosen.why,
         "streams": {
             stream.name: {
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts))  # noqa: T201
         return 0
-    for key in ("settings", "agent", "site", "broker", "state", "runtime"):
+    for key in ("settings", "agent", "site", "broker", "state", "clock", "runtime"):
         print(f"{key:9} {facts[key]}")  # noqa: T201
     for stream in streams:
         topics = ", ".join(pattern.filter for pattern in stream.patterns)

@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from atoll_agent.ports import Child, ChildCrashedError, ChildTimeoutError, LaneControl, Line, SlotStore
-from atoll_agent.rollout.machine import Event, Phase
+from atoll_agent.rollout.machine import BUSY, Event, Phase
 from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.trial import Outcome, TrialReport, Verdict
 from atoll_agent.supervisor.backoff import Backoff
@@ -226,7 +226,8 @@ class Climb:
                 async for line in lines:
                     self._heed_fetch(line)
         except (ChildCrashedError, ChildTimeoutError) as error:
-            self._interrupt(error.reason, error.detail)
+            if self._is_busy():
+                self._interrupt(error.reason, error.detail)
 
     def _heed_fetch(self, line: Line) -> None:
         match line.event:
@@ -256,11 +257,12 @@ class Climb:
                 async for line in lines:
                     self._heed_examination(line)
         except ChildTimeoutError as error:
-            self._slots.refuse(self._model, Reason.SELF_TEST_TIMEOUT, error.detail)
+            if self._is_busy():
+                self._slots.refuse(self._model, Reason.SELF_TEST_TIMEOUT, error.detail)
         except ChildCrashedError as error:
-            if error.is_own_doing:
+            if self._is_busy() and error.is_own_doing:
                 self._slots.refuse(self._model, Reason.SELF_TEST_CRASHED, error.detail)
-            else:
+            elif self._is_busy():
                 self._interrupt(error.reason, error.detail)
 
     def _heed_examination(self, line: Line) -> None:
@@ -367,6 +369,10 @@ class Climb:
         self._slots.drop_bundles(also_keep=before)
 
     # Failures
+
+    def _is_busy(self) -> bool:
+        """Whether work is under way still: a child may say how it ended, and then crash all the same."""
+        return self._slots[self._model].phase in BUSY
 
     def _heed_failure(self, line: Line) -> None:
         """Heed what ended a child's work."""

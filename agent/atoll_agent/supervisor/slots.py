@@ -77,7 +77,7 @@ class Slots:
             log.warning("release.withdrawn", model=model)
         self.keep(slot)
         if slot.challenger != before.challenger:
-            self._store.drop_parts_except(self._needed())
+            self._store.drop_bundles_except(self._needed(), only_parts=True)
 
     def interrupt(self, model: str, reason: Reason, detail: str) -> None:
         """Note that the surroundings failed: the release is tried again."""

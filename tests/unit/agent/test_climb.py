@@ -14,7 +14,7 @@ import pytest
 from support.bundles import make_bundle
 
 from atoll_agent.adapters.store import StateStore
-from atoll_agent.ports import Line
+from atoll_agent.ports import ChildCrashedError, Line
 from atoll_agent.rollout.machine import Phase
 from atoll_agent.rollout.release import Release
 from atoll_agent.supervisor import climb as climb_module
@@ -59,6 +59,7 @@ class World:
         self.fetches: list[str] = []
         self.turns = {"big": 1, "small": 1}
         self.failures: list[Line] = []
+        self.crashes: list[Exception] = []
         self.during_turn: Callable[[], None] = lambda: None
         self.refusals = 0
         self.restart()
@@ -95,6 +96,8 @@ class World:
         await asyncio.sleep(0)
         if self.failures:
             yield self.failures.pop(0)
+            if self.crashes:
+                raise self.crashes.pop(0)
             return
         self.turns[wanted["model"]] -= 1
         if self.turns[wanted["model"]] > 0:
@@ -257,6 +260,14 @@ def test_a_bundle_that_is_refused_before_it_is_fetched_is_remembered_and_another
 
     assert world.slots["big"].phase is Phase.REFUSED
     assert world.slots["big"].bad_digests == {release("big").sha256}
+
+
+def test_a_child_that_says_how_it_ended_and_then_crashes_ends_nothing_else(world):
+    world.failures = [failed(Reason.MISSING_CHUNK)]
+    world.crashes = [ChildCrashedError("signal 11", is_own_doing=True)]
+    world.run(lambda: world.slots["big"].failure and not world.crashes, start=offer(world, release("big")))
+
+    world.run(lambda: world.champion("big"), start=offer(world, release("big")))
 
 
 def test_a_disk_that_cannot_be_written_for_a_while_ends_nothing(world, monkeypatch):
