@@ -38,6 +38,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)
 
 
+def record_time(device: Path, content: bytes) -> None:
+    """Write what the device takes for the last good time."""
+    (device / "metadata").mkdir(parents=True)
+    (device / "metadata" / "last-good-time").write_bytes(content)
+
+
 @pytest.fixture
 def trainer(tmp_path: Path) -> Trainer:
     """A trainer that has released nothing."""
@@ -320,19 +326,28 @@ def test_once_the_clock_is_set_expiry_is_judged_by_it_again(
     assert caught.value.reason is Reason.METADATA_EXPIRED
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"2030", b"\xff\x00", b"2100-01-01T00:00:00", b"9999-12-31T23:59:59"]
+)
 def test_a_damaged_record_of_the_time_is_ignored(
-    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer, content: bytes
 ) -> None:
     trainer.publish(mosquitto_broker, make_bundle())
-    folder = tmp_path / "device" / "metadata"
-    folder.mkdir(parents=True)
-    for content in (b"", b"2030", b"\xff\x00", b"9999-12-31T23:59:59"):
-        (folder / "last-good-time").write_bytes(content)
-        if content.startswith(b"9999"):
-            with pytest.raises(RepositoryUnavailableError):
-                refresh(mosquitto_broker, tmp_path / "device", trainer.root)
-        else:
-            assert refresh(mosquitto_broker, tmp_path / "device", trainer.root)
+    record_time(tmp_path / "device", content)
+
+    assert newest(refresh(mosquitto_broker, tmp_path / "device", trainer.root)).release == 1
+
+
+@pytest.mark.parametrize("offset", [b"+00:00", b"-23:59", b"+23:59"])
+def test_a_whole_record_of_the_time_is_believed_to_the_end_of_the_calendar(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer, offset: bytes
+) -> None:
+    trainer.publish(mosquitto_broker, make_bundle())
+    record_time(tmp_path / "device", b"9999-12-31T23:59:59" + offset)
+
+    with pytest.raises(RepositoryUnavailableError) as caught:
+        refresh(mosquitto_broker, tmp_path / "device", trainer.root)
+    assert caught.value.reason is Reason.METADATA_EXPIRED
 
 
 def test_a_trusted_root_that_is_none_is_for_the_operator(

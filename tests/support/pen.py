@@ -13,7 +13,8 @@ from tuf.api.serialization.json import JSONSerializer
 
 from atoll_contract.release import TRAINER_ROLE
 from atoll_contract.topics import MetadataTopic
-from atoll_trainer.keys import KeyName, create_key, read_key
+from atoll_trainer.keys import KeyName, KeyRing, create_key
+from atoll_trainer.metadata import KEY_OF
 
 
 class Pen:
@@ -30,7 +31,9 @@ class Pen:
 
     def key(self, name: KeyName) -> CryptoSigner:
         """One of the trainer's own keys."""
-        return read_key(self._keys, name)
+        role = next(role for role, key in KEY_OF.items() if key is name)
+        delegator = self.roles[Targets.type if role == TRAINER_ROLE else Root.type].signed
+        return KeyRing((self._keys,)).signer(name, delegator.get_delegated_role(role).keyids)
 
     def sign(
         self,

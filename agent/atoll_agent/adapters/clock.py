@@ -63,10 +63,9 @@ class PassedTime:
     def read(self) -> datetime:
         """Return it; never before this version was built."""
         try:
-            stored = datetime.fromisoformat(self._file.read_text(encoding="ascii")).astimezone(UTC)
-        except (FileNotFoundError, ValueError, OverflowError):
+            return max(datetime.fromisoformat(self._file.read_text(encoding="ascii")), BUILD_TIME)
+        except (FileNotFoundError, ValueError, TypeError):  # TypeError: without an offset it is not ours
             return BUILD_TIME
-        return max(stored, BUILD_TIME)
 
     def learn(self, now: datetime) -> None:
         """Keep ``now``, the time of a clock that was set.
