@@ -86,7 +86,7 @@ class LaneControl(Protocol):
         """
 
     def try_out(self, predictor: Predictor) -> Future[int]:
-        """Let ``predictor`` answer in shadow beside the champion; the number of the trial, as in the report."""
+        """Let ``predictor`` answer in shadow beside the champion; the trial's number in the report."""
 
     def begin_probation(self, model: str) -> Future[None]:
         """Let the release on trial be heard; at a breach of its rules the champion is heard again."""
