@@ -2,7 +2,7 @@
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
-# make bench   atoll beside other systems; 45 minutes, writes docs/references/performance.md
+# make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make chaos-kills   the agent killed 100 times, the broker once; four minutes
@@ -16,7 +16,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-fleet chaos-line chaos-kills chaos-publish docs format clean
+.PHONY: demo test check bench bench-quick bench-part bench-fleet chaos-line chaos-kills chaos-publish docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -38,6 +38,10 @@ bench: $(VENV)/.bench-installed
 
 bench-quick: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/run.py --quick --out benchmarks/build/quick.json $(BENCH)
+
+# For example make bench-part CASES=rate-1000,release
+bench-part: $(VENV)/.bench-installed
+	$(BIN)/python benchmarks/run.py --cases $(CASES) --out benchmarks/build/part.json $(BENCH)
 
 # These need apt install mosquitto.
 bench-fleet: $(VENV)/.dev-installed

@@ -13,7 +13,7 @@ class Case:
         name: For ``--cases`` and the result.
         title: For people.
         broker: ``mosquitto``, or ``stub``: one that costs next to nothing.
-        qos: Of the readings, and of the answers where a system can choose.
+        qos: Of the readings, and of the answers.
         inflight: Most QoS 1 messages in flight, at the broker and in the clients; 0 is no limit.
         rate: Readings per second in an open loop; 0: a closed loop with ``window`` outstanding.
         window: See ``rate``.
@@ -26,6 +26,11 @@ class Case:
         variant: Settings and model of atoll, see ``enrolled.py``.
         only_atoll: Whether the other systems cannot do it.
         base: The case it is compared with.
+        agents: How many agents share the readings.
+        slow_rate: Readings per second for a second, slow model of the same agent.
+        kills: How often the agent is killed in the span.
+        is_released: Whether a release is announced at the begin of the span, which must be swapped in
+            before its end.
     """
 
     name: str
@@ -44,6 +49,10 @@ class Case:
     variant: str = "base"
     only_atoll: bool = False
     base: str = ""
+    agents: int = 1
+    slow_rate: int = 0
+    kills: int = 0
+    is_released: bool = False
 
 
 BASE = (
@@ -90,4 +99,52 @@ VARIANTS = (
         base="window",
     ),
 )
-CASES = {case.name: case for case in (*BASE, *VARIANTS)}
+SHARED = (
+    Case("shared", "two agents, QoS 0", variant="shared", agents=2, only_atoll=True, base="qos0"),
+    Case("heavy", "one agent, a model of 0.25 ms", variant="heavy", window=200, only_atoll=True),
+    Case(
+        "heavy-shared",
+        "two agents, a model of 0.25 ms",
+        variant="heavy-shared",
+        window=200,
+        agents=2,
+        only_atoll=True,
+        base="heavy",
+    ),
+)
+BESIDE = (
+    Case(
+        "slow",
+        "beside a model of 50 ms at 10 readings/s",
+        rate=1000,
+        seconds=5.0,
+        variant="slow",
+        slow_rate=10,
+        only_atoll=True,
+        base="rate-1000",
+    ),
+    Case(
+        "release",
+        "while a release of 5 MB is fetched, tested and swapped in",
+        rate=1000,
+        seconds=8.0,
+        variant="release",
+        is_released=True,
+        only_atoll=True,
+        base="rate-1000",
+    ),
+)
+KILLS = (
+    Case(
+        "kills",
+        "agent killed ten times, 500 readings/s at QoS 1",
+        rate=500,
+        qos=1,
+        inflight=20,
+        seconds=22.0,
+        kills=10,
+        only_atoll=True,
+    ),
+)
+GROUPS = {"base": BASE, "variants": VARIANTS, "shared": SHARED, "beside": BESIDE, "kills": KILLS}
+CASES = {case.name: case for group in GROUPS.values() for case in group}

@@ -8,7 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from cases import BASE
 from systems import YARDSTICK
+
+NONE = "-"
+"""Stands for a figure that was not measured."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,11 @@ class Spread:
     def of(cls, found: list[float]) -> Spread | None:
         """Return the spread of ``found``; None if there is nothing."""
         return cls(median(found), min(found), max(found)) if found else None
+
+    def shown(self, digits: int) -> str:
+        """Return it for people: the median alone if all rounds gave the same."""
+        texts = [f"{value:,.{digits}f}" for value in (self.median, self.low, self.high)]
+        return texts[0] if texts[1] == texts[2] else f"{texts[0]}, {texts[1]} to {texts[2]}"
 
 
 class Figures:
@@ -45,8 +54,8 @@ class Figures:
         return list({run["system"] for run in self.runs})
 
     def spread(self, system: str, case: str | None, key: str) -> Spread | None:
-        """Return what the rounds gave; ``case`` None: those of all cases."""
-        cases = sorted({run["case"] for run in self.runs}) if case is None else [case]
+        """Return what the rounds gave; ``case`` None: those of all cases of the group ``base``."""
+        cases = [each.name for each in BASE] if case is None else [case]
         return Spread.of([value for each in cases for value in self._by_round(system, each, key).values()])
 
     def middle(self, system: str, case: str | None, key: str) -> float | None:
@@ -62,9 +71,10 @@ class Figures:
         theirs = self._by_round(to, to_case or case, key)
         return Spread.of([own[number] / theirs[number] for number in own if theirs.get(number)])
 
-    def total(self, key: str, system: str) -> int:
-        """Return the sum over all runs of a system."""
-        return sum(run.get(key, 0) for run in self.runs if run["system"] == system)
+    def total(self, key: str, system: str, *, is_killed: bool = False) -> int:
+        """Return the sum over all runs of a system: of those without kills, or of those with."""
+        chosen = [run for run in self.runs if run["system"] == system and ("kills" in run) == is_killed]
+        return sum(run.get(key, 0) for run in chosen)
 
     def _by_round(self, system: str, case: str, key: str) -> dict[int, float]:
         found = {}

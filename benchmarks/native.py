@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from processes import BenchmarkError
 
 SOURCES = Path(__file__).parent / "native"
+ALWAYS = ("loadgen", "stub_broker")
+LIBRARIES = {"loadgen": "-lm", "stub_broker": "-lm", "echo_libmosquitto": "-lmosquitto"}
+
+Programs = Mapping[str, Path]
+"""Paths of the programs, by name."""
 
 
-@dataclass(frozen=True)
-class Programs:
-    """Paths of the programs."""
-
-    loadgen: Path
-    stub_broker: Path
-    echo_libmosquitto: Path
-
-
-def build(folder: Path) -> Programs:
-    """Compile what is out of date into ``folder``."""
+def build(folder: Path, names: Iterable[str]) -> Programs:
+    """Compile what is out of date of ``names`` into ``folder``."""
     if shutil.which("gcc") is None:
         raise BenchmarkError("gcc is not installed: apt install gcc libc6-dev")
-    if not has_libmosquitto():
-        raise BenchmarkError("the headers of libmosquitto are missing: apt install libmosquitto-dev")
     folder.mkdir(parents=True, exist_ok=True)
     newest = max(path.stat().st_mtime for path in SOURCES.iterdir())
-    paths = {}
-    for name, library in (("loadgen", "-lm"), ("stub_broker", "-lm"), ("echo_libmosquitto", "-lmosquitto")):
-        paths[name] = folder / name
-        if paths[name].exists() and paths[name].stat().st_mtime > newest:
+    paths = {name: folder / name for name in names}
+    for name, path in paths.items():
+        if path.exists() and path.stat().st_mtime > newest:
             continue
-        command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(paths[name])]
+        if LIBRARIES[name] == "-lmosquitto" and not has_libmosquitto():
+            raise BenchmarkError("the headers of libmosquitto are missing: apt install libmosquitto-dev")
+        command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(path)]
         ended = subprocess.run(
-            [*command, str(SOURCES / f"{name}.c"), library],
+            [*command, str(SOURCES / f"{name}.c"), LIBRARIES[name]],
             capture_output=True,
             text=True,
             timeout=120,
@@ -44,7 +39,7 @@ def build(folder: Path) -> Programs:
         )
         if ended.returncode != 0:
             raise BenchmarkError(f"gcc: {ended.stderr[-2000:]}")
-    return Programs(**paths)
+    return paths
 
 
 def has_libmosquitto() -> bool:

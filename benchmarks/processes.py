@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,8 @@ class Process:
         self._log = log
         self._is_piped = is_piped
         self._environment = {**os.environ, **(environment or {})}
+        # What pip installs has its bytecode beside it: no program would compile itself at each start.
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._text = b""
         self.started_ns = 0
 
@@ -97,48 +100,13 @@ class Process:
         line, self._text = self._text.split(b"\n", 1)
         return line.decode()
 
-    def cpu_s(self) -> float:
-        """Return the CPU time of the tree, ended children included; in steps of 10 ms."""
-        return sum(
-            sum(map(int, fields[11:15])) / TICKS_PER_S
-            for pid in self._tree()
-            if (fields := _stat(pid)) is not None
-        )
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._popen.kill()
+        self._popen.wait(5)
 
-    def fine_cpu_s(self) -> float:
-        """Return the CPU time of the threads that live, to the nanosecond: for spans of little work."""
-        total_ns = 0
-        for pid in self._tree():
-            for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-                with suppress(OSError):  # the thread has just ended
-                    total_ns += int(path.read_text().split()[0])
-        return total_ns / 1e9 or self.cpu_s()
-
-    def memory_mb(self) -> dict[str, float]:
-        """Return resident memory and the proportional share of it (PSS) of the tree, in MB (10**6)."""
-        rss = pss = 0
-        for pid in self._tree():
-            try:
-                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            except OSError:
-                continue
-            found = dict(line.split(":", 1) for line in text.splitlines()[1:])
-            rss += int(found["Rss"].split()[0]) * 1024
-            pss += int(found["Pss"].split()[0]) * 1024
-        return {"rss_mb": round(rss / 1e6, 2), "pss_mb": round(pss / 1e6, 2)}
-
-    def settle(self, quiet_s: float, timeout_s: float = 20.0) -> None:
-        """Return when the tree has used less than a twentieth of a core for ``quiet_s``."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            before = self.cpu_s()
-            time.sleep(quiet_s)
-            if self.cpu_s() - before <= 0.05 * quiet_s + 0.01:
-                return
-        raise BenchmarkError(f"{self._shown()} did not come to rest within {timeout_s:g} s")
-
-    def _tree(self) -> list[int]:
-        """Return the process and its descendants."""
+    def tree(self) -> list[int]:
+        """Return the ids of the process and its descendants."""
         self.require_running()
         parents = {
             int(entry.name): int(fields[1])
@@ -161,6 +129,56 @@ class Process:
         if pipe is None:
             raise TypeError("the process was started without pipes")
         return pipe
+
+
+class Group:
+    """Figures of processes that count together, with all their descendants."""
+
+    def __init__(self, processes: Sequence[Process]) -> None:
+        self._processes = processes
+
+    def cpu_s(self) -> float:
+        """Return their CPU time, ended children included; in steps of 10 ms."""
+        return sum(
+            sum(map(int, fields[11:15])) / TICKS_PER_S
+            for pid in self._pids()
+            if (fields := _stat(pid)) is not None
+        )
+
+    def fine_cpu_s(self) -> float:
+        """Return the CPU time of the threads that live, to the nanosecond: for spans of little work."""
+        total_ns = 0
+        for pid in self._pids():
+            for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                with suppress(OSError):  # the thread has just ended
+                    total_ns += int(path.read_text().split()[0])
+        return total_ns / 1e9 or self.cpu_s()
+
+    def memory_mb(self) -> dict[str, float]:
+        """Return resident memory and the proportional share of it (PSS), in MB (10**6)."""
+        rss = pss = 0
+        for pid in self._pids():
+            try:
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            found = dict(line.split(":", 1) for line in text.splitlines()[1:])
+            rss += int(found["Rss"].split()[0]) * 1024
+            pss += int(found["Pss"].split()[0]) * 1024
+        return {"rss_mb": round(rss / 1e6, 2), "pss_mb": round(pss / 1e6, 2)}
+
+    def settle(self, quiet_s: float, timeout_s: float = 20.0) -> None:
+        """Return when they have used less than a twentieth of a core for ``quiet_s``."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            before = self.cpu_s()
+            time.sleep(quiet_s)
+            if self.cpu_s() - before <= 0.05 * quiet_s + 0.01:
+                return
+        raise BenchmarkError(f"the system did not come to rest within {timeout_s:g} s")
+
+    def _pids(self) -> list[int]:
+        return [pid for process in self._processes for pid in process.tree()]
 
 
 def machine_cpu_s() -> dict[str, float]:

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cases import CASES, VARIANTS
-from figures import Figures, Spread
+import alone
+from cases import CASES
+from figures import NONE, Figures, Spread
 from plots import draw
 from systems import SYSTEMS, YARDSTICK
 from targets import TARGETS
 
 REFERENCES = Path(__file__).parents[1] / "docs" / "references"
-NONE = "-"
 THROUGHPUT = (
     "Readings answered per second, with 1,000 outstanding; in brackets the ratio to the C echo of the "
     "same round, median and range."
@@ -68,7 +68,10 @@ def page(figures: Figures, plots: list[Path]) -> str:
         "Readings per second on a stub broker that costs next to nothing, with 1,000 outstanding.",
         pictures.get("performance-limit", ""),
         _with_ratio(figures, ("stub-qos0", "stub-qos1"), "answers_per_s", 0),
-        _variants(figures),
+        alone.other_loads(figures),
+        alone.several_agents(figures),
+        alone.other_work(figures),
+        alone.kills(figures),
         "## How far the figures can be trusted",
         _trust(figures),
     ]
@@ -104,9 +107,9 @@ def _targets(figures: Figures) -> str:
         if found is None:
             rows.append(f"| {target.text} | {bound} | {NONE} | not measured |")
             continue
-        digits = 0 if target.bound >= 1000 else 2 if target.bound < 10 else 1
+        digits = 0 if target.bound >= 1000 or target.bound == 0 else 2 if target.bound < 10 else 1
         met = "yes" if target.is_met(found) else "**no**"
-        rows.append(f"| {target.text} | {bound} | {_spread(found, digits)} | {met} |")
+        rows.append(f"| {target.text} | {bound} | {found.shown(digits)} | {met} |")
     return "\n".join(["| figure | demanded | found (range) | met |", "|---|---|---|---|", *rows])
 
 
@@ -128,7 +131,7 @@ def _with_ratio(figures: Figures, cases: tuple[str, ...], key: str, digits: int)
             if found is None:
                 return NONE
             ratio = figures.ratio(system, case, key)
-            shown = f" ({_spread(ratio, 2)})" if ratio is not None and system != YARDSTICK else ""
+            shown = f" ({ratio.shown(2)})" if ratio is not None and system != YARDSTICK else ""
             return f"{found:,.{digits}f}{shown}"
 
         return show
@@ -171,30 +174,6 @@ def _rest(figures: Figures) -> str:
     return _table(figures, list(columns), list(columns.values()))
 
 
-def _variants(figures: Figures) -> str:
-    rows = []
-    for case in VARIANTS:
-        found = figures.spread("atoll", case.name, "answers_per_s")
-        if found is None:
-            continue
-        ratio = figures.ratio("atoll", case.name, "answers_per_s", to="atoll", to_case=case.base)
-        cpu = figures.middle("atoll", case.name, "system_cpu_us")
-        memory = figures.middle("atoll", case.name, "loaded.pss_mb")
-        base_memory = figures.middle("atoll", case.base, "loaded.pss_mb")
-        more = case.devices - CASES[case.base].devices
-        per_device = NONE
-        if memory is not None and base_memory is not None and more > 0:
-            per_device = f"{1e3 * (memory - base_memory) / more:.2f}"
-        rows.append(
-            f"| {case.title} | {found.median:,.0f} | {_spread(ratio, 2) if ratio else NONE} of {case.base} | "
-            f"{cpu:.1f} | {memory:.1f} | {per_device} |"
-        )
-    if not rows:
-        return ""
-    head = "| case | readings/s | ratio to the base case | CPU µs | PSS under load, MB | kB per device |"
-    return "\n".join(["## Other loads on atoll", "", head, "|---|---|---|---|---|---|", *rows])
-
-
 def _trust(figures: Figures) -> str:
     lines = []
     shares = [run["generator_share"] for run in figures.runs if "generator_share" in run]
@@ -210,11 +189,9 @@ def _trust(figures: Figures) -> str:
     for name in SYSTEMS:
         lost, twice = figures.total("lost", name), figures.total("duplicates", name)
         if lost or twice:
-            lines.append(
-                f"- {SYSTEMS[name].title}: {lost} readings lost, {twice} answered twice, in all runs."
-            )
-    if not any(line.endswith("in all runs.") for line in lines):
-        lines.append("- No reading was lost or answered twice, in any run of any system.")
+            lines.append(f"- {SYSTEMS[name].title}: {lost} readings lost, {twice} answered twice.")
+    if not any(line.endswith("answered twice.") for line in lines):
+        lines.append("- Kills apart, no system lost a reading in any run or had one answered twice.")
     lines += [
         f"- Failed: {run['system']} on {run['case']}, round {run['round']}: {run['error'][:200]}"
         for run in figures.failed
@@ -227,12 +204,6 @@ def _trust(figures: Figures) -> str:
             )
     lines.append("- CPU times come in steps of 10 ms.")
     return "\n".join(lines)
-
-
-def _spread(found: Spread, digits: int) -> str:
-    if f"{found.low:.{digits}f}" == f"{found.high:.{digits}f}":
-        return f"{found.median:,.{digits}f}"
-    return f"{found.median:,.{digits}f}, {found.low:,.{digits}f} to {found.high:,.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import enrolled
 import machine
 import native
-from cases import BASE, CASES, Case
+from cases import CASES, GROUPS, Case
 from measure import Bench, measure
 from processes import BenchmarkError
 from systems import DEFAULT, SYSTEMS, System
@@ -29,10 +31,12 @@ QUICK_SYSTEMS = ("libmosquitto", "paho", "atoll")
 
 def main() -> int:
     """Run and return the exit status."""
+    # paho's helpers log the ordinary end of their connection as an error.
+    logging.getLogger("paho").setLevel(logging.CRITICAL)
     arguments = _parser().parse_args()
-    systems = _chosen(SYSTEMS, arguments.systems, QUICK_SYSTEMS if arguments.quick else DEFAULT)
-    base = tuple(case.name for case in BASE)
-    cases = _chosen(CASES, arguments.cases, QUICK_CASES if arguments.quick else base)
+    systems = _chosen(SYSTEMS, {}, arguments.systems, QUICK_SYSTEMS if arguments.quick else DEFAULT)
+    groups = {name: [case.name for case in group] for name, group in GROUPS.items()}
+    cases = _chosen(CASES, groups, arguments.cases, QUICK_CASES if arguments.quick else groups["base"])
     # A case stands behind the one it is compared with.
     cases.sort(key=lambda case: list(CASES).index(case.base or case.name))
     rounds = arguments.rounds or (1 if arguments.quick else 5)
@@ -80,23 +84,36 @@ def _one(bench: Bench, system: System, case: Case, number: int) -> dict[str, Any
 def _shown(run: dict[str, Any]) -> str:
     if "error" in run:
         return f"failed: {run['error']}"
-    keys = ("answers_per_s", "p50_ms", "p99_ms", "system_cpu_us", "start_ms", "idle_cpu_percent", "lost")
+    keys = (
+        "answers_per_s",
+        "p50_ms",
+        "p99_ms",
+        "system_cpu_us",
+        "start_ms",
+        "idle_cpu_percent",
+        "lost",
+        "duplicates",
+    )
     return "  ".join(f"{key} {run[key]:g}" for key in keys if run.get(key) is not None)
 
 
 def _prepare(folder: Path, systems: list[System], cases: list[Case], pace: float) -> Bench:
-    programs = native.build(folder)
+    wanted = dict.fromkeys([*native.ALWAYS, *(system.program for system in systems if system.program)])
+    programs = native.build(folder, wanted)
     variants = {case.variant for case in cases} if SYSTEMS["atoll"] in systems else set()
     agents = {name: enrolled.prepare(folder / "agents" / name, name, programs) for name in sorted(variants)}
     return Bench(programs, agents, pace)
 
 
-def _chosen(known: dict[str, Any], wanted: str | None, default: tuple[str, ...]) -> list[Any]:
+def _chosen(
+    known: dict[str, Any], groups: dict[str, list[str]], wanted: str | None, default: Sequence[str]
+) -> list[Any]:
     if wanted == "all":
         return list(known.values())
-    names = wanted.split(",") if wanted else list(default)
+    words = wanted.split(",") if wanted else default
+    names = dict.fromkeys(name for word in words for name in groups.get(word, [word]))
     if unknown := [name for name in names if name not in known]:
-        print(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
+        print(f"unknown: {', '.join(unknown)}; known: {', '.join([*groups, *known])}", file=sys.stderr)
         sys.exit(2)
     return [known[name] for name in names]
 
@@ -114,12 +131,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="systems:\n"
         + "".join(f"  {system.name:<15} {system.title}\n" for system in SYSTEMS.values())
-        + "cases:\n"
-        + "".join(f"  {case.name:<15} {case.title}\n" for case in CASES.values()),
+        + "".join(
+            f"cases of the group {group}:\n" + "".join(f"  {case.name:<15} {case.title}\n" for case in cases)
+            for group, cases in GROUPS.items()
+        ),
     )
     parser.add_argument("--systems", metavar="A,B", help=f"or all (default: {','.join(DEFAULT)})")
     parser.add_argument(
-        "--cases", metavar="A,B", help="or all (default: all but the variants of atoll alone)"
+        "--cases", metavar="A,B", help="cases or groups of them, or all (default: the group base)"
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 5")
     parser.add_argument("--quick", action="store_true", help="whether all works: short spans, few systems")

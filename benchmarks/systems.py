@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ MODEL = HERE / "models" / "mlp8.tflite"
 
 @dataclass(frozen=True)
 class Start:
-    """How a system is started: command line and what is added to its environment."""
+    """How a process is started: command line and what is added to its environment."""
 
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
@@ -31,13 +32,15 @@ class Surroundings:
         case: The case.
         port: Port of the broker, with TLS if the case says so.
         programs: The programs in C.
-        enrolled: Agents by variant.
+        enrolled: The agent of the case's variant, if it was prepared.
+        folder: Where it may write; gone after the run.
     """
 
     case: Case
     port: int
     programs: Programs
-    enrolled: dict[str, Enrolled]
+    enrolled: Enrolled | None
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,22 @@ class System:
     Attributes:
         name: For ``--systems`` and the result.
         title: For people.
-        start: How it is started; None: nothing is, the load generator gets its own readings back.
+        starts: How its processes are started; of no process, the load generator gets its own readings back.
         rest_s: It has come to rest when it did nothing for so long.
         hold_out: Connections whose client id contains this get no answer from the stub broker.
+        program: The program in C that it needs.
     """
 
     name: str
     title: str
-    start: Callable[[Surroundings], Start] | None
+    starts: Callable[[Surroundings], list[Start]]
     rest_s: float = 0.3
     hold_out: str = ""
+    program: str = ""
 
     def can(self, case: Case) -> bool:
         """Whether ``case`` makes sense for it."""
-        if self.start is None:
+        if self.name == "nobody":
             return case.broker == "mosquitto" and case.seconds > 0 and not case.only_atoll
         return self.name == "atoll" or not case.only_atoll
 
@@ -69,18 +74,31 @@ def _numbers(given: Surroundings) -> list[str]:
     return [str(given.port), str(given.case.qos), str(given.case.inflight)]
 
 
-def _libmosquitto(given: Surroundings) -> Start:
-    return Start([str(given.programs.echo_libmosquitto), *_numbers(given)])
+def _libmosquitto(given: Surroundings) -> list[Start]:
+    return [Start([str(given.programs["echo_libmosquitto"]), *_numbers(given)])]
 
 
-def _script(name: str, *more: str) -> Callable[[Surroundings], Start]:
+def _script(name: str, *more: str) -> Callable[[Surroundings], list[Start]]:
     path = str(HERE / "systems" / name)
-    return lambda given: Start([sys.executable, path, *_numbers(given), *more])
+    return lambda given: [Start([sys.executable, path, *_numbers(given), *more])]
 
 
-def _atoll(given: Surroundings) -> Start:
-    enrolled = given.enrolled[given.case.variant]
-    environment = {"ATOLL_BROKER__PORT": str(given.port)}
+def _atoll(given: Surroundings) -> list[Start]:
+    if given.enrolled is None:
+        raise ValueError(f"no agent was prepared for {given.case.variant}")
+    return [_agent(given, given.enrolled, number) for number in range(given.case.agents)]
+
+
+def _agent(given: Surroundings, enrolled: Enrolled, number: int) -> Start:
+    agent = "sut" if number == 0 else f"sut{number}"
+    state = given.folder / f"state-{agent}"
+    # Every run starts with the state after enrolment, and what it does to it is lost.
+    shutil.copytree(enrolled.state, state)
+    environment = {
+        "ATOLL_BROKER__PORT": str(given.port),
+        "ATOLL_AGENT__ID": agent,
+        "ATOLL_AGENT__STATE_DIR": str(state),
+    }
     if given.case.is_tls:
         environment |= {"ATOLL_BROKER__TLS": "true", "ATOLL_BROKER__CA_FILE": str(enrolled.certificate)}
     return Start([command("atoll-agent"), "run", "--settings", str(enrolled.settings)], environment)
@@ -89,7 +107,7 @@ def _atoll(given: Surroundings) -> Start:
 SYSTEMS = {
     system.name: system
     for system in (
-        System("libmosquitto", "C, libmosquitto, echo", _libmosquitto),
+        System("libmosquitto", "C, libmosquitto, echo", _libmosquitto, program="echo_libmosquitto"),
         System("paho", "paho, echo", _script("echo_paho.py")),
         System("plain", "plain script: paho, json, numpy, TFLite", _script("plain_script.py", str(MODEL))),
         System("gmqtt", "plain script on gmqtt", _script("gmqtt_script.py", str(MODEL))),
@@ -100,7 +118,7 @@ SYSTEMS = {
             "plain script without TCP_NODELAY",
             _script("plain_script.py", str(MODEL), "nagle"),
         ),
-        System("nobody", "broker and load generator alone", None),
+        System("nobody", "broker and load generator alone", lambda _: []),
     )
 }
 DEFAULT = ("libmosquitto", "paho", "plain", "gmqtt", "atoll", "nobody")

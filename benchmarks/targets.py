@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cases import CASES
 from figures import Figures, Spread
 
 Find = Callable[[Figures], Spread | None]
@@ -39,6 +40,18 @@ def _to_echo(case: str, key: str) -> Find:
     return lambda figures: figures.ratio("atoll", case, key)
 
 
+def _to_base(case: str, key: str) -> Find:
+    return lambda figures: figures.ratio("atoll", case, key, to="atoll", to_case=CASES[case].base)
+
+
+def _after_kills(key: str) -> Find:
+    def find(figures: Figures) -> Spread | None:
+        has_kills = figures.spread("atoll", "kills", "kills") is not None
+        return Spread.of([float(figures.total(key, "atoll", is_killed=True))] if has_kills else [])
+
+    return find
+
+
 def _times_fewer_cpu(case: str, other: str) -> Find:
     return lambda figures: figures.ratio(other, case, "system_cpu_us", to="atoll")
 
@@ -70,4 +83,11 @@ TARGETS = (
         "readings per CPU second at QoS 1, times the plain script's", _times_fewer_cpu("qos1-off", "plain"), 2
     ),
     Target("readings per CPU second at QoS 1, times gmqtt's", _times_fewer_cpu("qos1-off", "gmqtt"), 2),
+    Target(
+        "p99 at 1,000 readings/s while a release of 5 MB is swapped in, times that without",
+        _to_base("release", "p99_ms"),
+        2,
+        is_most=True,
+    ),
+    Target("readings without prediction after all kills", _after_kills("lost"), 0, is_most=True),
 )

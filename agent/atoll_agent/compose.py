@@ -62,7 +62,7 @@ def compose(settings: AgentSettings) -> Supervisor:
     streams = [stream.build(agent.site) for stream in settings.stream]
     used = {model.stream for model in settings.model}
     answered = [stream for stream in streams if stream.name in used]
-    filters = {stream.name: [pattern.filter for pattern in stream.patterns] for stream in answered}
+    filters = {stream.name: [pattern.subscription for pattern in stream.patterns] for stream in answered}
     for model in settings.model:
         filters[model.stream].append(LabelTopic.any_of(site=agent.site, model=model.name))
     clock = SystemClock(agent.clock)
@@ -84,9 +84,15 @@ def compose(settings: AgentSettings) -> Supervisor:
         will=will,
         topic_filters=[*TRIGGERS, status_topic],
     )
-    units = {stream.name: stream.units for stream in streams}
+    by_name = {stream.name: stream for stream in streams}
     plans = {
-        model.name: ModelPlan(model.name, model.stream, model.channel or agent.channel, units[model.stream])
+        model.name: ModelPlan(
+            model.name,
+            model.stream,
+            model.channel or agent.channel,
+            by_name[model.stream].units,
+            by_name[model.stream].is_shared,
+        )
         for model in settings.model
     }
     ask = _Asking(broker, store, identity.token, agent.id)

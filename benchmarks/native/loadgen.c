@@ -82,12 +82,17 @@ static void arm(int timer, int64_t at_ns) {
 int main(int argc, char **argv) {
     Options options = read_options(argc, argv);
     Readings all = {0};
+    char answers_id[128], readings_id[128], filter[256];
     srand(options.seed + 1);
     prctl(PR_SET_TIMERSLACK, 1);
     prepare_readings(&all, &options);
-    Wire answers = open_wire(options.port, "loadgen-answers");
-    Wire readings = open_wire(options.port, "loadgen-readings");
-    subscribe(&answers, options.filter, options.qos);
+    snprintf(answers_id, sizeof answers_id, "loadgen-%s-answers", options.model);
+    snprintf(readings_id, sizeof readings_id, "loadgen-%s-readings", options.model);
+    if (options.is_alone) snprintf(filter, sizeof filter, "atoll/v1/bench/+/reading/%s", options.stream);
+    else snprintf(filter, sizeof filter, "atoll/v1/bench/+/prediction/+/%s", options.model);
+    Wire answers = open_wire(options.port, answers_id);
+    Wire readings = open_wire(options.port, readings_id);
+    subscribe(&answers, filter, options.qos);
     int poll = epoll_create1(0), timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     int fds[] = {answers.fd, readings.fd, timer};
     for (int i = 0; i < 3; i++) {

@@ -13,7 +13,7 @@ static const int64_t DRAIN_NS = 3000000000LL;
 typedef struct {
     int port, qos, devices, window, values, prime, seed;
     double rate, seconds, warmup_s;
-    const char *stream, *dialect, *boot, *filter, *hold_out;
+    const char *stream, *model, *dialect, *boot, *hold_out;
     bool first_only, is_alone;
 } Options;
 
@@ -239,16 +239,11 @@ static void forget_the_stuck(Readings *all, int64_t now) {
 
 static Options read_options(int argc, char **argv) {
     Options options = {.qos = 0, .devices = 50, .window = 1000, .values = 8, .seconds = 3, .warmup_s = 1,
-                       .stream = "press", .dialect = "atoll", .boot = "b1", .hold_out = "",
-                       .filter = "atoll/v1/bench/sut/prediction/#"};
+                       .stream = "press", .model = "wear", .dialect = "atoll", .boot = "b1", .hold_out = ""};
     for (int i = 1; i < argc; i++) {
         const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
         if (!strcmp(name, "--first")) { options.first_only = true; continue; }
-        if (!strcmp(name, "--alone")) {
-            options.is_alone = true;
-            options.filter = "atoll/v1/bench/+/reading/#";
-            continue;
-        }
+        if (!strcmp(name, "--alone")) { options.is_alone = true; continue; }
         if (!strcmp(name, "--port")) options.port = atoi(value);
         else if (!strcmp(name, "--qos")) options.qos = atoi(value);
         else if (!strcmp(name, "--devices")) options.devices = atoi(value);
@@ -260,6 +255,7 @@ static Options read_options(int argc, char **argv) {
         else if (!strcmp(name, "--seconds")) options.seconds = atof(value);
         else if (!strcmp(name, "--warmup")) options.warmup_s = atof(value);
         else if (!strcmp(name, "--stream")) options.stream = value;
+        else if (!strcmp(name, "--model")) options.model = value;
         else if (!strcmp(name, "--dialect")) options.dialect = value;
         else if (!strcmp(name, "--boot")) options.boot = value;
         else if (!strcmp(name, "--hold-out")) options.hold_out = value;

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     MODEL_NEEDS_EDGETPU = "model_needs_edgetpu"
     VALUES_MISSING = "values_missing"
     UNIT_MISMATCH = "unit_mismatch"
+    SHARED_STREAM = "shared_stream"
     GOLDEN_MISMATCH = "golden_mismatch"
     SELF_TEST_CRASHED = "self_test_crashed"
     SELF_TEST_TIMEOUT = "self_test_timeout"

@@ -16,7 +16,16 @@ import structlog
 
 from atoll_contract.errors import BrokerUnavailableError
 from atoll_contract.topics import LabelTopic, ReadingTopic
-from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Session, Subscribed
+from atoll_link.session import (
+    Connected,
+    Delivery,
+    Disconnected,
+    Event,
+    Published,
+    Refused,
+    Session,
+    Subscribed,
+)
 from atoll_link.stop import Stop
 
 _STEP_S: Final = 0.5
@@ -60,6 +69,7 @@ class Uplink:
         self._in_flight: dict[int, int] = {}
         self._moved = time.monotonic()
         self._last_failure = "no answer"
+        self._last_refusal = ""
 
     @property
     def in_flight(self) -> int:
@@ -148,6 +158,12 @@ class Uplink:
                 if self._in_flight.pop(mid, 0):
                     self.acknowledged += 1
                 self._moved = time.monotonic()
+            case Refused(mid, detail):
+                self.lost += self._in_flight.pop(mid, None) is not None
+                self._moved = time.monotonic()
+                if detail != self._last_refusal:  # once tells enough
+                    self._last_refusal = detail
+                    _log.error("publication.refused", detail=detail)
             case Delivery():
                 self._on_delivery(event)
             case Connected(connection):

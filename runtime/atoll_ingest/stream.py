@@ -20,12 +20,15 @@ class TopicPattern:
     """A topic filter with one level named ``{device}``: ``plant-a/{device}/telemetry``.
 
     ``+`` stands for any other level; ``#`` is not allowed, since it would hide which device spoke.
+    Behind ``$share/GROUP/`` the broker gives each message to one of those that subscribe for the group.
 
     >>> TopicPattern("plant-a/{device}/telemetry").device("plant-a/pump-7/telemetry")
     'pump-7'
+    >>> TopicPattern("$share/press-hall/plant-a/{device}/telemetry").filter
+    'plant-a/+/telemetry'
 
     Raises:
-        ValueError: No or more than one ``{device}``, or an MQTT wildcard in a wrong place.
+        ValueError: No or more than one ``{device}``, an MQTT wildcard in a wrong place, or no group.
     """
 
     text: str
@@ -33,7 +36,9 @@ class TopicPattern:
 
     def __post_init__(self) -> None:
         """Compile the pattern."""
-        levels = self.text.split("/")
+        if self.is_shared and _SHARED.match(self.text) is None:
+            raise ValueError(f"topic {self.text!r}: what is shared is written $share/GROUP/TOPIC")
+        levels = self._topic.split("/")
         if levels.count(DEVICE) != 1:
             raise ValueError(f"topic {self.text!r} needs exactly one level that is {DEVICE}")
         for level in levels:
@@ -44,8 +49,18 @@ class TopicPattern:
 
     @property
     def filter(self) -> str:
-        """The MQTT subscription filter."""
+        """The MQTT filter of the topics that match."""
+        return self._topic.replace(DEVICE, "+")
+
+    @property
+    def subscription(self) -> str:
+        """What an agent subscribes to: the filter, as one of its group if it is shared."""
         return self.text.replace(DEVICE, "+")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the broker gives each message to one subscriber of a group."""
+        return self.text.split("/")[0] == "$share"
 
     def device(self, topic: str) -> str | None:
         """Return the id of the device that ``topic`` belongs to, or None when it does not match.
@@ -61,11 +76,16 @@ class TopicPattern:
         return require_id(found["device"], "device") if self._is_own else escape(found["device"])
 
     @property
+    def _topic(self) -> str:
+        return _SHARED.sub("", self.text)
+
+    @property
     def _is_own(self) -> bool:
-        return self.text.startswith(f"{PREFIX}/")
+        return self._topic.startswith(f"{PREFIX}/")
 
 
 _LEVEL: Final = {DEVICE: "(?P<device>[^/]+)", "+": "[^/]*"}
+_SHARED: Final = re.compile(r"\A\$share/[^/+#{}]+/(?=.)")
 
 
 class Overload(StrEnum):
@@ -101,6 +121,11 @@ class Stream:
     units: Mapping[str, str | None]
     use_retained: bool = False
     overload: Overload = Overload.BLOCK
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other agents of a group get a part of the readings."""
+        return any(pattern.is_shared for pattern in self.patterns)
 
     def device(self, topic: str) -> str | None:
         """Return the id of the device that ``topic`` belongs to, or None when it is not ours.

@@ -22,6 +22,7 @@ class Broker:
         ca_file: Certificates to trust; None: those of the system.
         cert_file: Own certificate for mutual TLS; like the other two files read anew at every connect.
         key_file: Its key.
+        websocket_path: Where the broker serves MQTT over WebSocket; None: it is plain TCP or TLS.
         keepalive_s: Longest silence before a ping; half of it later the connection counts as lost.
     """
 
@@ -33,6 +34,7 @@ class Broker:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    websocket_path: str | None = None
     keepalive_s: int = 30
 
     def __post_init__(self) -> None:
@@ -42,7 +44,8 @@ class Broker:
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+        scheme = "mqtt" if self.websocket_path is None else "ws"
+        return f"{scheme}{'s' if self.tls else ''}://{host}:{self.port}{self.websocket_path or ''}"
 
     def read_password(self) -> str | None:
         """Return the password, without the line end after it; None without a password file.

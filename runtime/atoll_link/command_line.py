@@ -24,8 +24,10 @@ from atoll_link import exits, logs
 from atoll_link.broker import Broker
 from atoll_link.settings import BrokerTable
 
+_SCHEMES: Final = {"mqtt", "mqtts", "ws", "wss"}
 _URL_FAULT: Final = (
-    "--broker: must be mqtt[s]://[user@]host[:port] and no more; the password stands in --password-file"
+    "--broker: must be mqtt[s]://[user@]host[:port] or ws[s]://[user@]host[:port]/path and no more; "
+    "the password stands in --password-file"
 )
 
 
@@ -108,10 +110,12 @@ def add_broker_arguments(parser: argparse.ArgumentParser) -> None:
         "--broker",
         default="mqtt://localhost",
         metavar="URL",
-        help="mqtt[s]://[user@]host[:port] (default: %(default)s)",
+        help="mqtt[s]://[user@]host[:port], or ws[s]://[user@]host[:port]/path (default: %(default)s)",
     )
     group.add_argument("--password-file", type=Path, metavar="FILE", help="file that holds the password")
-    group.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust, with mqtts")
+    group.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="certificates to trust, with mqtts and wss"
+    )
     group.add_argument("--cert-file", type=Path, metavar="FILE", help="own certificate, for mutual TLS")
     group.add_argument("--key-file", type=Path, metavar="FILE", help="key of the own certificate")
 
@@ -128,16 +132,18 @@ def broker_from(arguments: argparse.Namespace, writer: str) -> Broker:
         port = url.port
     except ValueError:
         raise ConfigError(_URL_FAULT) from None
-    rest = url.path.rstrip("/") or url.query or url.fragment
+    is_websocket = url.scheme in {"ws", "wss"}
+    rest = url.query or url.fragment or ("" if is_websocket else url.path.rstrip("/"))
     # None of these faults shows what was given: it may hold a password.
-    if url.scheme not in {"mqtt", "mqtts"} or not url.hostname or url.password is not None or rest:
+    if url.scheme not in _SCHEMES or not url.hostname or url.password is not None or rest:
         raise ConfigError(_URL_FAULT)
     try:
         table = BrokerTable(
             host=url.hostname,
             port=port,
             username=unquote(url.username) if url.username else None,
-            tls=url.scheme == "mqtts",
+            tls=url.scheme in {"mqtts", "wss"},
+            websocket_path=(url.path or "/") if is_websocket else None,
             password_file=arguments.password_file,
             ca_file=arguments.ca_file,
             cert_file=arguments.cert_file,

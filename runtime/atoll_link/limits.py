@@ -1,4 +1,4 @@
-"""What MQTT can carry: checked before a message is kept.
+"""What MQTT can carry, checked before a message is kept, and what a broker takes, checked before it leaves.
 
 A broker that is sent anything else ends the connection, and a kept message would be sent again at
 each connect, for ever.
@@ -6,11 +6,39 @@ each connect, for ever.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 _MAX_TEXT_BYTES: Final = 65_535
 _MAX_PAYLOAD_BYTES: Final = 268_435_455 - 65_540
 """The longest packet, less the longest topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerLimits:
+    """What the broker takes on a connection; with MQTT 3.1.1 it does not tell.
+
+    Attributes:
+        max_inflight: QoS 1 messages that it has not acknowledged: its Receive Maximum.
+        max_packet_bytes: The longest packet.
+        takes_qos_1: Whether its Maximum QoS is not 0.
+        retains: Whether it keeps retained messages.
+    """
+
+    max_inflight: int = 65_535
+    max_packet_bytes: int = 268_435_460
+    takes_qos_1: bool = True
+    retains: bool = True
+
+    def refusal(self, packet_bytes: int, *, qos: int, retain: bool) -> str | None:
+        """Return, in words, why it does not take such a PUBLISH; None: it does."""
+        if packet_bytes > self.max_packet_bytes:
+            return f"{packet_bytes} bytes are more than the {self.max_packet_bytes} that the broker takes"
+        if retain and not self.retains:
+            return "the broker retains nothing"
+        if qos and not self.takes_qos_1:
+            return "the broker takes QoS 0 only"
+        return None
 
 
 def require_qos(qos: int) -> None:
@@ -19,11 +47,15 @@ def require_qos(qos: int) -> None:
         raise ValueError(f"QoS {qos}: a session carries 0 and 1")
 
 
-def require_publishable(topic: str, payload: bytes) -> None:
-    """Refuse, by a ValueError, a topic or payload that cannot be published."""
+def require_topic(topic: str) -> None:
+    """Refuse, by a ValueError, a topic that cannot be published to."""
     _require_text(topic, "topic")
     if "+" in topic or "#" in topic:
         raise ValueError(f"topic {topic[:80]!r} holds a wildcard")
+
+
+def require_payload(payload: bytes) -> None:
+    """Refuse, by a ValueError, a payload that cannot be published."""
     if len(payload) > _MAX_PAYLOAD_BYTES:
         raise ValueError(f"a payload of {len(payload)} bytes is more than MQTT can carry")
 

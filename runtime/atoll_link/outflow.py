@@ -8,34 +8,39 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from atoll_link.packets import pack_publish
+import msgspec
+
+from atoll_link.events import Refused
+from atoll_link.limits import BrokerLimits
+from atoll_link.packets import NO_PROPERTIES, Level, pack_publish
 
 _MOST_IDS = 65_535
 
 
-@dataclass(slots=True)
-class _Kept:
+class _Kept(msgspec.Struct, gc=False):
     number: int
-    topic: str
+    topic: bytes
     payload: bytes
     retain: bool
     mid: int = 0
 
 
 class Outflow:
-    """What is kept, in the order of publishing, with at most ``max_inflight`` messages under way.
+    r"""What is kept, in the order of publishing, with at most ``max_inflight`` messages under way.
 
     >>> outflow = Outflow(max_inflight=1, max_kept=10)
-    >>> for number in (1, 2):
-    ...     outflow.keep(number, "a", b"", retain=False)
-    >>> [packet.hex(" ") for packet in outflow.due()]
-    ['32 05 00 01 61 00 01']
+    >>> outflow.open(Level.MQTT_311, BrokerLimits(), session_present=False)
+    >>> outflow.publish(1, b"\0\1a", b"", retain=False).hex(" ")
+    '32 05 00 01 61 00 01'
+    >>> outflow.publish(2, b"\0\1a", b"", retain=False)
     >>> outflow.acknowledge(1)
     1
     >>> [packet.hex(" ") for packet in outflow.due()]
     ['32 05 00 01 61 00 02']
+
+    Attributes:
+        refused: What the broker's limits kept from being sent; whoever looks clears it.
     """
 
     def __init__(self, max_inflight: int, max_kept: int) -> None:
@@ -43,47 +48,78 @@ class Outflow:
             raise ValueError(f"max_inflight is {max_inflight}, not 1 to {_MOST_IDS}")
         self._max_inflight = max_inflight
         self._max_kept = max_kept
+        self._window = 0
+        """How many may be under way now: none without a connection."""
         self._waiting: deque[_Kept] = deque()
         self._inflight: dict[int, _Kept] = {}
         self._last_mid = 0
         self._sent_before = 0
-        """How many of those waiting, from the left, were sent on an earlier connection."""
+        """How many of those waiting, from the left, were sent before in the broker's present session."""
+        self._limits = BrokerLimits()
+        self._properties = b""
+        self.refused: list[Refused] = []
 
     @property
     def has_room(self) -> bool:
         """Whether one more message can be kept."""
         return len(self._waiting) + len(self._inflight) < self._max_kept
 
-    def keep(self, number: int, topic: str, payload: bytes, *, retain: bool) -> None:
-        """Take a message over."""
-        self._waiting.append(_Kept(number, topic, payload, retain))
+    def open(self, level: Level, limits: BrokerLimits, *, session_present: bool) -> None:
+        """Begin a connection. Without a session the broker knows of nothing that was sent before."""
+        self._limits = limits
+        self._properties = NO_PROPERTIES[level]
+        self._window = min(self._max_inflight, limits.max_inflight)
+        if not session_present:
+            self._sent_before = 0
 
-    def start_over(self) -> None:
-        """On a new connection: all that was under way has to be sent again, first and in order."""
+    def close(self) -> None:
+        """End the connection: all that was under way has to be sent again, first and in order."""
+        self._window = 0
         self._waiting.extendleft(reversed(self._inflight.values()))
         self._sent_before += len(self._inflight)
         self._inflight.clear()
 
+    def publish(self, number: int, topic: bytes, payload: bytes, *, retain: bool) -> bytes | None:
+        """Take a message over, and return its packet if it leaves now."""
+        kept = _Kept(number, topic, payload, retain)
+        if self._waiting or len(self._inflight) >= self._window:
+            self._waiting.append(kept)
+            return None
+        return self._send(kept)
+
     def due(self) -> Iterator[bytes]:
-        """Yield the packets that may leave now; each counts as sent."""
-        while self._waiting and len(self._inflight) < self._max_inflight:
+        """Yield the packets that have waited and leave now; each counts as sent."""
+        while self._waiting and len(self._inflight) < self._window:
             kept = self._waiting.popleft()
             is_again = self._sent_before > 0
             if is_again:
                 self._sent_before -= 1
-            else:
-                kept.mid = self._free_mid()
-            self._inflight[kept.mid] = kept
-            yield pack_publish(kept.topic, kept.payload, mid=kept.mid, retain=kept.retain, dup=is_again)
+            packet = self._send(kept, is_again=is_again)
+            if packet is not None:
+                yield packet
 
     def acknowledge(self, mid: int) -> int | None:
         """Return the number of the message with this packet id, and forget it; None: there is none."""
         kept = self._inflight.pop(mid, None)
         return None if kept is None else kept.number
 
+    def _send(self, kept: _Kept, *, is_again: bool = False) -> bytes | None:
+        mid = kept.mid if is_again else self._free_mid()
+        packet = pack_publish(
+            kept.topic, kept.payload, self._properties, mid, retain=kept.retain, dup=is_again
+        )
+        refusal = self._limits.refusal(len(packet), qos=1, retain=kept.retain)
+        if refusal is not None:
+            self.refused.append(Refused(kept.number, refusal))
+            return None
+        kept.mid = mid
+        self._inflight[mid] = kept
+        return packet
+
     def _free_mid(self) -> int:
         # Only those under way have an id: what was sent before stands in front of what was not.
-        while True:
-            self._last_mid = self._last_mid % _MOST_IDS + 1
-            if self._last_mid not in self._inflight:
-                return self._last_mid
+        mid = self._last_mid % _MOST_IDS + 1
+        while mid in self._inflight:
+            mid = mid % _MOST_IDS + 1
+        self._last_mid = mid
+        return mid

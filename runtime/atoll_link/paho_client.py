@@ -11,6 +11,7 @@ what is expected of them.
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
@@ -22,161 +23,151 @@ import paho.mqtt.client as paho
 from paho.mqtt import MQTTException
 from paho.mqtt.client import MQTTErrorCode
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
-from atoll_link.packets import PUBACK, PUBLISH, PacketBuffer, Publish, unpack_puback, unpack_publish
+from atoll_link.limits import BrokerLimits
+from atoll_link.outbox import Outbox
+from atoll_link.packets import CONNACK, Level
 
-_CONNACK: Final = 0x20
+SESSION_EXPIRY_S: Final = 7 * 24 * 3600
+"""How long a broker with MQTT 5 keeps a persistent session, and the messages in it, for a client that
+stays away. With 3.1.1 the client cannot tell: the broker's settings decide."""
+RECEIVE_BYTES: Final = 65_536
+"""Asked for in one call: more than a TLS record holds, so that nothing decrypted stays behind, which
+poll() would not see."""
 _MALFORMED: Final = (MQTTException, struct.error, LookupError)
 """What paho raises for packets that it cannot read: one error since 2.2, many before."""
-_RECEIVE_BYTES: Final = 65_536
-"""More than a TLS record holds: nothing decrypted stays behind, which poll() would not see."""
-_SEND_BYTES: Final = 262_144
-_BATCH_BYTES: Final = 262_144
-"""Most bytes that one call of receive() takes, so that writing is never starved by reading."""
+_MOST_WORDS: Final = 200
+"""A broker may tell a reason in words of its own, of any length."""
 
 
 class PahoClient(paho.Client):
-    """An MQTT 3.1.1 client whose owner calls :meth:`receive`, :meth:`flush` and ``loop_misc``.
-
-    ``on_delivery`` and ``on_acknowledgement`` take the place of paho's callbacks for messages.
+    """One connection, or attempt at it; the owner reads, flushes, and looks after it when it is time.
 
     Attributes:
-        failure: Why the last connection ended, as far as it is known here.
-        queued_bytes: How many bytes were ever put into the outbox.
-        received_ms: When the bytes at hand arrived: wall clock, milliseconds since the epoch.
-        received_ns: The same on the monotonic clock.
+        level: What it speaks.
+        outbox: What is to be written.
+        failure: Why the connection ended; empty until it has.
     """
 
     def __init__(
         self,
         client_id: str,
+        level: Level,
         *,
         is_clean: bool,
-        max_packet_bytes: int,
+        receive_maximum: int,
         tls: Callable[[], ssl.SSLContext] | None,
-        on_delivery: Callable[[Publish], None],
-        on_acknowledgement: Callable[[int], None],
+        websocket_path: str | None,
     ) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            clean_session=is_clean,
-            protocol=paho.MQTTv311,
+            clean_session=is_clean if level is Level.MQTT_311 else None,
+            protocol=paho.MQTTProtocolVersion(level),
+            transport="tcp" if websocket_path is None else "websockets",
             reconnect_on_failure=False,
         )
-        self._on_delivery = on_delivery
-        self._on_acknowledgement = on_acknowledgement
+        self.level = level
+        self.outbox = Outbox()
+        self.failure = ""
+        self._broken = ""
+        """Why nothing more can be written; what the broker wrote before may tell more, so it is read."""
+        self._is_clean = is_clean
+        self._receive_maximum = receive_maximum
         self._make_tls_context = tls or ssl.create_default_context
         self._ssl = tls is not None
-        self._inbox = PacketBuffer(max_packet_bytes)
-        self._outbox = bytearray()
-        self.failure = ""
-        self.queued_bytes = 0
-        self.received_ms = 0.0
-        self.received_ns = 0
+        if websocket_path is not None:
+            self.ws_set_options(websocket_path)
+        self.on_disconnect = self._on_lost
 
     @property
-    def unsent_bytes(self) -> int:
-        """How many bytes wait for the socket."""
-        return len(self._outbox)
+    def is_open(self) -> bool:
+        """Whether there is a socket."""
+        return self._sock is not None
 
     @property
-    def silence_s(self) -> float:
-        """For how long the broker has not said a word since it was pinged; 0 when it was not."""
-        if self._sock is None or self._ping_t <= 0:
-            return 0.0
-        return time.monotonic() - max(self._ping_t, self._last_bytes_received)
+    def reads_in_records(self) -> bool:
+        """Whether a call of :meth:`read` returns one TLS record or WebSocket frame, though more is there."""
+        return self._ssl or self.transport == "websockets"
 
-    def queue(self, packet: bytes | bytearray) -> None:
-        """Append a packet to what is to be written."""
-        self._outbox += packet
-        self.queued_bytes += len(packet)
+    @property
+    def look_at(self) -> float:
+        """When :meth:`look` is needed next, on the monotonic clock."""
+        if self._ping_t > 0:
+            return max(self._ping_t, self._last_bytes_received) + self._keepalive / 2
+        return min(self._last_msg_out, self._last_bytes_received) + self._keepalive
 
-    def flush(self) -> None:
-        """Write what the socket takes now."""
-        while self._outbox and self._sock is not None:
+    def look(self) -> None:
+        """Ping when it is time for that; give up when the last ping was not answered."""
+        if self._ping_t > 0 and time.monotonic() >= self.look_at:
+            self.lose("a ping was not answered")
+        else:
+            self.loop_misc()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket, or -1 when there is none."""
+        return -1 if self._sock is None else self._sock.fileno()
+
+    def start(self, host: str, port: int, keepalive_s: int) -> None:
+        """Connect, which may take its time, and queue CONNECT.
+
+        Raises:
+            OSError: There is no connection.
+        """
+        if self.level is Level.MQTT_311:
+            self.connect(host, port, keepalive_s)
+            return
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
+        properties.ReceiveMaximum = self._receive_maximum
+        if not self._is_clean:
+            properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        self.connect(host, port, keepalive_s, clean_start=self._is_clean, properties=properties)
+
+    def flush(self) -> list[int]:
+        """Write what the socket takes now; return the numbers of the QoS 0 messages it has taken."""
+        numbers: list[int] = []
+        outbox = self.outbox
+        while self.want_write():
             try:
-                with memoryview(self._outbox) as view, view[:_SEND_BYTES] as head:
-                    sent = self._sock_send(head)  # type: ignore[arg-type]  # sockets take any buffer
+                sent = self._sock_send(outbox.head())  # type: ignore[arg-type]  # sockets take any buffer
             except BlockingIOError:
-                return
+                break
             except OSError as error:
-                self._lose(_told(error))
-                return
-            del self._outbox[:sent]
+                self._broken = _told(error)
+                break
+            numbers += outbox.drop(sent)
             self._last_msg_out = time.monotonic()
+        return numbers
 
-    def receive(self) -> None:
-        """Read and handle a batch of what has arrived."""
-        budget = _BATCH_BYTES
-        while budget > 0:
-            received = self._read_some()
-            if received is None:
-                return
-            budget -= len(received)
-            self._inbox.feed(received)
-            if not self._handle_packets():
-                return
-            if len(received) < _RECEIVE_BYTES and not self._ssl:
-                return
-
-    def discard(self) -> None:
-        """Read and throw away a batch of what has arrived."""
-        self._read_some()
-
-    def stop_sending(self) -> None:
-        """Tell the other side that nothing follows; it may still send."""
-        if isinstance(self._sock, socket.socket):
-            try:
-                self._sock.shutdown(socket.SHUT_WR)
-            except OSError as error:
-                self._lose(_told(error))
-
-    def drop(self) -> None:
-        """Close the socket without a word."""
-        self._sock_close()
-
-    def _read_some(self) -> bytes | None:
-        """Return what one call gives; None when there is nothing or no connection any more."""
+    def read(self) -> bytes:
+        """Return what one call gives; nothing when there is nothing or no connection any more."""
         if self._sock is None:
-            return None
+            return b""
         try:
-            received = self._sock_recv(_RECEIVE_BYTES)
+            received = self._sock_recv(RECEIVE_BYTES)
         except BlockingIOError:
-            return None
+            if self._broken:
+                self.lose(self._broken)
+            return b""
         except OSError as error:
-            self._lose(_told(error))
-            return None
+            self.lose(_told(error))
+            return b""
         if not received:
-            self._lose("closed by the broker")
-            return None
-        self.received_ms = time.time() * 1e3
-        self.received_ns = time.monotonic_ns()
+            self.lose("closed by the broker")
         self._last_bytes_received = time.monotonic()
         return received
 
-    def _handle_packets(self) -> bool:
-        """Handle what is complete; False when the connection is gone."""
-        while self._sock is not None:
-            try:
-                packet = self._inbox.take()
-                if packet is None:
-                    return True
-                self._handle_packet(*packet)
-            except ValueError as error:
-                self._lose(str(error), MQTTErrorCode.MQTT_ERR_PROTOCOL)
-        return False
+    def handle(self, first: int, body: bytes) -> None:
+        """Let paho handle a packet.
 
-    def _handle_packet(self, first: int, body: bytes) -> None:
-        kind = first & 0xF0
-        if kind == PUBLISH:
-            self._on_delivery(unpack_publish(first, body))
-        elif kind == PUBACK:
-            self._on_acknowledgement(unpack_puback(body))
-        else:
-            self._hand_to_paho(first, body)
-
-    def _hand_to_paho(self, first: int, body: bytes) -> None:
+        Raises:
+            ValueError: It is malformed, or has no place here.
+        """
+        if first & 0xF0 == CONNACK and self.is_connected():
+            raise ValueError("a second answer to CONNECT")
         self._in_packet = {
             "command": first,
             "have_remaining": 1,
@@ -191,36 +182,72 @@ class PahoClient(paho.Client):
             rc = self._packet_handle()
         except _MALFORMED as error:
             raise ValueError(f"a malformed packet: {error}") from error
-        if rc and first & 0xF0 == _CONNACK:  # paho told all refusals but one
-            self._lose("the broker does not speak this protocol version", rc)
-        elif rc:
-            self._lose("a packet that has no place here", rc)
+        if rc and first & 0xF0 == CONNACK:  # paho told all refusals but one
+            raise ValueError("the broker does not speak this protocol version")
+        if rc:
+            raise ValueError("a packet that has no place here")
 
-    def _lose(self, failure: str, rc: MQTTErrorCode = MQTTErrorCode.MQTT_ERR_CONN_LOST) -> None:
-        self.failure = failure
-        self._loop_rc_handle(rc)
+    def keep_alive_within(self, keepalive_s: int) -> None:
+        """Ping at least so often, though the broker may have asked for less, or for nothing at all."""
+        self._keepalive = min(self._keepalive or keepalive_s, keepalive_s)
+
+    def finish(self, deadline: float) -> None:
+        """Say good-bye, write all, and wait for the broker to hang up.
+
+        Closing earlier can cost what was written.
+        """
+        self.disconnect()
+        waiting = select.poll()
+        waiting.register(self.fileno(), select.POLLIN | select.POLLOUT)
+        self.flush()
+        while self.want_write() and (rest_s := deadline - time.monotonic()) > 0:
+            waiting.poll(rest_s * 1e3)
+            self.read()
+            self.flush()
+        if isinstance(self._sock, socket.socket):
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                self.lose(_told(error))
+        while self.is_open and (rest_s := deadline - time.monotonic()) > 0:
+            waiting.modify(self.fileno(), select.POLLIN)
+            waiting.poll(rest_s * 1e3)
+            self.read()
+
+    def drop(self) -> None:
+        """Close the socket without a word."""
+        self._sock_close()
+
+    def lose(self, failure: str) -> None:
+        """Close the socket; the first failure stays the one that is told."""
+        self.failure = self.failure or failure
+        self._sock_close()
 
     # What paho calls
+
+    def _on_lost(self, _client: Any, _userdata: Any, _flags: Any, reason: Any, properties: Any) -> None:
+        self.lose(words_of(reason, properties))
 
     def _packet_queue(
         self, command: int, packet: bytes | bytearray, mid: int, qos: int, info: Any = None
     ) -> MQTTErrorCode:
         del command, mid, qos, info
-        self.queue(packet)
+        self.outbox.put(bytes(packet))
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def want_write(self) -> bool:
         """Whether bytes wait for the socket."""
-        return bool(self._outbox)
+        return self.outbox.size > 0 and self._sock is not None and not self._broken
 
     def loop_write(self) -> MQTTErrorCode:
         """Do nothing: :meth:`flush` writes."""
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def _sock_close(self) -> None:
-        super()._sock_close()
-        self._inbox.clear()
-        self._outbox.clear()
+    def _create_socket_connection(self) -> socket.socket:
+        # Without it Nagle's algorithm and delayed acknowledgements cost about 40 ms per message.
+        sock = super()._create_socket_connection()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def _ssl_wrap_socket(self, tcp_sock: Any) -> ssl.SSLSocket:
         # paho leaves the socket open when the handshake fails.
@@ -237,6 +264,29 @@ class PahoClient(paho.Client):
             sock.close()
             raise
         return sock
+
+
+def limits_of(properties: Properties) -> BrokerLimits:
+    """Return the limits that a CONNACK tells."""
+    free = BrokerLimits()
+    return BrokerLimits(
+        max_inflight=getattr(properties, "ReceiveMaximum", free.max_inflight),
+        max_packet_bytes=getattr(properties, "MaximumPacketSize", free.max_packet_bytes),
+        takes_qos_1=bool(getattr(properties, "MaximumQoS", free.takes_qos_1)),
+        retains=bool(getattr(properties, "RetainAvailable", free.retains)),
+    )
+
+
+def words_of(reason: ReasonCode, properties: Properties) -> str:
+    """Return a reason with what the broker added to it."""
+    added = getattr(properties, "ReasonString", "")
+    return f"{reason} ({added[:_MOST_WORDS]})" if added else str(reason)
+
+
+def words_of_code(code: int) -> str:
+    """Return what a reason code says, also where the standard does not provide it."""
+    names = ReasonCode.names.get(code)
+    return next(iter(names)) if names else f"reason code {code:#x}"
 
 
 def _told(error: OSError) -> str:

@@ -15,7 +15,15 @@ from typing import Final
 
 from atoll_contract.errors import BrokerUnavailableError, NotStoredError
 from atoll_link.request import Fetched, Patience, Request, Wanted
-from atoll_link.session import Broker, Disconnected, Published, Session, Subscribed, wait_connected
+from atoll_link.session import (
+    Broker,
+    Disconnected,
+    Published,
+    Refused,
+    Session,
+    Subscribed,
+    wait_connected,
+)
 
 __all__ = ["Fetched", "Message", "RetainedTopics", "Wanted", "open_topics"]
 
@@ -124,7 +132,8 @@ class RetainedTopics:
             window: Most messages in flight.
 
         Raises:
-            NotStoredError: The broker closes the connection again and again when it is sent these.
+            NotStoredError: The broker refuses one, or closes the connection again and again when it is
+                sent these.
             BrokerUnavailableError: No acknowledgement came in time.
         """
         queue = iter(messages)
@@ -144,6 +153,8 @@ class RetainedTopics:
                         # Broken connections go on counting: a Mosquitto that denies the topic
                         # acknowledges one message per connection.
                         patience.extend()
+                    case Refused() if event.mid in waiting:
+                        raise _refused(waiting[event.mid][0], event.detail)
                     case Disconnected() if waiting and patience.is_lost_with(event):
                         raise _unsendable(*next(iter(waiting.values())))
                     case _:
@@ -196,6 +207,13 @@ def _not_stored(fetched: Fetched, size_bytes: int) -> NotStoredError:
         f"the broker acknowledged {fetched.topic} ({size_bytes} bytes) but holds {found}: check its size "
         "limits (Mosquitto message_size_limit, EMQX retainer.max_payload_size), that it retains messages, "
         "and that this user may read and write the topic"
+    )
+
+
+def _refused(topic: str, why: str) -> NotStoredError:
+    return NotStoredError(
+        f"the broker refuses {topic}: {why}; check that this user may write the topic, that the broker "
+        "retains messages, and its limits"
     )
 
 

@@ -35,6 +35,9 @@ _MESSAGES: Final = {
 _LOGIN = re.compile(r"//[^/]*@")
 """User name and password in a URL."""
 
+_PORTS: Final = {(False, False): 1883, (False, True): 8883, (True, False): 80, (True, True): 443}
+"""By WebSocket and TLS."""
+
 
 class Table(BaseModel):
     """Base of every table of a settings file."""
@@ -70,13 +73,14 @@ class BrokerTable(Table):
 
     Attributes:
         host: Name or address of the broker.
-        port: TCP port; by default 1883, or 8883 with ``tls``.
+        port: TCP port; by default 1883, or 8883 with ``tls``; for WebSocket 80 or 443.
         username: MQTT user name; by default the id of this agent or trainer if a password is set.
         password_file: File that holds the password.
         tls: Encrypt the connection.
         ca_file: Certificates to trust instead of the system's.
         cert_file: Own certificate, for mutual TLS.
         key_file: Key of the own certificate.
+        websocket_path: Speak over WebSocket, to this path at the broker: ``/mqtt``, for most.
         keepalive_s: Longest silence before a ping.
     """
 
@@ -88,6 +92,7 @@ class BrokerTable(Table):
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    websocket_path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = None
     keepalive_s: Annotated[int, Field(ge=2, le=3600)] = 30
 
     @model_validator(mode="after")
@@ -100,15 +105,17 @@ class BrokerTable(Table):
 
     def build(self, writer: str) -> Broker:
         """Return the broker as ``writer`` sees it."""
+        default_port = _PORTS[self.websocket_path is not None, self.tls]
         return Broker(
             host=self.host,
-            port=self.port or (8883 if self.tls else 1883),
+            port=self.port or default_port,
             username=self.username or (writer if self.password_file else None),
             password_file=self.password_file,
             tls=self.tls,
             ca_file=self.ca_file,
             cert_file=self.cert_file,
             key_file=self.key_file,
+            websocket_path=self.websocket_path,
             keepalive_s=self.keepalive_s,
         )
 
@@ -157,7 +164,8 @@ class StreamTable(Table):
     Attributes:
         name: Id of the stream.
         topics: Topic filters; the level ``{device}`` names the device, ``+`` is any level. By
-            default the topic of our own dialect.
+            default the topic of our own dialect. Behind ``$share/GROUP/`` the broker gives each
+            reading to one agent of the group; models of such a stream answer single readings.
         dialect: How payloads are written: ``atoll`` or ``json``.
         values: The values of a reading, by name.
         time: Where the event time stands (dialect ``json``); by default the time of arrival.

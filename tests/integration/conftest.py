@@ -11,10 +11,10 @@ from support.scripted_broker import ScriptedBroker, scripted_broker
 from atoll_link.session import Session
 
 
-@pytest.fixture
-def peer() -> Iterator[ScriptedBroker]:
+@pytest.fixture(params=[5, 4], ids=["MQTT 5", "MQTT 3.1.1"])
+def peer(request: pytest.FixtureRequest) -> Iterator[ScriptedBroker]:
     """A scripted broker that nobody has connected to."""
-    with scripted_broker() as broker:
+    with scripted_broker(request.param) as broker:
         yield broker
 
 

@@ -1,25 +1,26 @@
-"""The benchmarks work: programs in C, brokers, systems, the result and its page. No figure is judged."""
+"""The benchmarks work: programs in C, brokers, systems, the result and its page. No time is judged."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
-from support.brokers import require_mosquitto
+from support.benchmarks import benchmark, quick_runs, require_tools
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-pytestmark = pytest.mark.mosquitto
+pytestmark = [pytest.mark.mosquitto, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tools() -> None:
-    require_mosquitto()
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed (apt install gcc libc6-dev)")
+    require_tools()
+
+
+@pytest.fixture(scope="module")
+def result(tools, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result of short spans: an echo on both brokers, and the agent."""
     header = subprocess.run(
         ["gcc", "-fsyntax-only", "-x", "c", "-"],
         input=b"#include <mosquitto.h>\n",
@@ -28,27 +29,30 @@ def tools() -> None:
     )
     if header.returncode != 0:
         pytest.skip("the headers of libmosquitto are missing (apt install libmosquitto-dev)")
-
-
-def benchmark(script: str, *arguments: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout + ended.stderr
-
-
-@pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A result of short spans: an echo on both brokers, and the agent on one."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    options = ["--quick", "--build", str(folder), "--systems", "libmosquitto,atoll"]
-    benchmark("run.py", *options, "--cases", "qos1-20,stub-qos1")
+    quick_runs(folder, systems="libmosquitto,atoll", cases="qos1-20,stub-qos1")
     return folder / "result.json"
+
+
+def test_atoll_answers_a_reading_for_less_cpu_time_than_an_echo_on_paho(tmp_path):
+    """A guard against slow code: two systems side by side, so that a loaded machine slows both.
+
+    atoll needs about half as much, though it decodes, infers and encodes.
+    """
+    runs = quick_runs(tmp_path, systems="paho,atoll", cases="qos0", rounds=3)
+
+    cpu_us = {
+        system: median(run["system_cpu_us"] for run in runs if run["system"] == system)
+        for system in ("paho", "atoll")
+    }
+    assert cpu_us["atoll"] < cpu_us["paho"], cpu_us
+
+
+def test_a_killed_agent_answers_every_reading_after_all(tmp_path):
+    (run,) = quick_runs(tmp_path, systems="atoll", cases="kills")
+
+    assert run["kills"] > 0
+    assert run["answered"] == run["due"] > 0
 
 
 def test_every_reading_is_answered_once_by_echo_and_agent_through_mosquitto_and_stub_broker(result):

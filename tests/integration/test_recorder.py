@@ -199,8 +199,9 @@ def test_sigterm_ends_it_cleanly_and_nothing_sent_meanwhile_is_lost(mosquitto_br
         assert running.end(signal.SIGTERM)["readings"] == 5
     publish(mosquitto_broker, *((READING, reading(number)) for number in range(5, 30)))
 
-    with recorder(mosquitto_broker, tmp_path, "--readings", "25") as running:
-        assert running.end()["readings"] == 25
+    with recorder(mosquitto_broker, tmp_path) as running:
+        wait_until(lambda: len(numbers(tmp_path)) == 30)
+        assert running.end(signal.SIGTERM)["readings"] == 25
 
     assert numbers(tmp_path) == list(range(30))
     assert list((tmp_path / "home" / "recordings").glob("journal-*")) == []

@@ -13,7 +13,7 @@ import pytest
 from support import brokers
 from support.brokers import RunningBroker
 from support.releases import broker_of, put, topics
-from support.scripted_broker import DISCONNECT, SUBACK, SUBSCRIBE, packet, publish, scripted_broker
+from support.scripted_broker import DISCONNECT, SUBSCRIBE, scripted_broker
 
 from atoll_contract.errors import BrokerUnavailableError, NotStoredError, Reason
 from atoll_link.retained import Fetched, RetainedTopics, Wanted, open_topics
@@ -96,7 +96,7 @@ def test_a_caller_that_stops_early_leaves_no_subscription(
     ) as found:
         next(found)
 
-    assert retained._session._subscriptions == {}
+    assert retained._session._subscriptions.wanted == []
 
 
 def test_reading_back_finds_what_is_missing_and_what_differs(
@@ -161,8 +161,8 @@ def test_a_connection_on_which_nothing_is_answered_is_made_anew() -> None:
             broker.accept_session()
             while (request := broker.read()).kind != DISCONNECT:
                 if request.kind == SUBSCRIBE:
-                    broker.send(packet(SUBACK, request.body[:2] + b"\1"))
-                    broker.send(publish(b"a/1", b"one", flags=1))
+                    broker.send(broker.suback(request, 1))
+                    broker.send(broker.publish(b"a/1", b"one", flags=1))
             broker.hang_up()
 
         served = pool.submit(serve)

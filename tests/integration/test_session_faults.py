@@ -13,7 +13,6 @@ from support.scripted_broker import (
     PINGRESP,
     ScriptedBroker,
     packet,
-    publish,
 )
 from support.sessions import has, of_kind, payloads, step_until
 
@@ -29,12 +28,12 @@ from atoll_link.session import (
 # Connecting
 
 
-def test_a_connection_takes_two_steps_and_no_time(peer: ScriptedBroker, sessions: list[Session]) -> None:
+def test_a_connection_takes_few_steps_and_no_time(peer: ScriptedBroker, sessions: list[Session]) -> None:
     session = Session(Broker("127.0.0.1", peer.port), "tested")
     sessions.append(session)
     started = time.monotonic()
     session.step(5.0)
-    peer.accept_session()
+    peer.accept_session(session)
     step_until(session, has(Connected), step_s=5.0)
 
     assert time.monotonic() - started < 1.0
@@ -61,9 +60,7 @@ def test_a_broker_that_never_answers_subscribe_is_given_up(
     session = Session(Broker("127.0.0.1", peer.port), "tested", connack_timeout_s=0.3)
     sessions.append(session)
     session.subscribe("a/b")
-
-    session.step(0.0)
-    peer.accept_session()
+    peer.accept_session(session)
     step_until(session, has(Connected))
     [failure] = of_kind(Disconnected, step_until(session, has(Disconnected), step_s=0.1))
 
@@ -84,30 +81,30 @@ def test_a_long_step_does_not_outsleep_the_deadline_of_connack(
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("old_code", "new_code", "told"),
     [
-        (1, "protocol version"),
-        (2, "Client identifier not valid"),
-        (3, "Server unavailable"),
-        (4, "Bad user name or password"),
-        (5, "Not authorized"),
-        (77, "Unspecified error"),
+        (2, 0x85, "Client identifier not valid"),
+        (3, 0x88, "Server unavailable"),
+        (4, 0x86, "Bad user name or password"),
+        (5, 0x87, "Not authorized"),
+        (77, 0x80, "Unspecified error"),
     ],
 )
 def test_each_refusal_is_told_once(
-    peer: ScriptedBroker, sessions: list[Session], code: int, told: str
+    peer: ScriptedBroker, sessions: list[Session], old_code: int, new_code: int, told: str
 ) -> None:
+    code = new_code if peer.level == 5 else old_code
     session = Session(Broker("127.0.0.1", peer.port), "tested")
     sessions.append(session)
     for attempt in range(1, 4):
         session._backoff.until = 0.0
-        session.step(0.0)
-        peer.accept_session(code=code)
+        peer.accept_session(session, code=code)
         session._backoff.until = 0.0  # whatever would tell it a second time has its chance
         failures = of_kind(Disconnected, step_until(session, has(Disconnected)))
 
         assert len(failures) == 1
         assert told in failures[0].detail
+        assert failures[0].was_refused
         assert not failures[0].was_connected
         assert session._backoff.attempts == attempt
 
@@ -139,13 +136,14 @@ def test_the_backoff_grows_to_its_cap_and_a_stable_connection_resets_it(opened: 
 
 def test_the_will_is_made_anew_for_each_attempt(peer: ScriptedBroker, sessions: list[Session]) -> None:
     made = iter(range(100))
-    opened = Opened(peer, sessions, will=lambda: Will("will", b"session %d" % next(made)))
+    opened = Opened(peer, sessions, will=lambda: Will("will", b"attempt %d" % next(made)))
     first = opened.connect_packet.body
     opened.lose()
     opened.connect()
+    before = 0 if peer.level == 5 else 1  # the one that the broker refused for its level
 
-    assert b"session 0" in first
-    assert b"session 1" in opened.connect_packet.body
+    assert b"attempt %d" % before in first
+    assert b"attempt %d" % (before + 1) in opened.connect_packet.body
 
 
 def test_failed_attempts_leak_no_descriptors(peer: ScriptedBroker, sessions: list[Session]) -> None:
@@ -154,8 +152,7 @@ def test_failed_attempts_leak_no_descriptors(peer: ScriptedBroker, sessions: lis
 
     def fail_once() -> int:
         session._backoff.until = 0.0
-        session.step(0.0)
-        peer.accept_session(code=5)
+        peer.accept_session(session, code=0x87 if peer.level == 5 else 5)
         step_until(session, has(Disconnected))
         peer.hang_up()
         return len(list(Path("/proc/self/fd").iterdir()))
@@ -184,8 +181,7 @@ def test_a_lost_connection_is_told_once(opened: Opened) -> None:
 def test_a_ping_without_an_answer_ends_the_connection(peer: ScriptedBroker, sessions: list[Session]) -> None:
     session = Session(Broker("127.0.0.1", peer.port, keepalive_s=1), "tested")
     sessions.append(session)
-    session.step(0.0)
-    peer.accept_session()
+    peer.accept_session(session)
     started = time.monotonic()
     [lost] = of_kind(Disconnected, step_until(session, has(Disconnected), step_s=10.0))
 
@@ -199,14 +195,13 @@ def test_a_broker_that_talks_is_alive_even_while_its_answer_to_the_ping_is_late(
 ) -> None:
     session = Session(Broker("127.0.0.1", peer.port, keepalive_s=1), "tested")
     sessions.append(session)
-    session.step(0.0)
-    peer.accept_session()
+    peer.accept_session(session)
     step_until(session, has(Connected))
     deadline = time.monotonic() + 1.8
     events = []
     while time.monotonic() < deadline:
         events += session.step(0.2)
-        peer.send(publish(b"a", b""))
+        peer.send(peer.publish(b"a", b""))
     peer.send(packet(PINGRESP, b""))
     events += session.step(0.2)
 
@@ -231,11 +226,14 @@ def test_a_broker_that_talks_is_alive_even_while_its_answer_to_the_ping_is_late(
         pytest.param(packet(0xF0, b""), id="packet of type 15"),
         pytest.param(packet(0x10, b"\x00\x04MQTT\x04\x02\x00\x00\x00\x00"), id="connect from the broker"),
         pytest.param(packet(0xE0, b""), id="disconnect from the broker"),
+        pytest.param(packet(0x20, b"\x00\x00\x00"), id="a second connack"),
+        pytest.param(packet(0x20, b"\x00\x00"), id="a second connack of the old version"),
         pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20, id="HTTP"),
     ],
 )
 def test_rubbish_ends_the_connection_and_nothing_else(opened: Opened, rubbish: bytes) -> None:
-    opened.peer.send(publish(b"a", b"before") + rubbish + publish(b"a", b"after"))
+    peer = opened.peer
+    peer.send(peer.publish(b"a", b"before") + rubbish + peer.publish(b"a", b"after"))
 
     events = step_until(opened.session, has(Disconnected))
 
@@ -243,8 +241,23 @@ def test_rubbish_ends_the_connection_and_nothing_else(opened: Opened, rubbish: b
     [lost] = of_kind(Disconnected, events)
     assert lost.was_connected
     opened.connect()  # and the next connection starts from a clean buffer
-    opened.peer.send(publish(b"a", b"clean"))
+    peer.send(peer.publish(b"a", b"clean"))
     assert payloads(step_until(opened.session, has(Delivery))) == [b"clean"]
+
+
+@pytest.mark.parametrize("early", [packet(0x30, b"\0\1a"), packet(0xD0, b""), packet(0x40, b"\0\1")])
+def test_a_broker_that_does_not_answer_connect_first_is_left(
+    peer: ScriptedBroker, sessions: list[Session], early: bytes
+) -> None:
+    session = Session(Broker("127.0.0.1", peer.port), "tested")
+    sessions.append(session)
+    for _ in range(peer.level - 3):  # with MQTT 5 first, and then the old version
+        peer.read_connect(session)
+        peer.send(early + peer.connack())
+    [lost] = of_kind(Disconnected, step_until(session, has(Disconnected)))
+
+    assert "did not answer CONNECT first" in lost.detail
+    assert not lost.was_connected
 
 
 def test_random_bytes_never_raise(peer: ScriptedBroker, sessions: list[Session]) -> None:

@@ -24,13 +24,13 @@ from atoll_contract.errors import ConfigError, StorageError
 from atoll_contract.messages import Command, Label, Reading, decode_readings
 from atoll_contract.topics import CommandTopic, LabelTopic, ReadingTopic, parse
 from atoll_link.csv_file import CsvFile, Line
-from atoll_link.packets import PUBLISH, PacketBuffer, Publish, pack_puback, unpack_publish
+from atoll_link.packets import PUBLISH, Level, PacketBuffer, PublishReader, pack_puback
 from atoll_link.session import Broker, Delivery, Session, Subscribed, wait_connected
 from atoll_sim.survey import MAX_NAMED
 
 DEADLINE_S = 30.0
 CONNECT = 0x10
-CONNACK = b"\x20\x02\x00\x00"
+CONNACK = b"\x20\x03\x00\x00\x00"
 MAIN = "import sys; from atoll_sim.cli import main; sys.exit(main())"
 ROOT = Path(__file__).parents[2]
 
@@ -122,7 +122,7 @@ class SilentBroker:
     """Accepts one client and acknowledges nothing until it is told to."""
 
     def __init__(self) -> None:
-        self.published: list[Publish] = []
+        self.published: list[Delivery] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self._server.settimeout(DEADLINE_S)
         self._client: socket.socket | None = None
@@ -156,14 +156,14 @@ class SilentBroker:
     def _serve(self) -> None:
         self._client, _ = self._server.accept()
         packets = PacketBuffer(1_000_000)
+        reader = PublishReader(1, Level.MQTT_5, 1_000_000)
         with self._client as client:
             client.settimeout(DEADLINE_S)
             while received := client.recv(65_536):
-                packets.feed(received)
-                while (packet := packets.take()) is not None:
-                    if packet[0] & 0xF0 == PUBLISH:
-                        self.published.append(unpack_publish(*packet))
-                    elif packet[0] == CONNECT:
+                for first, body in packets.feed(received):
+                    if first & 0xF0 == PUBLISH:
+                        self.published.append(reader.read(first, body))
+                    elif first == CONNECT:
                         client.sendall(CONNACK)
 
 

@@ -11,17 +11,20 @@ from atoll_link.session import Broker, Connected, Disconnected, Event, Session
 class Opened:
     """A session and its peer, with the connection standing."""
 
-    def __init__(self, peer: ScriptedBroker, sessions: list[Session], **options: object) -> None:
+    def __init__(
+        self, peer: ScriptedBroker, sessions: list[Session], properties: bytes = b"", **options: object
+    ) -> None:
         self.peer = peer
         self.session = Session(Broker("127.0.0.1", peer.port), "tested", **options)  # type: ignore[arg-type]
         sessions.append(self.session)
-        self.connect()
+        self.connect(properties=properties)
 
-    def connect(self, *, session_present: bool = False) -> list[Event]:
-        """Let the session connect and the peer accept it."""
+    def connect(self, *, session_present: bool = False, properties: bytes = b"") -> list[Event]:
+        """Let the session connect and the peer accept it, with these properties of CONNACK."""
         self.session._backoff.until = 0.0
-        self.session.step(0.0)
-        self.connect_packet = self.peer.accept_session(session_present=session_present)
+        self.connect_packet = self.peer.accept_session(
+            self.session, session_present=session_present, properties=properties
+        )
         return step_until(self.session, has(Connected))
 
     def lose(self) -> Disconnected:

@@ -1,28 +1,32 @@
 """A broker that does what the test says, byte by byte: the other end of one TCP connection.
 
-It has no thread: the kernel accepts the connection while the session steps, and the test takes its
-end when it likes.
+It speaks MQTT 5, or 3.1.1 only. It has no thread: the kernel accepts the connection while the session
+steps, and the test takes its end when it likes.
 """
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from atoll_link.session import Session
+
 CONNECT, CONNACK, PUBLISH, PUBACK = 0x10, 0x20, 0x30, 0x40
 SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK = 0x80, 0x90, 0xA0, 0xB0
-PINGREQ, PINGRESP, DISCONNECT = 0xC0, 0xD0, 0xE0
+PINGREQ, PINGRESP, DISCONNECT, AUTH = 0xC0, 0xD0, 0xE0, 0xF0
 
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet from the client."""
+    """A packet from the client, in the version of MQTT that it speaks."""
 
     first: int
     body: bytes
+    level: int
 
     @property
     def kind(self) -> int:
@@ -36,19 +40,16 @@ class Packet:
 
     @property
     def payload(self) -> bytes:
-        """Payload of a PUBLISH."""
-        start = 2 + int.from_bytes(self.body[:2], "big")
-        return self.body[start + (2 if self.first & 6 else 0) :]
+        """Payload of a PUBLISH, which has no properties."""
+        start = 2 + int.from_bytes(self.body[:2], "big") + (2 if self.first & 6 else 0)
+        if self.level == 5:
+            assert self.body[start] == 0
+            start += 1
+        return self.body[start:]
 
     @property
     def dup(self) -> bool:
         return bool(self.first & 8)
-
-
-def publish(topic: bytes, payload: bytes, mid: int = 0, flags: int = 0) -> bytes:
-    """Bytes of a PUBLISH; QoS 1 with a packet id."""
-    body = len(topic).to_bytes(2, "big") + topic + (mid.to_bytes(2, "big") if mid else b"") + payload
-    return packet(PUBLISH | flags | (2 if mid else 0), body)
 
 
 def packet(first: int, body: bytes) -> bytes:
@@ -65,7 +66,7 @@ def packet(first: int, body: bytes) -> bytes:
 class ScriptedBroker:
     """Listens on a loopback port; see :func:`scripted_broker`."""
 
-    def __init__(self, receive_buffer: int | None = None) -> None:
+    def __init__(self, level: int, receive_buffer: int | None) -> None:
         self._listener = socket.socket()
         if receive_buffer is not None:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -74,6 +75,9 @@ class ScriptedBroker:
         self._listener.settimeout(5)
         self._peer: socket.socket | None = None
         self._held = bytearray()
+        self._highest_level = level
+        self.level = level
+        """What the present client speaks."""
         self.accepted = 0
 
     @property
@@ -88,13 +92,62 @@ class ScriptedBroker:
         self._held = bytearray()
         self.accepted += 1
 
-    def accept_session(self, *, session_present: bool = False, code: int = 0) -> Packet:
-        """Take the next connection, read its CONNECT and answer it."""
+    def accept_session(
+        self,
+        session: Session | None = None,
+        *,
+        session_present: bool = False,
+        code: int = 0,
+        properties: bytes = b"",
+    ) -> Packet:
+        """Take the next connection, read its CONNECT and answer it.
+
+        Given a session, step it so that it connects; again when it had to hear that this broker does
+        not speak MQTT 5. ``properties`` are those of CONNACK.
+        """
+        connect = self.read_connect(session)
+        self.send(self.connack(session_present=session_present, code=code, properties=properties))
+        return connect
+
+    def read_connect(self, session: Session | None = None) -> Packet:
+        """Do the same without the answer."""
+        if session is not None:
+            self._wait_for_connection_of(session)
         self.accept()
         connect = self.read()
         assert connect.kind == CONNECT
-        self.send(packet(CONNACK, bytes((session_present, code))))
-        return connect
+        if connect.body[6] <= self._highest_level:
+            self.level = connect.body[6]
+            return connect
+        assert session is not None
+        self.send(packet(CONNACK, b"\0\1"))
+        self.hang_up()
+        return self.read_connect(session)
+
+    def connack(self, *, session_present: bool = False, code: int = 0, properties: bytes = b"") -> bytes:
+        """Bytes of a CONNACK."""
+        return packet(CONNACK, bytes((session_present, code)) + self._properties(properties))
+
+    def publish(self, topic: bytes, payload: bytes, mid: int = 0, flags: int = 0) -> bytes:
+        """Bytes of a PUBLISH; QoS 1 with a packet id."""
+        name = len(topic).to_bytes(2, "big") + topic + (mid.to_bytes(2, "big") if mid else b"")
+        return packet(PUBLISH | flags | (2 if mid else 0), name + self._properties() + payload)
+
+    def puback(self, *mids: int) -> bytes:
+        """Bytes of PUBACKs."""
+        return b"".join(packet(PUBACK, mid.to_bytes(2, "big")) for mid in mids)
+
+    def suback(self, request: Packet, *codes: int) -> bytes:
+        """Bytes of the answer to a SUBSCRIBE."""
+        return packet(SUBACK, request.body[:2] + self._properties() + bytes(codes))
+
+    def unsuback(self, request: Packet, count: int = 1) -> bytes:
+        """Bytes of the answer to an UNSUBSCRIBE."""
+        codes = bytes(count) if self.level == 5 else b""
+        return packet(UNSUBACK, request.body[:2] + self._properties() + codes)
+
+    def _properties(self, properties: bytes = b"") -> bytes:
+        return bytes((len(properties),)) + properties if self.level == 5 else b""
 
     def hang_up(self) -> None:
         """Close the connection."""
@@ -142,6 +195,21 @@ class ScriptedBroker:
         except ConnectionResetError:
             assert may_reset, "the client reset the connection"
 
+    def _wait_for_connection_of(self, session: Session) -> None:
+        deadline = time.monotonic() + 5
+        while not select.select([self._listener], [], [], 0)[0]:
+            assert time.monotonic() < deadline
+            session.step(0.1)
+
+    def wait_for_hang_up_of(self, session: Session) -> None:
+        """Step ``session`` until it has closed the connection."""
+        assert self._peer is not None
+        deadline = time.monotonic() + 5
+        while not select.select([self._peer], [], [], 0)[0]:
+            assert time.monotonic() < deadline
+            session.step(0.1)
+        self.wait_for_hang_up()
+
     def close(self) -> None:
         self.hang_up()
         self._listener.close()
@@ -154,16 +222,16 @@ class ScriptedBroker:
                 end = position + 1 + length
                 if len(self._held) < end:
                     return None
-                found = Packet(self._held[0], bytes(self._held[position + 1 : end]))
+                found = Packet(self._held[0], bytes(self._held[position + 1 : end]), self.level)
                 del self._held[:end]
                 return found
         return None
 
 
 @contextmanager
-def scripted_broker(receive_buffer: int | None = None) -> Iterator[ScriptedBroker]:
+def scripted_broker(level: int = 5, receive_buffer: int | None = None) -> Iterator[ScriptedBroker]:
     """A scripted broker that is closed at the end."""
-    broker = ScriptedBroker(receive_buffer)
+    broker = ScriptedBroker(level, receive_buffer)
     try:
         yield broker
     finally:

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.slot import Slot
 from atoll_contract.errors import ConfigError, StorageError
 from atoll_link.files import make_folder, write_whole
@@ -195,6 +196,14 @@ class StateStore:
         """Store ``slot``; on return it survives a power cut."""
         content = _SlotFile(fingerprint=fingerprint, slot=slot).model_dump_json(indent=1)
         write_whole(self._slot_file(slot.model), content.encode())
+
+    def peek_champion(self, model: str) -> tuple[Release, bytes] | None:
+        """Return the stored champion of ``model`` and its bundle, if they can be read; changes nothing."""
+        try:
+            champion = _SlotFile.model_validate_json(self._slot_file(model).read_bytes()).slot.champion
+            return None if champion is None else (champion, self.bundle_path(champion.sha256).read_bytes())
+        except (ValidationError, OSError):
+            return None
 
     def _slot_file(self, model: str) -> Path:
         return self.folder / "slots" / f"{model}.json"

@@ -52,7 +52,13 @@ def _verified(request: dict[str, Any]) -> Bundle:
         path.unlink(missing_ok=True)
         raise DigestMismatchError(f"{path}: its bytes are not those that were signed; deleted")
     bundle = Bundle.unpack(content)
-    require_fit(bundle.manifest, model=request["model"], release=request["release"], units=request["units"])
+    require_fit(
+        bundle.manifest,
+        model=request["model"],
+        release=request["release"],
+        units=request["units"],
+        is_shared=request["is_shared"],
+    )
     return bundle
 
 

@@ -25,7 +25,7 @@ from atoll_contract.messages import Label, Reading
 from atoll_contract.topics import PREFIX, LabelTopic
 from atoll_infer.predictor import Answer
 from atoll_ingest.stream import Overload, Stream
-from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Subscribed
+from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
 
 log = structlog.get_logger()
 
@@ -164,6 +164,9 @@ class Track:
             elif isinstance(event, Published):
                 if self._ledger.settle(event.mid):
                     self.counts["predictions_acknowledged"] += 1
+            elif isinstance(event, Refused):  # sent again, it would be refused again
+                self._ledger.settle(event.mid)
+                self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"a prediction: {event.detail}")
             else:
                 self._heed_connection(event)
 

@@ -8,7 +8,9 @@ from atoll_contract.errors import BundleRejectedError, Reason
 from atoll_contract.manifest import Manifest
 
 
-def require_fit(manifest: Manifest, *, model: str, release: int, units: Mapping[str, str | None]) -> None:
+def require_fit(
+    manifest: Manifest, *, model: str, release: int, units: Mapping[str, str | None], is_shared: bool
+) -> None:
     """Check ``manifest`` against what was announced and what the stream carries.
 
     Args:
@@ -16,9 +18,10 @@ def require_fit(manifest: Manifest, *, model: str, release: int, units: Mapping[
         model: Id that the settings and the metadata name.
         release: Number that the metadata name.
         units: The stream's values with their units.
+        is_shared: Whether other agents get a part of the stream's readings.
 
     Raises:
-        BundleRejectedError: It is another model or release, or needs values or units that the
+        BundleRejectedError: It is another model or release, or needs values, units or windows that the
             stream does not carry.
     """
     if (manifest.model, manifest.release) != (model, release):
@@ -39,3 +42,9 @@ def require_fit(manifest: Manifest, *, model: str, release: int, units: Mapping[
                 f"the stream carries {units[value.name]!r}"
             )
             raise BundleRejectedError(message, Reason.UNIT_MISMATCH)
+    if is_shared and manifest.window.length > 1:
+        message = (
+            f"the bundle needs windows of {manifest.window.length} readings; the stream's topics are shared "
+            "($share/...), so that each agent of the group sees a part of them"
+        )
+        raise BundleRejectedError(message, Reason.SHARED_STREAM)

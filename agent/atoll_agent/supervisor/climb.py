@@ -53,12 +53,14 @@ class ModelPlan:
         stream: The stream that it answers.
         channel: The channel that it follows.
         units: The values of the stream, with their units.
+        is_shared: Whether other agents get a part of the stream's readings.
     """
 
     model: str
     stream: str
     channel: str
     units: Mapping[str, str | None]
+    is_shared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,7 @@ class Climb:
             "model": self._model,
             "release": release.release,
             "units": dict(self._plan.units),
+            "is_shared": self._plan.is_shared,
         }
         try:
             async with self._means.examine(request) as lines:

@@ -114,10 +114,15 @@ class Releases:
 
     def _restore(self, model: str, champion: Release) -> None:
         """Load a champion from disk into the lane; without it if that cannot be or it fits no more."""
+        plan = self._plans[model]
         try:
             predictor = self._means.load(champion)
             require_fit(
-                predictor.manifest, model=model, release=champion.release, units=self._plans[model].units
+                predictor.manifest,
+                model=model,
+                release=champion.release,
+                units=plan.units,
+                is_shared=plan.is_shared,
             )
         except (StorageError, BundleRejectedError) as error:
             log.error(  # noqa: TRY400 - foreseen; the detail says all

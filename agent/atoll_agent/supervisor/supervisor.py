@@ -17,7 +17,7 @@ from atoll_agent.supervisor.releases import Releases
 from atoll_contract.errors import MalformedMessageError
 from atoll_contract.messages import Health, Status
 from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic
-from atoll_link.session import Connected, Delivery, Disconnected, Event, Subscribed
+from atoll_link.session import Connected, Delivery, Disconnected, Event, Refused, Subscribed
 
 log = structlog.get_logger()
 
@@ -188,6 +188,8 @@ class Supervisor:
                 self._compare_status(event.payload)
             case Subscribed(topic_filter, refused) if refused:
                 log.error("subscription.refused", topic_filter=topic_filter, plane="control")
+            case Refused(_, detail):
+                log.error("publication.refused", detail=detail, plane="control")
             case _:
                 pass
 

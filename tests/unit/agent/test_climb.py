@@ -76,7 +76,7 @@ class World:
             max_bundle_bytes=10**6,
         )
         self.climbs = {
-            model: Climb(ModelPlan(model, "press", "stable", {"x": None}), self.slots, means)
+            model: Climb(ModelPlan(model, "press", "stable", {"x": None}, is_shared=False), self.slots, means)
             for model in ("big", "small")
         }
         for model in self.climbs:

@@ -19,7 +19,7 @@ from atoll_contract.errors import BundleRejectedError, Reason
 )
 def test_a_bundle_for_something_else_is_refused(changes, reason):
     manifest = make_bundle(unit="V").manifest
-    asked = {"model": "wear", "release": 1, "units": {"x": "V", "more": None}, **changes}
+    asked = {"model": "wear", "release": 1, "units": {"x": "V", "more": None}, "is_shared": False, **changes}
 
     with pytest.raises(BundleRejectedError) as caught:
         require_fit(manifest, **asked)
@@ -28,4 +28,23 @@ def test_a_bundle_for_something_else_is_refused(changes, reason):
 
 
 def test_a_bundle_whose_values_the_stream_carries_fits():
-    require_fit(make_bundle(unit="V").manifest, model="wear", release=1, units={"x": "V", "more": None})
+    require_fit(
+        make_bundle(unit="V").manifest,
+        model="wear",
+        release=1,
+        units={"x": "V", "more": None},
+        is_shared=False,
+    )
+
+
+def test_on_a_shared_stream_only_a_model_of_single_readings_fits():
+    """The other readings of a window may have gone to another agent."""
+    asked = {"model": "wear", "release": 1, "units": {"x": None}}
+    of_windows = make_bundle(file="mean12_float", length=12).manifest
+
+    require_fit(make_bundle().manifest, **asked, is_shared=True)
+    require_fit(of_windows, **asked, is_shared=False)
+    with pytest.raises(BundleRejectedError) as caught:
+        require_fit(of_windows, **asked, is_shared=True)
+
+    assert caught.value.reason is Reason.SHARED_STREAM

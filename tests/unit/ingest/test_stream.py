@@ -27,6 +27,9 @@ from atoll_ingest.stream import Stream, TopicPattern
         ("+/{device}/+", "any/pump-7/thing", "pump-7"),
         ("+/{device}/+", "/pump-7/", "pump-7"),
         ("a/{device}", "a/line\nbreak", "line--0abreak"),
+        ("$share/hall/a/{device}", "a/pump-7", "pump-7"),
+        ("$share/hall/{device}", "pump-7", "pump-7"),
+        ("a/$share/b/{device}", "a/$share/b/pump-7", "pump-7"),
     ],
 )
 def test_the_level_named_device_becomes_an_id(pattern: str, topic: str, device: str) -> None:
@@ -43,6 +46,7 @@ def test_the_level_named_device_becomes_an_id(pattern: str, topic: str, device: 
         ("a.b/{device}", "axb/pump-7"),
         ("a/{device}/+", "a/pump-7"),
         ("a/{device}", ""),
+        ("$share/hall/a/{device}", "$share/hall/a/pump-7"),
     ],
 )
 def test_a_topic_of_somebody_else_belongs_to_no_device(pattern: str, topic: str) -> None:
@@ -61,6 +65,14 @@ def test_a_topic_of_somebody_else_belongs_to_no_device(pattern: str, topic: str)
         "a/x{device}",
         "a/{other}",
         "{device}/{x}",
+        "$share",
+        "$share/{device}",
+        "$share/hall/",
+        "$share/hall/a",
+        "$share//a/{device}",
+        "$share/{device}/a",
+        "$share/+/a/{device}",
+        "$share/#/a/{device}",
     ],
 )
 def test_what_is_no_pattern_is_refused(text: str) -> None:
@@ -72,6 +84,15 @@ def test_the_filter_has_a_plus_for_the_device() -> None:
     assert TopicPattern("+/a/{device}/x").filter == "+/a/+/x"
 
 
+def test_a_group_shares_the_readings_and_who_is_in_none_sees_them_all() -> None:
+    shared = TopicPattern("$share/hall/+/a/{device}/x")
+    stream = Stream("s", (TopicPattern("b/{device}"), shared), AtollDialect(), {"value": None})
+
+    assert (shared.subscription, shared.filter) == ("$share/hall/+/a/+/x", "+/a/+/x")
+    assert stream.is_shared
+    assert not Stream("s", stream.patterns[:1], AtollDialect(), {"value": None}).is_shared
+
+
 def test_a_name_too_long_for_an_id_is_refused_by_reason() -> None:
     with pytest.raises(MalformedMessageError) as caught:
         TopicPattern("a/{device}").device("a/" + "ø" * 20)
@@ -79,9 +100,10 @@ def test_a_name_too_long_for_an_id_is_refused_by_reason() -> None:
     assert caught.value.reason is Reason.MALFORMED_TOPIC
 
 
-def test_on_atoll_s_own_topics_the_device_is_an_id_already() -> None:
+@pytest.mark.parametrize("group", ["", "$share/hall/"])
+def test_on_atoll_s_own_topics_the_device_is_an_id_already(group: str) -> None:
     """The device has escaped its name; escaping it again would make another device of it."""
-    pattern = TopicPattern("atoll/v1/plant-a/{device}/reading/vib")
+    pattern = TopicPattern(f"{group}atoll/v1/plant-a/{{device}}/reading/vib")
     topic = ReadingTopic("plant-a", "Kitchen--20lamp", "vib")
 
     assert pattern.device(str(topic)) == topic.device

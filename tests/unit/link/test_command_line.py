@@ -241,10 +241,18 @@ def broker_of(*words: str) -> Broker:
         ("mqtt://you@broker", Broker("broker", 1883, username="you")),
         ("mqtt://a%40b@broker", Broker("broker", 1883, username="a@b")),
         ("mqtt://[::1]:1884", Broker("::1", 1884)),
+        ("ws://broker:9001/mqtt", Broker("broker", 9001, websocket_path="/mqtt")),
+        ("ws://broker", Broker("broker", 80, websocket_path="/")),
+        ("wss://you@broker/a/b", Broker("broker", 443, username="you", tls=True, websocket_path="/a/b")),
     ],
 )
 def test_a_url_names_the_broker(url: str | None, expected: Broker) -> None:
     assert broker_of(*([] if url is None else ["--broker", url])) == expected
+
+
+@pytest.mark.parametrize("url", ["mqtt://b:1", "mqtts://b:1", "ws://b:1/mqtt", "wss://[::1]:1/"])
+def test_a_broker_is_shown_as_its_url(url: str) -> None:
+    assert str(broker_of("--broker", url)) == url
 
 
 def test_files_go_with_the_url(tmp_path: Path) -> None:
@@ -275,6 +283,8 @@ def test_files_go_with_the_url(tmp_path: Path) -> None:
         (["--broker=mqtt://broker:70000"], "must be mqtt"),
         (["--broker=mqtt://broker/path"], "must be mqtt"),
         (["--broker=mqtt://[::1"], "must be mqtt"),
+        (["--broker=ws://broker/mqtt?key=value"], "must be mqtt"),
+        (["--broker=ws://broker/m q"], "pattern"),
         (["--broker=mqtt://broker:0"], "greater than or equal to 1"),
         (["--ca-file=ca"], "need tls = true"),
         (["--broker=mqtts://b", "--cert-file=c"], "go together"),

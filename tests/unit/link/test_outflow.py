@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from atoll_link.events import Delivery, Refused
+from atoll_link.limits import BrokerLimits
 from atoll_link.outflow import Outflow
-from atoll_link.packets import PacketBuffer, Publish, unpack_publish
+from atoll_link.packets import Level, PacketBuffer, PublishReader
 
 MAX_INFLIGHT = 3
 MAX_KEPT = 8
 
 
-def publishes(outflow: Outflow) -> list[Publish]:
-    buffer = PacketBuffer(1000)
-    for packet in outflow.due():
-        buffer.feed(packet)
-    found = []
-    while (packet_ := buffer.take()) is not None:
-        found.append(unpack_publish(*packet_))
-    return found
+LEVEL = Level.MQTT_5
+TOPIC = b"\0\1t"
+
+
+def read(packets: Iterable[bytes]) -> list[Delivery]:
+    buffer, reader = PacketBuffer(1000), PublishReader(1, LEVEL, 1000)
+    return [reader.read(*packet) for sent in packets for packet in buffer.feed(sent)]
 
 
 class OutflowModel(RuleBasedStateMachine):
@@ -30,22 +33,30 @@ class OutflowModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.outflow = Outflow(MAX_INFLIGHT, MAX_KEPT)
+        self.outflow.open(LEVEL, BrokerLimits(), session_present=False)
         self.next_number = 1
         self.kept: list[int] = []
         self.underway: dict[int, int] = {}
         self.first_mid: dict[int, int] = {}
+        self.window = MAX_INFLIGHT
 
     @rule()
     def publish(self) -> None:
         assert self.outflow.has_room == (len(self.kept) < MAX_KEPT)
         if self.outflow.has_room:
-            self.outflow.keep(self.next_number, "t", b"%d" % self.next_number, retain=False)
+            packet = self.outflow.publish(self.next_number, TOPIC, b"%d" % self.next_number, retain=False)
             self.kept.append(self.next_number)
             self.next_number += 1
+            self.note([] if packet is None else [packet])
 
     @rule()
     def send(self) -> None:
-        for sent in publishes(self.outflow):
+        self.note(self.outflow.due())
+        # All that may be under way is.
+        assert len(self.underway) == min(self.window, len(self.kept))
+
+    def note(self, packets: Iterable[bytes]) -> None:
+        for sent in read(packets):
             number = int(sent.payload)
             assert sent.qos == 1
             assert 1 <= sent.mid <= 65_535
@@ -53,9 +64,8 @@ class OutflowModel(RuleBasedStateMachine):
             assert sent.is_duplicate == (number in self.first_mid)
             assert self.first_mid.setdefault(number, sent.mid) == sent.mid
             self.underway[sent.mid] = number
-        # All that may be under way is, and in the order of publishing.
+        # In the order of publishing.
         assert list(self.underway.values()) == self.kept[: len(self.underway)]
-        assert len(self.underway) == min(MAX_INFLIGHT, len(self.kept))
 
     @precondition(lambda self: self.underway)
     @rule(data=st.data())
@@ -67,9 +77,18 @@ class OutflowModel(RuleBasedStateMachine):
         self.kept.remove(number)
 
     @rule()
-    def reconnect(self) -> None:
-        self.outflow.start_over()
+    def disconnect(self) -> None:
+        self.outflow.close()
         self.underway.clear()
+        self.window = 0
+
+    @precondition(lambda self: self.window == 0)
+    @rule(allowed=st.integers(1, MAX_INFLIGHT + 1), session_present=st.booleans())
+    def connect(self, *, allowed: int, session_present: bool) -> None:
+        self.outflow.open(LEVEL, BrokerLimits(max_inflight=allowed), session_present=session_present)
+        self.window = min(allowed, MAX_INFLIGHT)
+        if not session_present:
+            self.first_mid.clear()
 
     @invariant()
     def nothing_beyond_the_window(self) -> None:
@@ -86,12 +105,11 @@ def test_an_acknowledgement_of_nothing_is_none() -> None:
 
 def test_packet_ids_go_round_without_zero_and_without_one_in_use() -> None:
     outflow = Outflow(2, 10)
-    outflow.keep(0, "t", b"", retain=False)
-    [stuck] = publishes(outflow)
+    outflow.open(LEVEL, BrokerLimits(), session_present=False)
+    [stuck] = read([outflow.publish(0, TOPIC, b"", retain=False) or b""])
     seen = []
     for number in range(1, 65_540):
-        outflow.keep(number, "t", b"", retain=False)
-        [sent] = publishes(outflow)
+        [sent] = read([outflow.publish(number, TOPIC, b"", retain=False) or b""])
         seen.append(sent.mid)
         assert outflow.acknowledge(sent.mid) == number
 
@@ -99,6 +117,40 @@ def test_packet_ids_go_round_without_zero_and_without_one_in_use() -> None:
     assert 0 not in seen
     assert max(seen) == 65_535
     assert len(set(seen)) == 65_534
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        (BrokerLimits(max_packet_bytes=107), "108 bytes are more than the 107 that the broker takes"),
+        (BrokerLimits(retains=False), "the broker retains nothing"),
+        (BrokerLimits(takes_qos_1=False), "the broker takes QoS 0 only"),
+    ],
+)
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_the_broker_does_not_take_is_refused_and_forgotten(
+    limits: BrokerLimits, told: str, *, is_late: bool
+) -> None:
+    outflow = Outflow(1, 10)
+    if not is_late:
+        outflow.open(LEVEL, limits, session_present=False)
+    packet = outflow.publish(7, TOPIC, b"x" * 100, retain=True)
+    if is_late:
+        outflow.open(LEVEL, limits, session_present=False)
+
+    assert packet is None
+    assert list(outflow.due()) == []
+    assert outflow.refused == [Refused(7, told)]
+    assert outflow.acknowledge(1) is None
+
+
+def test_what_the_broker_just_takes_is_sent() -> None:
+    outflow = Outflow(1, 10)
+    outflow.open(LEVEL, BrokerLimits(max_packet_bytes=108), session_present=False)
+    packet = outflow.publish(7, TOPIC, b"x" * 100, retain=False)
+
+    assert packet is not None
+    assert len(packet) == 108
 
 
 @pytest.mark.parametrize("max_inflight", [0, -1, 65_536])

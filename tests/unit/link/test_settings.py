@@ -296,6 +296,7 @@ def test_a_secret_in_the_environment_is_not_shown(tmp_path: Path) -> None:
         ('host = ""', "a name or an address alone"),
         ('host = "mqtt://broker"', "a name or an address alone"),
         ("tls = 3", "tls"),
+        ('websocket_path = "mqtt"', "websocket_path"),
     ],
 )
 def test_a_broker_table_that_makes_no_sense_is_told(tmp_path: Path, text: str, told: str) -> None:
@@ -306,10 +307,12 @@ def test_a_broker_table_that_makes_no_sense_is_told(tmp_path: Path, text: str, t
     assert told in fault
 
 
-def test_defaults_of_the_broker_depend_on_tls_and_on_a_password() -> None:
+def test_defaults_of_the_broker_depend_on_how_it_is_reached_and_on_a_password() -> None:
     assert BrokerTable().build("me").port == 1883
     assert BrokerTable(tls=True).build("me").port == 8883
     assert BrokerTable(tls=True, port=1).build("me").port == 1
+    assert BrokerTable(websocket_path="/").build("me").port == 80
+    assert BrokerTable(websocket_path="/", tls=True).build("me").port == 443
     assert BrokerTable().build("me").username is None
     assert BrokerTable(password_file=Path("p")).build("me").username == "me"
     assert BrokerTable(password_file=Path("p"), username="you").build("me").username == "you"

@@ -1,0 +1,54 @@
+"""Which version of MQTT an attempt to connect speaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from atoll_link.attempts import LevelChoice
+from atoll_link.packets import Level
+
+OLD, NEW = Level.MQTT_311, Level.MQTT_5
+HOUR = 3600.0
+
+
+def test_the_first_attempt_speaks_mqtt_5() -> None:
+    assert LevelChoice().choose(0.0) is NEW
+
+
+@pytest.mark.parametrize("was_refused", [True, False])
+def test_a_broker_that_never_accepted_mqtt_5_is_spoken_to_in_the_old_one_at_once(
+    *, was_refused: bool
+) -> None:
+    choice = LevelChoice()
+
+    assert choice.fail(NEW, was_refused=was_refused)
+    assert choice.choose(1.0) is OLD
+    choice.accept(OLD, 1.0)
+    assert choice.choose(2.0) is OLD
+    assert choice.choose(HOUR) is OLD
+    assert choice.choose(HOUR + 1.0) is NEW  # the broker may be a newer one by now
+
+
+def test_a_failure_is_forgotten_when_the_old_version_fails_too() -> None:
+    choice = LevelChoice()
+    choice.fail(NEW, was_refused=False)
+    choice.choose(1.0)
+
+    assert not choice.fail(OLD, was_refused=False)
+    assert choice.choose(2.0) is NEW
+
+
+def test_a_broker_that_has_spoken_mqtt_5_stays_with_it_when_a_connection_fails() -> None:
+    choice = LevelChoice()
+    choice.accept(NEW, 0.0)
+
+    assert not choice.fail(NEW, was_refused=False)
+    assert choice.choose(1.0) is NEW
+
+
+def test_a_broker_that_was_replaced_by_an_older_one_is_reached() -> None:
+    choice = LevelChoice()
+    choice.accept(NEW, 0.0)
+
+    assert choice.fail(NEW, was_refused=True)
+    assert choice.choose(1.0) is OLD
