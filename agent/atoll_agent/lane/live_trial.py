@@ -60,7 +60,8 @@ class LiveTrial:
         self.verdict = None
         self._open.clear()
         windows, champion_error = self._rules.probation_windows, self._phase.champion_error
-        self._phase = Phase(self._rules, self._manifest.task, windows, now_s, champion_error)
+        rules = self._rules.model_copy(update={"max_disagreement": None})  # there is nobody to agree with
+        self._phase = Phase(rules, self._manifest.task, windows, now_s, champion_error)
 
     def take(self, reading: Reading, device: str, delivery: Delivery) -> None:
         """Let the one who is not heard take in a reading that the other has taken in.

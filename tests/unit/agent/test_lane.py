@@ -702,7 +702,7 @@ def test_on_probation_the_challenger_is_heard_and_at_a_breach_the_champion_again
 
 
 def test_a_release_that_passes_its_probation_goes_on_alone():
-    bench = TrialBench(rated(2))
+    bench = TrialBench(rated(2, rules={"max_disagreement": 0.5}))
     bench.read(2)
     bench.lane.begin_probation("wear")
     bench.read(2)
