@@ -295,7 +295,7 @@ class Track:
         return True
 
     def _judge(self, model: str, trial: LiveTrial, now_s: float) -> None:
-        """At a breach of the rules the champion goes on alone, from the next reading on."""
+        """At a breach of the rules the champion goes on alone, from the next turn on."""
         verdict = trial.judge(now_s)
         if verdict is None:
             return
