@@ -11,6 +11,8 @@
 # make test PYTHON=python3.13
 
 PYTHON ?= python3
+# Most tests wait for processes: two at a time keep two cores busy.
+WORKERS ?= 2
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
@@ -22,7 +24,7 @@ demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
 
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
