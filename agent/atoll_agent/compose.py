@@ -20,7 +20,7 @@ from atoll_agent.lane.lane import Lane
 from atoll_agent.ports import Line
 from atoll_agent.settings import AgentSettings
 from atoll_agent.supervisor import reports
-from atoll_agent.supervisor.climb import Means, ModelPlan
+from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.releases import Releases
 from atoll_agent.supervisor.slots import Slots
 from atoll_agent.supervisor.supervisor import TRIGGERS, Sessions, Supervisor

@@ -86,7 +86,7 @@ class LaneControl(Protocol):
         """
 
     def try_out(self, predictor: Predictor) -> Future[int]:
-        """Let ``predictor`` answer in shadow beside the champion; the trial's number in the report."""
+        """Let ``predictor`` answer in shadow beside the champion; the trial's number, as in the report."""
 
     def begin_probation(self, model: str) -> Future[None]:
         """Let the release on trial be heard; at a breach of its rules the champion is heard again."""
@@ -129,6 +129,9 @@ class SlotStore(Protocol):
 
     def bundle_path(self, sha256: str) -> Path:
         """Return where the bundle with this digest is or will be."""
+
+    def has_bundle(self, sha256: str) -> bool:
+        """Whether the bundle with this digest is there."""
 
     def read_bundle(self, sha256: str) -> bytes:
         """Return the bundle with this digest."""

@@ -42,6 +42,10 @@ class Release:
         """Whether the rollout includes ``agent``."""
         return is_in_rollout(agent, percent=self.rollout_percent, salt=self.rollout_salt)
 
+    def is_same(self, other: Release | None) -> bool:
+        """Whether ``other`` is this release, be it under other terms: channel, share, delay, chunks."""
+        return other is not None and (self.release, self.sha256) == (other.release, other.sha256)
+
 
 def choose(
     releases: Iterable[Release], *, model: str, agent: str, channel: str, bad: Collection[str]

@@ -15,10 +15,10 @@ from atoll_agent.ports import Child, ClockState
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rollout.release import Release
 from atoll_agent.supervisor.backoff import Backoff
-from atoll_agent.supervisor.climb import Climb, Means, ModelPlan
+from atoll_agent.supervisor.climb import Climb
+from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.slots import Slots
 from atoll_contract.errors import AtollError, BundleRejectedError, Reason, StorageError
-from atoll_infer.predictor import Predictor
 
 log = structlog.get_logger()
 
@@ -50,11 +50,6 @@ class Releases:
         self._climbs = {model: Climb(plan, slots, means) for model, plan in plans.items()}
         self._backoff = Backoff()
         self.trouble: Reason | None = None
-
-    @property
-    def predictors(self) -> Mapping[str, Predictor]:
-        """The champions at work, by model."""
-        return self._means.predictors
 
     def start(self) -> None:
         """Load the slots, and the champions from disk into the lane, before it runs."""
@@ -135,7 +130,7 @@ class Releases:
             self.slots.lose_champion(model, error.reason, error.detail)
             return
         self._means.lane.swap(predictor, has_restarted=True)
-        self._means.predictors[model] = predictor
+        self.slots.predictors[model] = predictor
         log.info("model.loaded", model=model, release=champion.release, backend=predictor.backend)
 
     def _set_trouble(self, trouble: Reason | None) -> None:

@@ -116,7 +116,7 @@ class Supervisor:
         """Publish the slot of ``model``; called by whoever changed it."""
         message = reports.slot_status(
             self._releases.slots[model],
-            self._releases.predictors.get(model),
+            self._releases.slots.predictors.get(model),
             self._me.backend_why,
             self._releases.trouble,
             time.time() * 1e3,
