@@ -1,24 +1,30 @@
 # make demo    the whole loop in one terminal, without hardware or apt
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
+# make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
+# make bench-fleet   500 simulated agents follow a release; a minute
+# make chaos-line    a large bundle over a line that is cut; two minutes
+# make chaos-kills   the agent killed 100 times, the broker once; four minutes
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
 # make test PYTHON=python3.13
 
 PYTHON ?= python3
+# Most tests wait for processes: two at a time keep two cores busy.
+WORKERS ?= 2
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part docs format clean
+.PHONY: demo test check bench bench-quick bench-part bench-fleet chaos-line chaos-kills chaos-publish docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
 
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
@@ -38,6 +44,19 @@ bench-quick: $(VENV)/.bench-installed
 # For example make bench-part CASES=rate-1000,release
 bench-part: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/run.py --cases $(CASES) --out benchmarks/build/part.json $(BENCH)
+
+# These need apt install mosquitto.
+bench-fleet: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
+
+chaos-line: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/slow_line.py $(CHAOS)
+
+chaos-kills: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/agent_kills.py $(CHAOS)
+
+chaos-publish: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python docs/generate.py

@@ -152,8 +152,8 @@ def _write_settings(folder: Path, variant: Variant) -> None:
             stream += 'dialect = "json"\ntime = { pointer = "/meta/ts" }\n'
         tables.append(f'{stream}[[model]]\nname = "{model.name}"\nstream = "{model.stream}"\n')
     (folder / "agent.toml").write_text(
-        '[agent]\nid = "sut"\nsite = "bench"\nstate_dir = "state"\n[broker]\nhost = "127.0.0.1"\n'
-        + "".join(tables)
+        '[agent]\nid = "sut"\nsite = "bench"\nstate_dir = "state"\nclock = "trusted"\n'
+        '[broker]\nhost = "127.0.0.1"\n' + "".join(tables)
     )
 
 

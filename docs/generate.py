@@ -42,6 +42,7 @@ MANIFEST_PARTS = (
     manifest.Normalisation,
     manifest.TensorSpec,
     manifest.OutputSpec,
+    manifest.PassRules,
     manifest.Training,
 )
 RETAINED = {"StatusTopic", "SlotTopic", "DriftTopic"}
@@ -171,7 +172,8 @@ def keys_section(kind: type) -> list[str]:
     doc = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("``", "`").replace("\n", " ")
     fields = getattr(kind, "__struct_fields__", None) or list(kind.model_fields)
     meanings = attributes(kind)
-    rows = [f"| `{name}` | {meanings[name]} |" for name in fields]
+    aliases = {name: field.alias or name for name, field in getattr(kind, "model_fields", {}).items()}
+    rows = [f"| `{aliases.get(name, name)}` | {meanings[name]} |" for name in fields]
     return ["", f"## {kind.__name__}", "", doc, "", "| key | meaning |", "|---|---|", *rows]
 
 

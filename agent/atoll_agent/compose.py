@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from atoll_agent.adapters.children import child
+from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.adapters.systemd import Notifier
@@ -19,15 +20,20 @@ from atoll_agent.lane.lane import Lane
 from atoll_agent.ports import Line
 from atoll_agent.settings import AgentSettings
 from atoll_agent.supervisor import reports
-from atoll_agent.supervisor.releases import ModelPlan, Releases
+from atoll_agent.supervisor.means import Means, ModelPlan
+from atoll_agent.supervisor.releases import Releases
+from atoll_agent.supervisor.slots import Slots
 from atoll_agent.supervisor.supervisor import TRIGGERS, Sessions, Supervisor
-from atoll_contract.topics import StatusTopic
+from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_infer.runtime import choose_runtime
 from atoll_link.session import Broker, Will
 
+_REFRESH: Final = "atoll_agent.children.refresh"
 _FETCH: Final = "atoll_agent.children.fetch"
 _EXAMINE: Final = "atoll_agent.children.examine"
-_FETCH_TIMEOUT_S: Final = 3600.0
+_REFRESH_TIMEOUT_S: Final = 120.0
+_FETCH_TIMEOUT_S: Final = 300.0
+"""For a turn; it is over by itself after two minutes, and a slow line has the rest for its last chunks."""
 _EXAMINE_TIMEOUT_S: Final = 120.0
 
 
@@ -57,6 +63,9 @@ def compose(settings: AgentSettings) -> Supervisor:
     used = {model.stream for model in settings.model}
     answered = [stream for stream in streams if stream.name in used]
     filters = {stream.name: [pattern.subscription for pattern in stream.patterns] for stream in answered}
+    for model in settings.model:
+        filters[model.stream].append(LabelTopic.any_of(site=agent.site, model=model.name))
+    clock = SystemClock(agent.clock)
     wires = StreamWires(broker, f"{agent.id}-lane", identity.token, filters, left=store.left_filters(filters))
     lane = Lane(
         wires.by_stream,
@@ -66,6 +75,8 @@ def compose(settings: AgentSettings) -> Supervisor:
         site=agent.site,
         agent=agent.id,
         max_devices=agent.max_devices,
+        clock=clock,
+        trusted_writers=agent.trusted_writers,
     )
     link = ControlLink(
         broker,
@@ -84,14 +95,20 @@ def compose(settings: AgentSettings) -> Supervisor:
         )
         for model in settings.model
     }
+    ask = _Asking(broker, store, identity.token, agent.id)
     releases = Releases(
         plans,
-        store=store,
-        fingerprint=_fingerprint(settings, chosen.runtime.name),
-        runtime=chosen.runtime,
-        lane=lane,
-        fetch=_Fetch(broker, f"{agent.id}-fetch-{identity.token}", agent.id, store),
-        examine=_examine,
+        Slots(store, _fingerprint(settings, chosen.runtime.name)),
+        Means(
+            store=store,
+            runtime=chosen.runtime,
+            lane=lane,
+            fetch=ask.fetch,
+            examine=_examine,
+            max_bundle_bytes=agent.max_bundle_bytes,
+        ),
+        refresh=ask.refresh,
+        clock=clock,
     )
     me = reports.Self(
         session=0, started_ms=time.time() * 1e3, token=token, version=version("atoll"), backend_why=chosen.why
@@ -105,28 +122,39 @@ def compose(settings: AgentSettings) -> Supervisor:
         releases=releases,
         sessions=sessions,
         service=Notifier(),
+        clock=clock,
         status_interval_s=agent.status_interval_s,
     )
     releases.start()
     return supervisor
 
 
-class _Fetch:
-    """Starts the child that asks the repository and fetches bundles."""
+class _Asking:
+    """Starts the children that talk to the broker, each with a client id of its own."""
 
-    def __init__(self, broker: Broker, client_id: str, agent: str, store: StateStore) -> None:
+    def __init__(self, broker: Broker, store: StateStore, token: str, agent: str) -> None:
+        self._token = token
+        self._agent = agent
         self._fixed = {
             "broker": {
                 key: str(value) if key.endswith("_file") and value is not None else value
                 for key, value in asdict(broker).items()
             },
-            "client_id": client_id,
             "agent": agent,
             "state_dir": str(store.folder),
         }
 
-    def __call__(self, request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIterator[Line]]:
-        return child(_FETCH, {**self._fixed, **request}, _FETCH_TIMEOUT_S)
+    def refresh(self, request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIterator[Line]]:
+        return self._child(_REFRESH, "refresh", request, _REFRESH_TIMEOUT_S)
+
+    def fetch(self, request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIterator[Line]]:
+        return self._child(_FETCH, "fetch", request, _FETCH_TIMEOUT_S)
+
+    def _child(
+        self, module: str, role: str, request: Mapping[str, Any], timeout_s: float
+    ) -> AbstractAsyncContextManager[AsyncIterator[Line]]:
+        client_id = f"{self._agent}-{role}-{self._token}"
+        return child(module, {**self._fixed, "client_id": client_id, **request}, timeout_s)
 
 
 def _examine(request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIterator[Line]]:
@@ -135,5 +163,8 @@ def _examine(request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIte
 
 def _fingerprint(settings: AgentSettings, runtime: str) -> str:
     """Return a digest of all that decides whether a bundle fits this device."""
-    text = "\n".join([settings.model_dump_json(include={"stream", "model"}), runtime, version("atoll")])
+    decisive = settings.model_dump_json(
+        include={"agent": {"max_bundle_bytes"}, "stream": True, "model": True}
+    )
+    text = "\n".join([decisive, runtime, version("atoll")])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from atoll_agent.rollout.slot import Slot
+from atoll_agent.rollout.trial import TrialReport
 from atoll_contract.errors import DeviceError, Reason
 from atoll_infer.predictor import Predictor
 from atoll_link.session import Delivery, Event
@@ -52,12 +53,13 @@ class LaneReport:
     """What the lane has done since its start; a snapshot.
 
     Attributes:
-        is_connected: Whether its connection stands.
+        is_connected: Whether its connections stand.
         counts: Counters by name.
         refusals: How many messages of which stream or model were refused for which reason.
         last_refusal: The latest detail for each of them.
         turns: Grows while the lane makes progress.
         refused_filters: Subscriptions that the broker refused.
+        trials: How the releases on trial stand, or stood when they failed, by model.
     """
 
     is_connected: bool = False
@@ -66,6 +68,7 @@ class LaneReport:
     last_refusal: Mapping[tuple[str, Reason], str] = field(default_factory=dict)
     turns: int = 0
     refused_filters: tuple[str, ...] = ()
+    trials: Mapping[str, TrialReport] = field(default_factory=dict)
 
 
 class LaneControl(Protocol):
@@ -81,6 +84,15 @@ class LaneControl(Protocol):
 
         Cancelled before that, nothing is swapped.
         """
+
+    def try_out(self, predictor: Predictor) -> Future[int]:
+        """Let ``predictor`` answer in shadow beside the champion; the trial's number, as in the report."""
+
+    def begin_probation(self, model: str) -> Future[None]:
+        """Let the release on trial be heard; at a breach of its rules the champion is heard again."""
+
+    def end_trial(self, model: str, *, has_passed: bool) -> Future[None]:
+        """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
 
     def stop(self) -> None:
         """End the lane."""
@@ -118,11 +130,25 @@ class SlotStore(Protocol):
     def bundle_path(self, sha256: str) -> Path:
         """Return where the bundle with this digest is or will be."""
 
+    def has_bundle(self, sha256: str) -> bool:
+        """Whether the bundle with this digest is there."""
+
     def read_bundle(self, sha256: str) -> bytes:
         """Return the bundle with this digest."""
 
-    def drop_bundles_except(self, keep: set[str]) -> int:
-        """Delete bundles whose digest is not in ``keep``; return how many."""
+    def drop_bundles_except(self, keep: set[str], *, only_parts: bool = False) -> int:
+        """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
+
+
+class ClockState(Protocol):
+    """Whether this machine knows what time it is."""
+
+    @property
+    def is_time_unsynced(self) -> bool:
+        """Whether, when last looked at, the system clock had not been set; any thread may ask."""
+
+    def look(self) -> bool:
+        """Ask the system again; return whether its answer has changed."""
 
 
 class ServiceState(Protocol):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from atoll_contract.bundle import MAX_BUNDLE_BYTES
 from atoll_contract.errors import ConfigError
 from atoll_link.settings import BrokerTable, Id, Site, StreamsFile, StreamTable, Table, Writer, load
 
@@ -22,7 +23,11 @@ class AgentTable(Table):
         channel: Channel of releases that its models follow, besides ``stable``.
         streams_file: A file with ``[[stream]]`` tables, shared with recorder and simulator.
         max_devices: Devices that a model keeps windows for; the longest silent one goes first.
+        max_bundle_bytes: The largest bundle that it fetches; a larger release is refused.
+        clock: Whether the system clock is right: ``auto`` asks the system whether a time server has set
+            it, ``trusted`` is for a clock that is kept right in another way, ``untrusted`` for none.
         status_interval_s: How often the status is published, if it changed.
+        trusted_writers: Whose labels count, besides those of a device about itself.
     """
 
     id: Writer
@@ -31,7 +36,10 @@ class AgentTable(Table):
     channel: Id = "stable"
     streams_file: Path | None = None
     max_devices: Annotated[int, Field(ge=1, le=1_000_000)] = 16_384
+    max_bundle_bytes: Annotated[int, Field(ge=1024, le=MAX_BUNDLE_BYTES)] = MAX_BUNDLE_BYTES
+    clock: Literal["auto", "trusted", "untrusted"] = "auto"
     status_interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
+    trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
 
 
 class ModelTable(Table):

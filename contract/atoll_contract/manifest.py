@@ -181,6 +181,50 @@ class OutputSpec(_Part):
     step_ms: Annotated[float, Field(gt=0)] | None = None
 
 
+class PassRules(_Part):
+    """What a release has to show on live readings before it is the champion.
+
+    In *shadow* it answers the same windows as the champion and nobody hears it; on *probation* it
+    answers, and the champion waits. A rule that is null is not asked for. Without a champion there is
+    nothing to compare with, and nothing to go back to: the release answers at once.
+
+    Attributes:
+        shadow_windows: Windows that it answers in shadow.
+        probation_windows: Windows that it answers on probation.
+        max_s: A phase that lasts longer is judged by what was seen until then, if anything was.
+        max_disagreement: Mean absolute difference to the champion, in the unit of the prediction; for
+            a classifier the share of windows with another label, 0 to 1.
+        min_labels: Labels that have to arrive before its error is judged. Once one has, they are waited for.
+        max_error: Mean absolute error against labels; for a classifier the share that is wrong.
+        max_error_ratio: Its error divided by that of the champion, in shadow on the same labels; 0: not
+            asked for. Both errors count as too large once they are so by three standard errors.
+        label_tolerance_ms: A label belongs to the latest window that ended at most so long before it.
+        latency_ms: Median time of one answer on the device.
+        low: Least value that it may predict.
+        high: Greatest value that it may predict.
+    """
+
+    shadow_windows: Annotated[int, Field(ge=0, le=1_000_000)] = 50
+    probation_windows: Annotated[int, Field(ge=0, le=1_000_000)] = 50
+    max_s: Annotated[float, Field(gt=0)] = 3600.0
+    max_disagreement: Annotated[float, Field(ge=0)] | None = None
+    min_labels: Annotated[int, Field(ge=1)] = 20
+    max_error: Annotated[float, Field(ge=0)] | None = None
+    max_error_ratio: Annotated[float, Field(ge=0)] = 1.5
+    label_tolerance_ms: Annotated[float, Field(ge=0)] = 0.0
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _rules_can_be_kept(self) -> Self:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("low is above high")
+        if self.max_disagreement is not None and self.shadow_windows == 0:
+            raise ValueError("max_disagreement: only shadow_windows show it, and there are none")
+        return self
+
+
 class Training(_Part):
     """Where the model comes from.
 
@@ -219,10 +263,13 @@ class Manifest(_Part):
         inputs: Input tensors of the model file: exactly one in this format.
         outputs: Output tensors of the model file: exactly one in this format.
         output: What the output means.
+        passing: What it has to show on live readings; ``pass`` in JSON.
         tolerance: Allowed difference of a self-test from the golden outputs: steps of the last
             bit for quantised outputs, relative for float ones. Null: 2 and 1e-5.
         training: Where the model comes from.
     """
+
+    model_config = ConfigDict(populate_by_name=True)
 
     format: int = FORMAT
     model: Annotated[str, Field(pattern=ID_PATTERN)]
@@ -235,6 +282,7 @@ class Manifest(_Part):
     inputs: Annotated[list[TensorSpec], Field(min_length=1, max_length=16)]
     outputs: Annotated[list[TensorSpec], Field(min_length=1, max_length=16)]
     output: OutputSpec = OutputSpec()
+    passing: PassRules = Field(PassRules(), alias="pass")
     tolerance: Annotated[float, Field(ge=0)] | None = None
     training: Training = Training()
 
@@ -278,7 +326,9 @@ class Manifest(_Part):
 
     def encode(self) -> bytes:
         """Return the manifest as JSON, indented for people, keys in the order of the fields."""
-        return self.model_dump_json(exclude_defaults=False, exclude_none=True, indent=1).encode()
+        return self.model_dump_json(
+            exclude_defaults=False, exclude_none=True, by_alias=True, indent=1
+        ).encode()
 
     @classmethod
     def decode(cls, payload: bytes) -> Self:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.ids import ID_PATTERN
+from atoll_contract.release import STABLE
 
 MAX_PAYLOAD_BYTES = 262_144
 """Longest payload of any message but a chunk that atoll reads."""
@@ -298,6 +299,7 @@ class Status(Message):
         started_ms: When the writer started.
         token: First 8 characters of the client token: two agents with one id differ in it.
         version: Version of atoll.
+        time_unsynced: The writer's clock has not been set: its times may be anything.
         detail: For people.
         counts: Counters since the start, by name.
         refusals: What was refused, and why.
@@ -309,6 +311,7 @@ class Status(Message):
     started_ms: TimeMs | None = None
     token: str | None = None
     version: str | None = None
+    time_unsynced: bool = False
     detail: str | None = None
     counts: dict[str, int] = {}
     refusals: list[Refusals] = []
@@ -353,11 +356,13 @@ class Challenge(ReleaseRef):
         release: Its number.
         sha256: Digest of its bundle.
         phase: How far it is.
+        start_ms: When this device begins to fetch it, on its own clock, where that is still to come.
         reason: Reason code of what interrupted the last attempt.
         detail: The same, for people.
     """
 
     phase: str
+    start_ms: TimeMs | None = None
     reason: Reason | None = None
     detail: str | None = None
 
@@ -384,6 +389,7 @@ class SlotStatus(Message):
     Attributes:
         model: Id of the model.
         time_ms: When this was written.
+        channel: The channel that the agent follows for this model, besides ``stable``.
         champion: The release that answers.
         challenger: The release on its way.
         refused: The last one that was refused, until a newer one succeeds.
@@ -393,6 +399,7 @@ class SlotStatus(Message):
 
     model: str
     time_ms: TimeMs
+    channel: str = STABLE
     champion: Champion | None = None
     challenger: Challenge | None = None
     refused: Refusal | None = None

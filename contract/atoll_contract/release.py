@@ -7,6 +7,7 @@ what a newer trainer signs.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,7 +27,22 @@ STABLE: Final = "stable"
 CHUNK_BYTES: Final = 61_440
 """Bytes per chunk topic by default: every MQTT service known to us retains as many."""
 
+MAX_ROOTS: Final = 256
+"""Versions of the root that a device follows from the one it was enrolled with on; then it is stuck."""
+
+MAX_CHUNK_BYTES: Final = 262_144
+"""Most bytes per chunk topic."""
+
 _Id = Annotated[str, Field(pattern=ID_PATTERN)]
+
+
+def is_in_rollout(agent: str, *, percent: int, salt: str) -> bool:
+    """Whether ``agent`` is among the ``percent`` of all: a stable hash of id and salt is below it.
+
+    A rollout that grows keeps the agents that it has.
+    """
+    digest = hashlib.sha256(f"{salt}:{agent}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 100 < percent
 
 
 class ReleaseTerms(BaseModel):
@@ -49,7 +65,7 @@ class ReleaseTerms(BaseModel):
     channel: _Id = STABLE
     rollout_percent: Annotated[int, Field(ge=0, le=100)] = 100
     rollout_salt: Annotated[str, Field(max_length=64)] = ""
-    chunk_size: Annotated[int, Field(ge=1024, le=262_144)] = CHUNK_BYTES
+    chunk_size: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = CHUNK_BYTES
     max_delay_s: Annotated[int, Field(ge=0, le=7 * 86_400)] = 0
 
     @property
@@ -60,6 +76,10 @@ class ReleaseTerms(BaseModel):
         'press/7.atoll'
         """
         return f"{self.model}/{self.release}.atoll"
+
+    def includes(self, agent: str) -> bool:
+        """Whether the rollout includes ``agent``, whatever its channel."""
+        return is_in_rollout(agent, percent=self.rollout_percent, salt=self.rollout_salt)
 
     def encode(self) -> dict[str, int | str]:
         """Return the ``custom`` field, every key written out."""

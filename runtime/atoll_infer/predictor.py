@@ -7,7 +7,6 @@ both use this, so that what was evaluated is what answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec.structs
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from atoll_contract.errors import BundleRejectedError, PeerError, Reason
 from atoll_contract.manifest import Dtype, Manifest, Task, TensorSpec
 from atoll_contract.messages import Quality
-from atoll_infer.runtime import TfliteModel
+from atoll_infer.runtime import ModelFailedError, TfliteModel
 from atoll_signal.features import Normaliser
 
 _MAX_PROBABILITIES: Final = 5
@@ -26,7 +25,7 @@ _LIMITS: Final = {Dtype.INT8: (-128, 127), Dtype.UINT8: (0, 255)}
 
 
 class ModelOutputError(PeerError):
-    """The model answered NaN or infinity."""
+    """The model answered NaN or infinity, or failed."""
 
     default_reason = Reason.OUTPUT_NOT_FINITE
 
@@ -120,45 +119,53 @@ class Predictor:
 
         Args:
             windows: Raw samples, float32, shape (n, length, columns), in the values' units.
+
+        Raises:
+            ModelFailedError: The model fails on one of them.
         """
         normal = self._normaliser.normalise(windows).reshape(-1, *self._input_shape)
         tensors, is_saturated = quantise(normal, self._input)
         return self._invoke(tensors), is_saturated
 
-    def answers(self, windows: NDArray[np.float32]) -> list[Answer | None]:
-        """Return what the model says of each window (as in :meth:`invoke`).
+    def answers(self, windows: NDArray[np.float32]) -> list[Answer | Reason]:
+        """Return what the model says of each window (as in :meth:`invoke`), or why it says nothing.
 
-        None stands for an output that holds NaN or infinity.
+        ``output_not_finite`` stands for an output that holds NaN or infinity, ``model_failed`` for
+        none at all.
         """
-        tensors, is_saturated = self.invoke(windows)
-        outputs = dequantise(tensors, self._output)
-        found: list[Answer | None] = [Answer(*meaning, _NO_FLAGS) for meaning in self._meanings(outputs)]
+        try:
+            tensors, is_saturated = self.invoke(windows)
+        except ModelFailedError as error:
+            if len(windows) == 1:
+                return [error.reason]
+            return [self.answers(window[None])[0] for window in windows]
+        outputs = self._in_units(dequantise(tensors, self._output))
+        found: list[Any] = [Answer(*self._meaning(output), _NO_FLAGS) for output in outputs.tolist()]
         self._raise_flags(found, self._normaliser.is_out_of_range(windows), Quality.OUT_OF_RANGE)
         self._raise_flags(found, is_saturated, Quality.SATURATED)
         # The sum is finite only if all are; were it to overflow, the closer look would find nothing.
-        if self._output.dtype is Dtype.FLOAT32 and not math.isfinite(outputs.sum()):
+        if not math.isfinite(outputs.sum()):
             for place in np.flatnonzero(~np.isfinite(outputs).all(axis=1)).tolist():
-                found[place] = None
+                found[place] = Reason.OUTPUT_NOT_FINITE
         return found
-
-    @staticmethod
-    def _raise_flags(found: list[Answer | None], which: Which, flag: Quality) -> None:
-        if which is None:
-            return
-        for place in np.flatnonzero(which).tolist():
-            answer = found[place]
-            found[place] = msgspec.structs.replace(answer, quality=(*answer.quality, flag))
 
     def answer(self, window: NDArray[np.float32]) -> Answer:
         """Return what the model says of one window, shape (length, columns).
 
         Raises:
-            ModelOutputError: The output holds NaN or infinity.
+            ModelOutputError: The output holds NaN or infinity, or there is none.
         """
         (found,) = self.answers(window[None])
-        if found is None:
-            raise ModelOutputError(f"model {self.manifest.model}: the output is not finite")
+        if isinstance(found, Reason):
+            raise ModelOutputError(f"model {self.manifest.model}: no finite output", found)
         return found
+
+    @staticmethod
+    def _raise_flags(found: list[Any], which: Which, flag: Quality) -> None:
+        if which is not None:
+            for place in np.flatnonzero(which).tolist():
+                quality = (*found[place].quality, flag)
+                found[place] = msgspec.structs.replace(found[place], quality=quality)
 
     def _invoke(self, tensors: NDArray[Any]) -> NDArray[Any]:
         if len(tensors) == 1:
@@ -174,39 +181,38 @@ class Predictor:
             else:
                 parts.append(self._model.invoke(tensors[at : at + 1]).reshape(1, -1))
                 at += 1
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.concatenate(parts)
 
-    def _meanings(self, outputs: NDArray[np.float64]) -> Iterable[tuple[float, dict[str, Any] | None]]:
-        """Return value and output of each row of ``outputs``."""
-        if self.manifest.task is Task.REGRESSION:
-            spec = self.manifest.output
-            values: list[float] = outputs.ravel().tolist()
-            return [(value * spec.scale + spec.offset, None) for value in values]
-        return map(self._meaning, outputs)
+    def _in_units(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``outputs`` in the unit of the prediction; those of a classifier have none."""
+        spec = self.manifest.output
+        if self.manifest.task is Task.CLASSIFICATION or (spec.scale == 1.0 and spec.offset == 0.0):
+            return outputs
+        with np.errstate(over="ignore"):  # what overflows is infinite, and told as such
+            return outputs * spec.scale + spec.offset
 
-    def _meaning(self, outputs: NDArray[np.float64]) -> tuple[float, dict[str, Any] | None]:
+    def _meaning(self, output: list[float]) -> tuple[float, dict[str, Any] | None]:
         spec = self.manifest.output
         match self.manifest.task:
+            case Task.REGRESSION:
+                return output[0], None
             case Task.CLASSIFICATION:
-                return self._classes(outputs)
+                return self._classes(output)
+            case Task.FORECAST if len(output) == 1:
+                return output[0], None
             case Task.FORECAST:
-                values = (outputs * spec.scale + spec.offset).tolist()
-                if len(values) == 1:
-                    return values[0], None
-                return values[0], {"values": values, "step_ms": spec.step_ms}
+                return output[0], {"values": output, "step_ms": spec.step_ms}
             case Task.ANOMALY:
-                score = float(outputs[0] * spec.scale + spec.offset)
-                threshold = spec.threshold
+                score, threshold = output[0], spec.threshold
                 is_anomaly = threshold is not None and score > threshold
                 return score, {"score": score, "threshold": threshold, "anomaly": is_anomaly}
-            case Task.REGRESSION:
-                return float(outputs[0] * spec.scale + spec.offset), None
 
-    def _classes(self, outputs: NDArray[np.float64]) -> tuple[float, dict[str, Any]]:
+    def _classes(self, output: list[float]) -> tuple[float, dict[str, Any]]:
         labels = self.manifest.output.labels
-        best = np.argsort(-outputs, kind="stable")[:_MAX_PROBABILITIES].tolist()
+        # Stable: of equal probabilities the label that stands first.
+        best = sorted(range(len(output)), key=lambda index: -output[index])[:_MAX_PROBABILITIES]
         names = [labels[index] if labels else str(index) for index in best]
-        probabilities = {name: float(outputs[index]) for name, index in zip(names, best, strict=True)}
+        probabilities = {name: output[index] for name, index in zip(names, best, strict=True)}
         return float(best[0]), {"label": names[0], "probabilities": probabilities}
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll_contract.errors import BundleRejectedError, Reason, RuntimeUnavailableError
+from atoll_contract.errors import BundleRejectedError, PeerError, Reason, RuntimeUnavailableError
 from atoll_contract.manifest import Dtype, TensorSpec
 
 _CANDIDATES: Final = (
@@ -39,6 +39,12 @@ _TINY_MODEL: Final = zlib.decompress(
 )
 
 
+class ModelFailedError(PeerError):
+    """A model that was loaded fails on certain inputs."""
+
+    default_reason = Reason.MODEL_FAILED
+
+
 class TfliteModel:
     """A model file in an interpreter, one input and one output tensor. One owner at a time.
 
@@ -57,9 +63,16 @@ class TfliteModel:
         self._output = interpreter.get_output_details()[0]["index"]
 
     def invoke(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """Return the output tensor for ``tensor``, whose shape and dtype are those of the input."""
+        """Return the output tensor for ``tensor``, whose shape and dtype are those of the input.
+
+        Raises:
+            ModelFailedError: The runtime gives up on these numbers.
+        """
         self._interpreter.set_tensor(self._input, tensor)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise ModelFailedError(f"{self.backend}: {_one_line(error)}") from error
         output: NDArray[Any] = self._interpreter.get_tensor(self._output)
         return output
 
@@ -91,7 +104,7 @@ class Runtime:
             interpreter.allocate_tensors()
             return TfliteModel(interpreter, f"{self.name} CPU")
         except (ValueError, RuntimeError, TypeError) as error:
-            text = " ".join(str(error).split())[:300]  # the runtime speaks in several lines
+            text = _one_line(error)
             if "edgetpu-custom-op" in text:
                 message = "the model file is compiled for the Edge TPU; the CPU needs the uncompiled one"
                 raise BundleRejectedError(message, Reason.MODEL_NEEDS_EDGETPU) from error
@@ -149,6 +162,10 @@ def _probe(package: str, module: str) -> Runtime:
     if output.shape != (1, 1) or float(output[0, 0]) != 42.0:  # noqa: PLR2004 - twice 21
         raise RuntimeUnavailableError(f"{package} computes a wrong result")
     return runtime
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]  # the runtime speaks in several
 
 
 def _spec(detail: dict[str, Any]) -> TensorSpec:

@@ -83,12 +83,7 @@ def main(
                     file=sys.stderr,
                 )
                 return exits.Exit.USAGE
-            subparser.add_argument(
-                "--log-level",
-                default="info",
-                choices=("debug", "info", "warning", "error"),
-                help="least level of the log lines on stderr (default: %(default)s)",
-            )
+            add_log_level(subparser, default="info")
             module.configure(subparser)
     parsed = parser.parse_args(words)
     if module is None:
@@ -96,6 +91,16 @@ def main(
     logs.configure(parsed.log_level)
     run = module.run
     return exits.run(lambda: run(parsed))
+
+
+def add_log_level(parser: argparse.ArgumentParser, default: str = argparse.SUPPRESS) -> None:
+    """Add ``--log-level``; a command with actions of its own adds it to them too."""
+    parser.add_argument(
+        "--log-level",
+        default=default,
+        choices=("debug", "info", "warning", "error"),
+        help="least level of the log lines on stderr (default: info)",
+    )
 
 
 def add_broker_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from atoll_contract.errors import Reason, StorageError
@@ -33,7 +34,8 @@ def put_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses this too
+            temporary.unlink(missing_ok=True)
         raise storage_error(path, error) from error
 
 

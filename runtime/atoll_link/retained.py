@@ -8,7 +8,7 @@ the message behind it): only reading back does.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Final
@@ -83,7 +83,12 @@ class RetainedTopics:
         return fetched.payload
 
     def fetch_many(
-        self, wanted: Iterable[Wanted], *, timeout_s: float, window: int = 8, only_retained: bool = False
+        self,
+        wanted: Iterable[Wanted],
+        *,
+        timeout_s: float,
+        window: int | Callable[[], int] = 8,
+        only_retained: bool = False,
     ) -> Generator[Fetched, None, None]:
         """Yield what each of the ``wanted`` topics holds, in the order in which it arrives.
 
@@ -92,7 +97,7 @@ class RetainedTopics:
         Args:
             wanted: Distinct topics; taken as there is room.
             timeout_s: When nothing wanted has arrived for so long, all that is asked for is absent.
-            window: Most subscriptions in flight.
+            window: Most subscriptions in flight, or what tells how many they are now.
             only_retained: Ignore what is published just now, as that does not prove it is kept.
 
         Raises:
@@ -103,7 +108,8 @@ class RetainedTopics:
         request = Request(self._session, timeout_s, only_retained=only_retained)
         try:
             while True:
-                for item in islice(queue, window - len(request.asked)):
+                most = window if isinstance(window, int) else window()
+                for item in islice(queue, max(0, most - len(request.asked))):
                     request.ask(item)
                 if not request.asked:
                     return

@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,14 +113,27 @@ class Window:
             return self._length > 1
         return has_gap
 
+    def begin_with(self, other: Window) -> None:
+        """Take over the latest rows of ``other``, as many as there is room for."""
+        times = other.times_ms[-self._length :]
+        keep = len(times)
+        packed = other.packed[len(other.packed) - keep * self._row_bytes :]
+        half = self._length * self._row_bytes
+        self._rows[: len(packed)] = self._rows[half : half + len(packed)] = packed
+        self._times[:keep] = array("d", times)
+        self._next, self._count = keep % self._length, keep
+        gaps = np.flatnonzero(np.diff(times) > self._max_gap_ms)
+        self._gap_left = self._length - keep + int(gaps[-1]) + 1 if len(gaps) else 0
+
+    def copy(self) -> Window:
+        """Return a window that holds the same and goes its own way."""
+        twin = copy(self)
+        twin._rows, twin._times = self._rows[:], self._times[:]  # noqa: SLF001 - of its own class
+        return twin
+
     def clear(self) -> None:
         """Forget all rows."""
         self._next = self._count = self._gap_left = 0
-
-    def __iter__(self) -> Iterator[tuple[bytes, float]]:
-        packed, size = self.packed, self._row_bytes
-        for place, time_ms in enumerate(self.times_ms):
-            yield bytes(packed[place * size : (place + 1) * size]), time_ms
 
 
 class Windows:
@@ -147,7 +161,8 @@ class Windows:
         """
         window = self._windows.get(device)
         if window is None:
-            window = self._add(device, has_restarted=self._has_restarted)
+            # Where devices had to go, this one may have been among them.
+            window = self._add(device, has_restarted=self._has_restarted or self.forgotten > 0)
         else:
             self._windows.move_to_end(device)
             if self._is_tumbling and window.is_full:
@@ -156,17 +171,17 @@ class Windows:
         return window if window.is_full else None
 
     def adopt(self, other: Windows) -> None:
-        """Take over the rows of ``other``, whose columns must be the same as these.
+        """Begin with the rows of ``other``, whose columns must be the same as these.
 
-        The windows of a new release so go on where those of the old one ended.
+        The windows of a new release so go on where those of the old one are.
         """
-        if self.spec == other.spec and self._max_devices >= len(other):
-            self._windows = other._windows.copy()  # the predecessor is not used any more
-            return
         for device, window in other:
+            if self.spec == other.spec:
+                self._make_room()
+                self._windows[device] = window.copy()
+                continue
             own = self._add(device, has_restarted=False)
-            for row, time_ms in window:
-                own.push(row, time_ms)
+            own.begin_with(window)
             own.has_restarted = window.has_restarted or (
                 window.is_full and not own.is_full  # a longer window has to fill first
             )
@@ -174,10 +189,13 @@ class Windows:
     def __iter__(self) -> Iterator[tuple[str, Window]]:
         return iter(list(self._windows.items()))
 
-    def _add(self, device: str, *, has_restarted: bool) -> Window:
+    def _make_room(self) -> None:
         while len(self._windows) >= self._max_devices:
             self._windows.popitem(last=False)
             self.forgotten += 1
+
+    def _add(self, device: str, *, has_restarted: bool) -> Window:
+        self._make_room()
         window = Window(self.spec, self._columns, has_restarted=has_restarted)
         self._windows[device] = window
         return window

@@ -6,57 +6,16 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from support.brokers import RunningBroker
-from support.releases import device, make_bundle
+from support.operator import Operator, atoll_trainer
+from support.releases import make_bundle
 
-from atoll_agent.rollout.release import Release
 from atoll_link.exits import Exit
 from atoll_trainer.home import SYSTEM_HOME
-
-PROGRAM = [sys.executable, "-c", "import sys; from atoll_trainer.cli import main; sys.exit(main())"]
-
-
-def atoll_trainer(
-    *arguments: str | Path, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-    )
-
-
-class Operator:
-    """One home, its settings file and a broker."""
-
-    def __init__(self, folder: Path, broker: RunningBroker) -> None:
-        self.home = folder / "home"
-        self.folder = folder
-        self.broker = broker
-        self.settings = folder / "trainer.toml"
-        self.settings.write_text(
-            '[trainer]\nsite = "plant-a"\nhome = "home"\n'
-            f'[broker]\nhost = "127.0.0.1"\nport = {broker.port}\n'
-        )
-
-    def publish(self, release: int, *options: str | Path) -> subprocess.CompletedProcess[str]:
-        bundle = self.folder / f"press-{release}.atoll"
-        bundle.write_bytes(make_bundle(release=release))
-        return atoll_trainer("publish", "--settings", self.settings, bundle, *options)
-
-    def seen_by_a_device(self) -> list[Release]:
-        root = (self.home / "root.json").read_bytes()
-        with device(self.broker, self.folder / "device", root) as repository:
-            return repository.refresh()
 
 
 @pytest.fixture
@@ -68,7 +27,8 @@ def operator(tmp_path: Path, mosquitto_broker: RunningBroker) -> Operator:
 def test_a_new_home_publishes_to_devices_that_trust_its_root(operator: Operator) -> None:
     made = atoll_trainer("init", "--home", operator.home)
     assert made.returncode == Exit.SUCCESS, made.stderr
-    assert str(operator.home / "keys" / "root.pem") in made.stdout
+    [root_key] = (operator.home / "keys").glob("root-*.pem")
+    assert str(root_key) in made.stdout
     assert stat.S_IMODE((operator.home / "keys").stat().st_mode) == 0o700
 
     published = operator.publish(1)
@@ -103,8 +63,9 @@ def test_publishing_works_without_the_offline_keys_and_with_a_passphrase(operato
     passphrase.write_text("correct horse\n")
     made = atoll_trainer("init", "--home", operator.home, "--passphrase-file", passphrase)
     assert made.returncode == Exit.SUCCESS, made.stderr
-    for name in ("root.pem", "targets.pem"):
-        (operator.home / "keys" / name).rename(operator.folder / name)
+    for name in ("root", "targets"):
+        [path] = (operator.home / "keys").glob(f"{name}-*.pem")
+        path.rename(operator.folder / path.name)
 
     refused = operator.publish(1)
     assert refused.returncode == Exit.SETTINGS
@@ -115,17 +76,19 @@ def test_publishing_works_without_the_offline_keys_and_with_a_passphrase(operato
     assert [release.release for release in operator.seen_by_a_device()] == [1]
 
 
-def test_a_rollout_grows_and_keeps_its_salt(operator: Operator) -> None:
+def test_the_same_command_again_keeps_the_terms_and_other_terms_are_left_to_promote(
+    operator: Operator,
+) -> None:
     atoll_trainer("init", "--home", operator.home)
     operator.publish(1, "--channel", "canary", "--percent", "10", "--max-delay", "30")
-    [before] = operator.seen_by_a_device()
 
-    operator.publish(1, "--percent", "50")
+    assert operator.publish(1).returncode == Exit.SUCCESS
+    refused = operator.publish(1, "--percent", "50")
 
-    [after] = operator.seen_by_a_device()
-    assert (before.channel, before.rollout_percent, before.max_delay_s) == ("canary", 10, 30)
-    assert (after.channel, after.rollout_percent, after.max_delay_s) == ("stable", 50, 0)
-    assert after.rollout_salt == before.rollout_salt
+    assert refused.returncode == Exit.SETTINGS
+    assert "atoll-trainer promote" in refused.stderr
+    [release] = operator.seen_by_a_device()
+    assert (release.channel, release.rollout_percent, release.max_delay_s) == ("canary", 10, 30)
 
 
 def test_a_home_that_is_there_is_not_touched(operator: Operator) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.brokers import RunningBroker
+from structlog.testing import capture_logs
+from support.brokers import RunningBroker, select_pause
 from support.releases import (
     SMALL_CHUNK,
+    Device,
     Trainer,
     chunk_topics_of,
     device,
@@ -20,10 +31,15 @@ from support.releases import (
     topics_of,
 )
 
+from atoll_agent.adapters import part as part_module
+from atoll_agent.adapters.part import Part
+from atoll_agent.rollout.release import Release
 from atoll_contract.errors import (
+    BundleRejectedError,
     DigestMismatchError,
     Reason,
     RepositoryUnavailableError,
+    StorageError,
 )
 
 
@@ -31,6 +47,53 @@ from atoll_contract.errors import (
 def trainer(tmp_path: Path) -> Trainer:
     """A trainer that has released nothing."""
     return Trainer.create(tmp_path / "trainer")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MB of its own; skips where none can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here: needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def stored(bundle: Path) -> set[int]:
+    """The chunks that are noted to be there."""
+    journal = bundle.with_suffix(".part.chunks")
+    text = journal.read_text() if journal.exists() else ""
+    return {int(line) for line in text.splitlines() if line.isdecimal()}
+
+
+def record(view: Device, release: Release, bundle: Path) -> set[int]:
+    """Fetch to the end and return the chunks that were fetched for it."""
+    before = stored(bundle)
+    seen: set[int] = set()
+    assert view.fetch(release, bundle, lambda _done, _total: seen.update(stored(bundle) - before))
+    return seen
+
+
+@contextmanager
+def child_of(request: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    """The fetching child as a process of its own."""
+    process = subprocess.Popen([sys.executable, "-m", "atoll_agent.children.fetch"], stdin=subprocess.PIPE)
+    try:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.close()
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def wait_for(fact: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not fact():
+        assert time.monotonic() < deadline
+        select_pause(0.001)
 
 
 # Without faults
@@ -109,8 +172,10 @@ def test_a_tampered_chunk_is_refused_and_repaired_by_publishing_again(
     topic = chunk_topics_of(trainer, "press/1.atoll")[2]
     put(any_broker, {topic: bytes(SMALL_CHUNK)})
 
-    with pytest.raises(DigestMismatchError):
+    with capture_logs() as logs, pytest.raises(DigestMismatchError, match="are not the bytes of"):
         install(any_broker, tmp_path / "device", trainer.root)
+    # All of it once more, since nobody can tell which chunk it is; then no more.
+    assert [log["event"] for log in logs] == ["bundle.refetched"]
     assert not list((tmp_path / "device").glob("bundle.*"))
 
     assert trainer.push(any_broker).topics_stored == 1
@@ -118,16 +183,26 @@ def test_a_tampered_chunk_is_refused_and_repaired_by_publishing_again(
 
 
 @pytest.mark.parametrize("size", [10, SMALL_CHUNK + 1, 200_000])
-def test_a_chunk_of_the_wrong_size_is_refused(
+def test_a_chunk_of_the_wrong_size_is_refused_and_costs_no_other_chunk(
     any_broker: RunningBroker, tmp_path: Path, trainer: Trainer, size: int
 ) -> None:
-    trainer.publish(any_broker, make_bundle())
-    topic = chunk_topics_of(trainer, "press/1.atoll")[2]
+    bundle = make_bundle(size=20 * SMALL_CHUNK)
+    trainer.publish(any_broker, bundle)
+    topic = chunk_topics_of(trainer, "press/1.atoll")[12]
     put(any_broker, {topic: bytes(size)})
+    path = tmp_path / "bundle.atoll"
+    with device(any_broker, tmp_path / "device", trainer.root) as view:
+        release = newest(view.refresh())
+        with pytest.raises(DigestMismatchError, match=re.escape(topic)):
+            view.fetch(release, path)
+        kept = stored(path)
 
-    with pytest.raises(DigestMismatchError, match=re.escape(topic)):
-        install(any_broker, tmp_path / "device", trainer.root)
-    assert not list((tmp_path / "device").glob("bundle.*"))
+        trainer.push(any_broker)
+        fetched = record(view, release, path)
+
+    assert len(kept) >= 8
+    assert path.read_bytes() == bundle
+    assert not kept & fetched
 
 
 def test_a_fetch_goes_on_where_a_missing_chunk_broke_it_off(
@@ -137,21 +212,124 @@ def test_a_fetch_goes_on_where_a_missing_chunk_broke_it_off(
     trainer.publish(any_broker, bundle)
     topic = chunk_topics_of(trainer, "press/1.atoll")[12]
     put(any_broker, {topic: b""})
-    part = tmp_path / "bundle.part"
+    path = tmp_path / "bundle.atoll"
     with device(any_broker, tmp_path / "device", trainer.root) as repository:
         release = newest(repository.refresh())
         with pytest.raises(RepositoryUnavailableError, match=re.escape(topic)) as caught:
-            repository.fetch(release, part)
+            repository.fetch(release, path)
     assert caught.value.reason is Reason.MISSING_CHUNK
 
     trainer.push(any_broker)
     seen: list[int] = []
     with device(any_broker, tmp_path / "device", trainer.root) as repository:
-        repository.fetch(release, part, lambda done, _total: seen.append(done))
+        repository.fetch(release, path, lambda done, _total: seen.append(done))
 
-    assert part.read_bytes() == bundle
+    assert path.read_bytes() == bundle
     assert seen[0] > 10 * SMALL_CHUNK
     assert seen[-1] == len(bundle)
+
+
+def test_a_turn_ends_a_fetch_and_the_next_goes_on_there(
+    any_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    bundle = make_bundle(size=40 * SMALL_CHUNK)
+    trainer.publish(any_broker, bundle)
+    path = tmp_path / "bundle.atoll"
+    seen: list[int] = []
+    with device(any_broker, tmp_path / "device", trainer.root) as view:
+        release = newest(view.refresh())
+        turns = 1
+        while not view.fetch(release, path, lambda done, _total: seen.append(done), turn_s=0.002):
+            turns += 1
+
+    assert turns > 2
+    assert path.read_bytes() == bundle
+    assert seen == sorted(seen)
+    assert len(seen) == len(chunk_topics_of(trainer, "press/1.atoll"))
+
+
+def test_a_fetch_that_is_killed_again_and_again_fetches_nothing_twice(
+    any_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    bundle = make_bundle(size=60 * SMALL_CHUNK)
+    trainer.publish(any_broker, bundle)
+    path = tmp_path / "bundle.atoll"
+    with device(any_broker, tmp_path / "device", trainer.root) as view:
+        release = newest(view.refresh())
+    request = {
+        "broker": {"host": "127.0.0.1", "port": any_broker.port},
+        "client_id": "fetch",
+        "release": asdict(release),
+        "path": str(path),
+        "max_bytes": 10**6,
+        "turn_s": 60,
+    }
+    stored_at_kills: list[set[int]] = []
+    for after in (5, 20, 40):
+        with child_of(request) as process:
+            wait_for(lambda after=after: len(stored(path)) >= after or path.exists())
+            process.kill()
+            process.wait(10)
+        stored_at_kills.append(stored(path))
+
+    with device(any_broker, tmp_path / "device", trainer.root) as view:
+        fetched = record(view, release, path)
+
+    assert stored_at_kills[0] <= stored_at_kills[1] <= stored_at_kills[2]
+    assert not fetched & stored_at_kills[-1]
+    assert path.read_bytes() == bundle
+
+
+def test_a_bundle_larger_than_the_device_takes_is_refused_before_a_byte_is_fetched(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    trainer.publish(mosquitto_broker, make_bundle())
+    with device(mosquitto_broker, tmp_path / "device", trainer.root) as view:
+        release = newest(view.refresh())
+        with pytest.raises(BundleRejectedError, match="max_bundle_bytes") as caught:
+            view.fetch(release, tmp_path / "bundle.atoll", max_bytes=release.length - 1)
+
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert not list(tmp_path.glob("bundle.*"))
+
+
+def test_a_disk_that_is_full_is_told_and_takes_the_bundle_once_there_is_room(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer, small_disk: Path
+) -> None:
+    bundle = make_bundle(size=2_000_000)
+    trainer.publish(mosquitto_broker, bundle, chunk_size=60_000)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(5_000_000))
+    with device(mosquitto_broker, tmp_path / "device", trainer.root) as view:
+        release = newest(view.refresh())
+        with pytest.raises(StorageError) as caught:
+            view.fetch(release, small_disk / "bundle.atoll")
+        assert [path.name for path in small_disk.iterdir()] == ["filler"]
+        filler.unlink()
+        assert view.fetch(release, small_disk / "bundle.atoll")
+
+    assert caught.value.reason is Reason.NO_SPACE
+    assert (small_disk / "bundle.atoll").read_bytes() == bundle
+
+
+def test_a_disk_that_another_fills_at_that_moment_is_told(
+    mosquitto_broker: RunningBroker,
+    tmp_path: Path,
+    trainer: Trainer,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer.publish(mosquitto_broker, make_bundle(size=2_000_000), chunk_size=60_000)
+    (small_disk / "filler").write_bytes(bytes(7_000_000))
+    monkeypatch.setattr(part_module, "_SPARE_BYTES", -(10**9))  # as if there had been room a moment ago
+
+    with device(mosquitto_broker, tmp_path / "device", trainer.root) as view:
+        release = newest(view.refresh())
+        with pytest.raises(StorageError) as caught:
+            view.fetch(release, small_disk / "bundle.atoll")
+
+    assert caught.value.reason is Reason.NO_SPACE
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
 def test_chunks_that_a_power_cut_took_back_are_fetched_again_without_blame(
@@ -159,18 +337,18 @@ def test_chunks_that_a_power_cut_took_back_are_fetched_again_without_blame(
 ) -> None:
     bundle = make_bundle(size=20 * SMALL_CHUNK)
     trainer.publish(mosquitto_broker, bundle)
-    part = tmp_path / "bundle.part"
+    path = tmp_path / "bundle.atoll"
     with device(mosquitto_broker, tmp_path / "device", trainer.root) as repository:
         release = newest(repository.refresh())
-        record = tmp_path / "bundle.part.chunks"
-        # The record says that chunks 0 to 2 are there; the disk has zeros.
-        record.write_text(f"{release.sha256} {release.length} {release.chunk_size}\n0\n1\n2\n")
-        part.write_bytes(bytes(release.length))
+        # The journal says that chunks 0 to 2 are on disk; the disk has zeros.
+        with Part(path, release) as part:
+            for number in range(3):
+                part.write(number, bytes(SMALL_CHUNK))
 
-        repository.fetch(release, part)
+        assert repository.fetch(release, path)
 
-    assert part.read_bytes() == bundle
-    assert not record.exists()
+    assert path.read_bytes() == bundle
+    assert [file.name for file in tmp_path.glob("bundle.*")] == ["bundle.atoll"]
 
 
 def test_the_release_before_stays_available(
@@ -178,11 +356,11 @@ def test_the_release_before_stays_available(
 ) -> None:
     for number in range(1, 5):
         trainer.publish(any_broker, make_bundle(release=number))
-    part = tmp_path / "bundle.part"
+    path = tmp_path / "bundle.atoll"
 
     with device(any_broker, tmp_path / "device", trainer.root) as repository:
         releases = repository.refresh()
         assert [release.release for release in releases] == [2, 3, 4]
-        repository.fetch(releases[1], part)
+        repository.fetch(releases[1], path)
 
-    assert part.read_bytes() == make_bundle(release=3)
+    assert path.read_bytes() == make_bundle(release=3)

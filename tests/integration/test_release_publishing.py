@@ -163,11 +163,34 @@ def test_a_broker_whose_access_rules_drop_what_is_published_is_found_out(
         publisher.push(trainer.repository.steps())
 
 
+def test_a_broker_that_does_not_forget_is_found_out_and_no_file_is_deleted(
+    tmp_path: Path, trainer: Trainer
+) -> None:
+    folder, port = tmp_path / "broker", brokers.free_port()
+    lines = ("persistence true", f"persistence_location {folder}/")
+    with brokers.mosquitto(folder, *lines, port=port) as broker:
+        trainer.publish(broker, make_bundle(release=1))
+        trainer.publish(broker, make_bundle(release=2))
+    trainer.age(timedelta(days=2))
+    obsolete = trainer.repository.obsolete(utc_now())
+    rules = tmp_path / "rules"
+    rules.write_text("topic read atoll/v1/releases/#\n")
+
+    with (
+        brokers.mosquitto(folder, *lines, f"acl_file {rules}", port=port) as broker,
+        Publisher(broker_of(broker), "trainer", deadlines=EAGER) as publisher,
+        pytest.raises(NotStoredError, match="goes on holding it"),
+    ):
+        publisher.clear(obsolete)
+
+    assert all(one.path.exists() for one in obsolete)
+
+
 def test_a_broker_that_goes_away_is_told_and_the_fetch_goes_on_later(
     tmp_path: Path, trainer: Trainer
 ) -> None:
     bundle = make_bundle(size=40 * SMALL_CHUNK)
-    part = tmp_path / "bundle.part"
+    path = tmp_path / "bundle.atoll"
     lines = ("persistence true", f"persistence_location {tmp_path / 'broker'}/")
     with brokers.mosquitto(tmp_path / "broker", *lines) as broker:
         trainer.publish(broker, bundle)
@@ -179,14 +202,14 @@ def test_a_broker_that_goes_away_is_told_and_the_fetch_goes_on_later(
         with device(broker, tmp_path / "device", trainer.root) as repository:
             release = newest(repository.refresh())
             with pytest.raises(BrokerUnavailableError):
-                repository.fetch(release, part, stop_half_way)
+                repository.fetch(release, path, stop_half_way)
 
         broker.start()
         seen: list[int] = []
         with device(broker, tmp_path / "device", trainer.root) as repository:
-            repository.fetch(release, part, lambda done, _total: seen.append(done))
+            repository.fetch(release, path, lambda done, _total: seen.append(done))
 
-    assert part.read_bytes() == bundle
+    assert path.read_bytes() == bundle
     assert seen[0] > len(bundle) / 2
 
 

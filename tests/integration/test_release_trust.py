@@ -23,7 +23,7 @@ from support.releases import (
 )
 from tuf.api.metadata import TargetFile
 
-from atoll_agent.adapters import repository as device_side
+from atoll_agent.adapters.clock import BUILD_TIME
 from atoll_agent.rollout.release import Release
 from atoll_contract.errors import (
     ConfigError,
@@ -31,10 +31,17 @@ from atoll_contract.errors import (
     ReleaseForgedError,
     RepositoryUnavailableError,
 )
+from atoll_contract.release import MAX_ROOTS
 from atoll_contract.topics import MetadataTopic
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def record_time(device: Path, content: bytes) -> None:
+    """Write what the device takes for the last good time."""
+    (device / "metadata").mkdir(parents=True)
+    (device / "metadata" / "last-good-time").write_bytes(content)
 
 
 @pytest.fixture
@@ -124,19 +131,19 @@ def test_an_expired_timestamp_is_told_and_signed_anew_by_publishing_again(
     assert newest(refresh(any_broker, tmp_path / "device", trainer.root)).release == 1
 
 
-def test_a_root_that_was_rotated_twice_is_followed_from_the_first(
+def test_a_root_that_was_rotated_three_times_while_the_device_was_away_is_followed(
     any_broker: RunningBroker, tmp_path: Path, trainer: Trainer
 ) -> None:
     folder = tmp_path / "device"
     trainer.publish(any_broker, make_bundle(release=1))
     assert newest(refresh(any_broker, folder, trainer.root)).release == 1
-    trainer.rotate_root()
-    trainer.rotate_root()
+    for _ in range(3):
+        trainer.rotate_root()
     trainer.publish(any_broker, make_bundle(release=2))
 
     for place in (folder, tmp_path / "fresh device"):
         assert newest(refresh(any_broker, place, trainer.root)).release == 2
-        assert (place / "metadata" / "root_history" / "3.root.json").exists()
+        assert (place / "metadata" / "root_history" / "4.root.json").exists()
 
 
 def test_a_root_hint_that_lies_costs_a_timeout_and_no_more(
@@ -173,11 +180,27 @@ def test_a_trainer_that_was_left_nothing_offers_nothing(
     assert (tmp_path / "device" / "metadata" / "trainer.json").exists()
 
 
+@pytest.mark.timeout(300)
+def test_a_device_follows_as_many_roots_as_the_trainer_signs(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    while trainer.repository.metadata.root.version < MAX_ROOTS:
+        trainer.rotate_root()
+    trainer.publish(mosquitto_broker, make_bundle())
+
+    for folder in ("device", "device", "fresh device"):
+        assert [
+            release.release for release in refresh(mosquitto_broker, tmp_path / folder, trainer.root)
+        ] == [1]
+    with pytest.raises(ConfigError, match="devices enrolled with the first follow no more"):
+        trainer.rotate_root()
+
+
 def test_terms_that_cannot_be_read_cost_only_their_own_release(
     mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
 ) -> None:
     repository = trainer.sign(make_bundle(release=1))
-    targets = repository._metadata.trainer.targets
+    targets = repository.metadata.trainer.targets
     good = targets["press/1.atoll"]
     for name, custom in {
         "press/2.atoll": {"model": "press"},
@@ -187,15 +210,14 @@ def test_terms_that_cannot_be_read_cost_only_their_own_release(
     }.items():
         extra = {} if custom is None else {"custom": custom}
         targets[name] = TargetFile(good.length, dict(good.hashes), name, extra)
-    repository._is_changed = True
-    repository.commit(trainer.signers, utc_now())
+    repository.commit(trainer.ring, utc_now())
     put_metadata(mosquitto_broker, trainer)
 
-    with capture_logs() as logs, device(mosquitto_broker, tmp_path / "device", trainer.root) as repository:
-        releases = repository.refresh()
+    with capture_logs() as logs, device(mosquitto_broker, tmp_path / "device", trainer.root) as view:
+        releases = view.refresh()
 
         assert [release.release for release in releases] == [1]
-        assert repository.skipped == 4
+        assert view.repository.skipped == 4
     skipped = [log["target"] for log in logs if log["event"] == "release.skipped"]
     assert sorted(skipped) == ["press/2.atoll", "press/3.atoll", "press/5.atoll", "press/6.atoll"]
 
@@ -206,7 +228,7 @@ def test_terms_that_cannot_be_read_cost_only_their_own_release(
 def test_a_clock_before_this_version_was_built_does_not_revive_what_had_expired(
     mosquitto_broker: RunningBroker, tmp_path: Path
 ) -> None:
-    then = device_side.BUILD_TIME - timedelta(days=31)
+    then = BUILD_TIME - timedelta(days=31)
     trainer = Trainer.create(tmp_path / "trainer", then)
     trainer.publish(mosquitto_broker, make_bundle(), then)
 
@@ -248,31 +270,84 @@ def test_a_clock_that_falls_back_does_not_revive_what_had_expired(
     assert caught.value.reason is Reason.METADATA_EXPIRED
 
 
-def test_a_device_without_a_clock_still_gets_what_is_good(
-    mosquitto_broker: RunningBroker, tmp_path: Path
+@pytest.mark.parametrize("clock", [EPOCH, utc_now() + timedelta(days=31), FAR_AHEAD])
+def test_a_device_whose_clock_is_not_set_still_gets_what_is_good(
+    any_broker: RunningBroker, tmp_path: Path, clock: datetime
 ) -> None:
-    then = device_side.BUILD_TIME
-    trainer = Trainer.create(tmp_path / "trainer", then)
-    trainer.publish(mosquitto_broker, make_bundle(), then)
+    trainer = Trainer.create(tmp_path / "trainer", BUILD_TIME)
+    trainer.publish(any_broker, make_bundle(), BUILD_TIME)
 
-    releases = refresh(mosquitto_broker, tmp_path / "device", trainer.root, now=lambda: EPOCH)
+    releases = refresh(
+        any_broker, tmp_path / "device", trainer.root, now=lambda: clock, is_time_unsynced=True
+    )
 
     assert newest(releases).release == 1
 
 
-def test_a_damaged_record_of_the_time_is_ignored(
+def test_a_clock_that_is_not_set_teaches_the_device_no_time(
     mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
 ) -> None:
+    folder = tmp_path / "device"
     trainer.publish(mosquitto_broker, make_bundle())
-    folder = tmp_path / "device" / "metadata"
-    folder.mkdir(parents=True)
-    for content in (b"", b"2030", b"\xff\x00", b"9999-12-31T23:59:59"):
-        (folder / "last-good-time").write_bytes(content)
-        if content.startswith(b"9999"):
-            with pytest.raises(RepositoryUnavailableError):
-                refresh(mosquitto_broker, tmp_path / "device", trainer.root)
-        else:
-            assert refresh(mosquitto_broker, tmp_path / "device", trainer.root)
+
+    refresh(mosquitto_broker, folder, trainer.root, now=lambda: FAR_AHEAD, is_time_unsynced=True)
+
+    assert newest(refresh(mosquitto_broker, folder, trainer.root)).release == 1
+
+
+def test_what_expired_before_the_last_good_time_stays_expired_without_a_clock(
+    mosquitto_broker: RunningBroker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "device"
+    trainer = Trainer.create(tmp_path / "trainer", FAR_AHEAD)
+    trainer.publish(mosquitto_broker, make_bundle(), FAR_AHEAD)
+    late = FAR_AHEAD + timedelta(days=29)
+    assert refresh(mosquitto_broker, folder, trainer.root, now=lambda: late)
+    (folder / "metadata" / "last-good-time").write_text((late + timedelta(days=2)).isoformat())
+
+    with pytest.raises(RepositoryUnavailableError) as caught:
+        refresh(mosquitto_broker, folder, trainer.root, now=lambda: EPOCH, is_time_unsynced=True)
+
+    assert caught.value.reason is Reason.METADATA_EXPIRED
+
+
+def test_once_the_clock_is_set_expiry_is_judged_by_it_again(
+    mosquitto_broker: RunningBroker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "device"
+    trainer = Trainer.create(tmp_path / "trainer", BUILD_TIME)
+    trainer.publish(mosquitto_broker, make_bundle(), BUILD_TIME)
+    late = BUILD_TIME + timedelta(days=31)
+    assert refresh(mosquitto_broker, folder, trainer.root, now=lambda: late, is_time_unsynced=True)
+
+    with pytest.raises(RepositoryUnavailableError) as caught:
+        refresh(mosquitto_broker, folder, trainer.root, now=lambda: late)
+
+    assert caught.value.reason is Reason.METADATA_EXPIRED
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"2030", b"\xff\x00", b"2100-01-01T00:00:00", b"9999-12-31T23:59:59"]
+)
+def test_a_damaged_record_of_the_time_is_ignored(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer, content: bytes
+) -> None:
+    trainer.publish(mosquitto_broker, make_bundle())
+    record_time(tmp_path / "device", content)
+
+    assert newest(refresh(mosquitto_broker, tmp_path / "device", trainer.root)).release == 1
+
+
+@pytest.mark.parametrize("offset", [b"+00:00", b"-23:59", b"+23:59"])
+def test_a_whole_record_of_the_time_is_believed_to_the_end_of_the_calendar(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer, offset: bytes
+) -> None:
+    trainer.publish(mosquitto_broker, make_bundle())
+    record_time(tmp_path / "device", b"9999-12-31T23:59:59" + offset)
+
+    with pytest.raises(RepositoryUnavailableError) as caught:
+        refresh(mosquitto_broker, tmp_path / "device", trainer.root)
+    assert caught.value.reason is Reason.METADATA_EXPIRED
 
 
 def test_a_trusted_root_that_is_none_is_for_the_operator(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.rollout.machine import Event, Phase
@@ -43,7 +45,7 @@ def test_enrolling_anew_keeps_the_token(store):
 
 
 def test_a_slot_comes_back_as_it_was_stored(store):
-    slot = Slot("wear").offered(RELEASE).advanced(Event.FETCH_STARTED)
+    slot = Slot("wear").aimed(RELEASE, 0.0).advanced(Event.FETCH_STARTED)
     slot = slot.interrupted(Reason.MISSING_CHUNK, "chunk 3", 5.0)
 
     store.save_slot(slot, "same")
@@ -52,7 +54,7 @@ def test_a_slot_comes_back_as_it_was_stored(store):
 
 
 def test_what_was_refused_is_tried_again_when_settings_or_versions_changed(store):
-    slot = Slot("wear").offered(RELEASE).advanced(Event.FETCH_STARTED).refused(Reason.WRONG_MODEL, "", 1.0)
+    slot = Slot("wear").aimed(RELEASE, 0.0).advanced(Event.FETCH_STARTED).refused(Reason.WRONG_MODEL, "", 1.0)
     store.save_slot(slot, "before")
 
     assert again(store).load_slot("wear", "before").bad_digests == {RELEASE.sha256}
@@ -82,10 +84,81 @@ def test_a_bundle_whose_bytes_changed_is_deleted(store):
 def test_bundles_that_nobody_needs_are_dropped(store):
     for digest in ("a" * 64, "b" * 64):
         store.bundle_path(digest).write_bytes(b"")
-    store.part_path("c" * 64).write_bytes(b"")
+    for digest in ("a" * 64, "c" * 64):
+        for name in ("part", "part.chunks"):
+            (store.folder / "bundles" / f"{digest}.{name}").write_bytes(b"")
 
-    assert store.drop_bundles_except({"a" * 64}) == 2
+    assert store.drop_bundles_except({"a" * 64}, only_parts=True) == 2
+    assert len(list((store.folder / "bundles").iterdir())) == 4
+    assert store.drop_bundles_except(set()) == 4
+
+
+def test_the_bundle_that_is_needed_stays(store):
+    for digest in ("a" * 64, "b" * 64):
+        store.bundle_path(digest).write_bytes(b"")
+
+    assert store.drop_bundles_except({"a" * 64}) == 1
     assert [path.name[0] for path in (store.folder / "bundles").iterdir()] == ["a"]
+
+
+# A disk that is read-only, or fails
+
+
+@pytest.fixture
+def read_only(monkeypatch) -> None:
+    """A card that the kernel has made read-only: that binds root too, as modes do not."""
+
+    def refuse(self, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    for name in ("unlink", "replace"):
+        monkeypatch.setattr(Path, name, refuse)
+
+
+def test_a_damaged_bundle_that_cannot_be_deleted_is_told_as_any(store, read_only):
+    store.bundle_path(RELEASE.sha256).write_bytes(CONTENT + b"!")
+
+    with capture_logs() as events, pytest.raises(StorageError, match="changed"):
+        store.read_bundle(RELEASE.sha256)
+
+    assert [event["event"] for event in events] == ["bundle.undeleted"]
+
+
+def test_bundles_that_cannot_be_deleted_stay_and_end_nothing(store, read_only):
+    for digest in ("a" * 64, "b" * 64):
+        store.bundle_path(digest).write_bytes(b"")
+
+    with capture_logs() as events:
+        assert store.drop_bundles_except(set()) == 0
+
+    assert [event["event"] for event in events] == ["bundle.undeleted"] * 2
+
+
+def test_one_bundle_that_cannot_be_deleted_does_not_keep_the_others(store):
+    (store.bundle_path("a" * 64) / "x").mkdir(parents=True)  # a folder is no file to delete
+    store.bundle_path("b" * 64).write_bytes(b"")
+
+    assert store.drop_bundles_except(set()) == 1
+
+
+def test_a_damaged_slot_file_that_cannot_be_set_aside_prevents_no_start(store, read_only):
+    path = store.folder / "slots" / "wear.json"
+    path.write_bytes(b"{")
+
+    with capture_logs() as events:
+        assert store.load_slot("wear", "x") == Slot("wear")
+
+    assert [(event["event"], event["kept_as"]) for event in events] == [("slot.damaged", str(path))]
+
+
+def test_a_slot_that_cannot_be_stored_is_a_storage_error(store, read_only):
+    with pytest.raises(StorageError, match="Read-only"):
+        store.save_slot(Slot("wear"), "x")
+
+
+def test_enrolling_on_a_disk_that_cannot_be_written_is_a_storage_error(store, read_only):
+    with pytest.raises(StorageError, match="Read-only"):
+        store.enrol(b"{2}")
 
 
 def test_session_numbers_grow_over_restarts_and_over_a_damaged_file(store):
@@ -123,7 +196,7 @@ def test_two_processes_cannot_use_one_folder(store):
 
 
 def test_a_phase_stored_in_the_middle_of_work_starts_as_announced(store):
-    store.save_slot(Slot("wear").offered(RELEASE).advanced(Event.FETCH_STARTED), "x")
+    store.save_slot(Slot("wear").aimed(RELEASE, 0.0).advanced(Event.FETCH_STARTED), "x")
 
     assert again(store).load_slot("wear", "x").phase is Phase.ANNOUNCED
     assert [path.name for path in (store.folder / "slots").iterdir()] == ["wear.json"]

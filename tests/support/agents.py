@@ -68,6 +68,7 @@ class AgentProcess:
         streams: str = '[[stream]]\nname = "press"\nvalues = { x = {} }\n',
         models: str = '[[model]]\nname = "wear"\nstream = "press"\n',
         agent: str = "pi",
+        clock: str = "trusted",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -75,6 +76,7 @@ class AgentProcess:
         self.log = folder / "agent.log"
         self.settings.write_text(
             f'[agent]\nid = "{agent}"\nsite = "{SITE}"\nstate_dir = "state"\nstatus_interval_s = 0.2\n'
+            f'clock = "{clock}"\n'
             f'[broker]\nhost = "127.0.0.1"\nport = {port}\nkeepalive_s = 5\n{streams}{models}'
         )
         self.process: subprocess.Popen[bytes] | None = None

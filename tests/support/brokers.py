@@ -15,20 +15,6 @@ from pathlib import Path
 
 import pytest
 
-AMQTT_SCRIPT = """
-import asyncio, sys
-from amqtt.broker import Broker
-config = {
-    "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{sys.argv[1]}"}},
-    "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-}
-async def main():
-    broker = Broker(config)
-    await broker.start()
-    await asyncio.Event().wait()
-asyncio.run(main())
-"""
-
 
 def free_port() -> int:
     """Return a TCP port that nobody listened on a moment ago."""
@@ -137,11 +123,12 @@ def mosquitto(folder: Path, *lines: str, port: int | None = None) -> Iterator[Ru
 
 @contextmanager
 def amqtt(folder: Path, port: int | None = None) -> Iterator[RunningBroker]:
-    """Run an amqtt broker, the embedded default."""
+    """Run the amqtt broker that the demo embeds."""
     pytest.importorskip("amqtt")
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    broker = RunningBroker("amqtt", port, [sys.executable, "-c", AMQTT_SCRIPT, str(port)], folder)
+    command = [sys.executable, "-m", "atoll_sim.demo.embedded_broker", str(port)]
+    broker = RunningBroker("amqtt", port, command, folder)
     broker.start()
     try:
         yield broker

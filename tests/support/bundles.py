@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from atoll_contract.bundle import Bundle, Golden, GoldenCase
-from atoll_contract.manifest import Manifest, Normalisation, Task, ValueSpec, WindowSpec
+from atoll_contract.manifest import Manifest, Normalisation, PassRules, Task, ValueSpec, WindowSpec
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
@@ -29,9 +30,13 @@ def make_bundle(
     unit: str | None = None,
     value: str = "x",
     task: Task = Task.REGRESSION,
+    samples: Sequence[float] = (),
     **manifest: Any,
 ) -> Bundle:
-    """Return a bundle of one value ``x`` whose golden vectors come from the model itself."""
+    """Return a bundle of one value ``x`` whose golden vectors come from the model itself.
+
+    It asks for no trial, unless ``passing`` says otherwise.
+    """
     runtime = choose_runtime().runtime
     content = model_bytes(file)
     loaded = runtime.load(content)
@@ -45,9 +50,13 @@ def make_bundle(
         normalisation=Normalisation(mean=[0.0], scale=[1.0]),
         inputs=loaded.inputs,
         outputs=loaded.outputs,
+        passing=manifest.pop("passing", PassRules(shadow_windows=0, probation_windows=0)),
         **manifest,
     )
-    windows = np.linspace(1, 5, 4 * length, dtype=np.float32).reshape(4, length, 1)
+    windows = np.linspace(1, 5, 4 * length, dtype=np.float32)
+    if samples:
+        windows = np.array(samples, np.float32)
+    windows = windows.reshape(-1, length, 1)
     return Bundle(described, content, golden.record(Predictor(described, loaded), windows))
 
 

@@ -5,6 +5,8 @@ linear_int8    the same, int8 in and out, for x in [-10, 10]
 triple_float   y = 3x - 1, float32
 mean12_float   mean of a window of 12, float32 [1,12] -> [1,1]
 nan_float      y = log(x), float32: NaN for negative x
+lookup_float   y = 10, 20 or 30 for x = 0, 1 or 2, float32: the runtime fails on any other
+mixing_float   y = the sum of all |x| in the batch, float32: wrong in batches
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ def dense(weights, bias):
     return lambda x: tf.matmul(x, matrix) + tf.constant([bias], tf.float32)
 
 
+def look_up(x):
+    return tf.gather(tf.constant([[10.0], [20.0], [30.0]]), tf.cast(x[:, 0], tf.int32))
+
+
 def convert(module, representative=None):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call.get_concrete_function()], module)
     if representative is not None:
@@ -55,6 +61,8 @@ def main():
         "triple_float": convert(Module(dense([3.0], -1.0))),
         "mean12_float": convert(Module(dense([1 / 12] * 12, 0.0), 12)),
         "nan_float": convert(Module(tf.math.log)),
+        "lookup_float": convert(Module(look_up)),
+        "mixing_float": convert(Module(lambda x: x * 0.0 + tf.reduce_sum(tf.abs(x)))),
     }
     for name, content in files.items():
         (FOLDER / f"{name}.tflite").write_bytes(content)

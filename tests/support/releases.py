@@ -10,26 +10,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from support.brokers import RunningBroker
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
-from tuf.api.serialization.json import JSONSerializer
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
-from atoll_agent.adapters.repository import Deadlines, ReleaseRepository
+from atoll_agent.adapters.delivery import fetch_bundle
+from atoll_agent.adapters.repository import ReleaseRepository
 from atoll_agent.rollout.release import Release, choose
-from atoll_contract.bundle import Bundle, Golden, GoldenCase
+from atoll_contract.bundle import MAX_BUNDLE_BYTES, Bundle, Golden, GoldenCase
 from atoll_contract.manifest import Dtype, Manifest, Normalisation, Task, TensorSpec, ValueSpec
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import MetadataTopic
-from atoll_link.retained import RetainedTopics, Wanted
-from atoll_link.session import Broker, Session, wait_connected
-from atoll_trainer.keys import KeyName, create_key, read_key
+from atoll_link.retained import RetainedTopics, Wanted, open_topics
+from atoll_link.session import Broker
+from atoll_trainer.keys import KeyName, KeyRing, create_key
+from atoll_trainer.metadata import KEY_OF
 from atoll_trainer.publisher import Deadlines as PublisherDeadlines
 from atoll_trainer.publisher import Progress, Publisher, Summary
-from atoll_trainer.repository import Repository, Signers
-
-IMPATIENT = Deadlines(connect_s=10.0, metadata_s=1.0, chunk_s=2.0)
-"""For devices on loopback."""
+from atoll_trainer.repository import Repository
+from atoll_trainer.trust import change_root
 
 EAGER = PublisherDeadlines(probe_s=0.2)
 """For publishers on loopback."""
@@ -86,10 +86,9 @@ class Trainer:
         return Repository.load(self.folder / "repository")
 
     @property
-    def signers(self) -> Signers:
-        """The keys for publishing."""
-        keys = self.folder / "keys"
-        return Signers(read_key(keys, KeyName.TRAINER), read_key(keys, KeyName.ONLINE))
+    def ring(self) -> KeyRing:
+        """The keys."""
+        return KeyRing((self.folder / "keys",))
 
     @property
     def root(self) -> bytes:
@@ -104,7 +103,7 @@ class Trainer:
         repository = self.repository
         named = {"model": manifest.model, "release": manifest.release, "chunk_size": chunk_size}
         repository.add(ReleaseTerms.decode({**named, **terms}), bundle)
-        repository.commit(self.signers, now or utc_now())
+        repository.commit(self.ring, now or utc_now())
         return repository
 
     def push(self, broker: RunningBroker, progress: Callable[[Progress], None] | None = None) -> Summary:
@@ -127,25 +126,42 @@ class Trainer:
 
     def withdraw_trainer(self) -> None:
         """Sign targets that leave nothing to the trainer role."""
-        metadata = self.repository._metadata
+        metadata = self.repository.metadata
         metadata.targets.delegations = None
-        metadata.sign(Targets.type, read_key(self.folder / "keys", KeyName.TARGETS), utc_now())
-        for role in (Snapshot.type, Timestamp.type):
-            metadata.sign(role, self.signers.online, utc_now())
+        for role in (Targets.type, Snapshot.type, Timestamp.type):
+            metadata.sign(role, [self.ring.signer(KEY_OF[role], metadata.quorum(role)[0])], utc_now())
 
     def rotate_root(self) -> None:
         """Write the next root, with a new root key, signed by the old and the new one."""
-        folder = self.folder / "repository" / "metadata"
-        version = max(int(path.name.split(".")[0]) for path in folder.glob("*.root.json"))
-        root = Metadata[Root].from_file(str(folder / f"{version}.root.json"))
-        old = read_key(self.folder / "keys", KeyName.ROOT)
+        metadata = self.repository.metadata
+        [old], _ = metadata.quorum(Root.type)
         new = create_key(self.folder / "keys", KeyName.ROOT)
-        root.signed.revoke_key(old.public_key.keyid, Root.type)
-        root.signed.add_key(new.public_key, Root.type)
-        root.signed.version += 1
-        root.sign(old)
-        root.sign(new, append=True)
-        root.to_file(str(folder / f"{version + 1}.root.json"), JSONSerializer(compact=True))
+
+        def replace(root: Root) -> None:
+            root.add_key(new.public_key, Root.type)
+            root.revoke_key(old, Root.type)
+
+        change_root(metadata, self.ring, utc_now(), replace)
+
+
+class Device:
+    """A device's view of the releases, with its metadata below ``folder``; impatient, as on loopback."""
+
+    def __init__(self, topics: RetainedTopics, repository: ReleaseRepository) -> None:
+        self._topics = topics
+        self.repository = repository
+
+    def refresh(self) -> list[Release]:
+        return self.repository.refresh()
+
+    def fetch(
+        self, release: Release, bundle: Path, progress: Callable[[int, int], None] | None = None, **more: Any
+    ) -> bool:
+        """Fetch as much as comes in one turn, by default without an end."""
+        options = {"max_bytes": MAX_BUNDLE_BYTES, "chunk_s": 2.0, **more}
+        return fetch_bundle(
+            self._topics, release, bundle, progress=progress or (lambda _done, _total: None), **options
+        )
 
 
 @contextmanager
@@ -155,22 +171,30 @@ def device(
     root: bytes,
     *,
     now: Callable[[], datetime] = utc_now,
-    deadlines: Deadlines = IMPATIENT,
-) -> Iterator[ReleaseRepository]:
-    """A device's view of the releases, with its metadata in ``folder``."""
+    is_time_unsynced: bool = False,
+) -> Iterator[Device]:
+    """A device with a connection of its own."""
     client_id = f"device-fetch-{random.randbytes(4).hex()}"
-    with ReleaseRepository(
-        broker_of(broker), client_id, folder / "metadata", root, deadlines=deadlines, now=now
-    ) as repository:
-        yield repository
+    with open_topics(
+        broker_of(broker), client_id, str(MetadataTopic("timestamp.json")), timeout_s=10
+    ) as retained:
+        yield Device(
+            retained,
+            ReleaseRepository(
+                retained,
+                folder / "metadata",
+                root,
+                is_time_unsynced=is_time_unsynced,
+                metadata_s=1.0,
+                now=now,
+            ),
+        )
 
 
-def refresh(
-    broker: RunningBroker, folder: Path, root: bytes, now: Callable[[], datetime] = utc_now
-) -> list[Release]:
+def refresh(broker: RunningBroker, folder: Path, root: bytes, **clock: Any) -> list[Release]:
     """Return the releases that a device sees."""
-    with device(broker, folder, root, now=now) as repository:
-        return repository.refresh()
+    with device(broker, folder, root, **clock) as view:
+        return view.refresh()
 
 
 def newest(releases: list[Release], model: str = "press") -> Release:
@@ -182,23 +206,22 @@ def newest(releases: list[Release], model: str = "press") -> Release:
 
 def install(broker: RunningBroker, folder: Path, root: bytes) -> bytes:
     """Refresh, fetch the newest release and return its bytes."""
-    part = folder / "bundle.part"
-    part.unlink(missing_ok=True)
-    with device(broker, folder, root) as repository:
-        repository.fetch(newest(repository.refresh()), part)
-    assert [path.name for path in folder.glob("bundle.*")] == ["bundle.part"]
-    return part.read_bytes()
+    bundle = folder / "bundle.atoll"
+    bundle.unlink(missing_ok=True)
+    with device(broker, folder, root) as view:
+        assert view.fetch(newest(view.refresh()), bundle)
+    assert [path.name for path in folder.glob("bundle.*")] == ["bundle.atoll"]
+    return bundle.read_bytes()
 
 
 @contextmanager
 def topics(broker: RunningBroker) -> Iterator[RetainedTopics]:
     """The retained topics of ``broker``, without any verification."""
-    session = Session(broker_of(broker), f"hand-{random.randbytes(4).hex()}")
-    try:
-        wait_connected(session, 10)
-        yield RetainedTopics(session)
-    finally:
-        session.close()
+    client_id = f"hand-{random.randbytes(4).hex()}"
+    with open_topics(
+        broker_of(broker), client_id, str(MetadataTopic("timestamp.json")), timeout_s=10
+    ) as found:
+        yield found
 
 
 def put(broker: RunningBroker, messages: Mapping[str, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""``atoll-trainer``: the four steps of putting a model on the edge, and its signed publication."""
+"""``atoll-trainer``: from readings to a model, and from a model to a signed release on a fleet."""
 
 from __future__ import annotations
 
@@ -46,7 +46,37 @@ COMMANDS: Final = {
     "publish": Command(
         "atoll_trainer.commands.publish",
         "sign a bundle and push it over retained MQTT topics",
-        "publish --settings trainer.toml press-1.atoll",
+        "publish --settings trainer.toml press-1.atoll --percent 10 --wait --withdraw-above 0.2",
+    ),
+    "promote": Command(
+        "atoll_trainer.commands.promote",
+        "change whom a release is for",
+        "promote press 7 --percent 100 --channel stable --settings trainer.toml",
+    ),
+    "withdraw": Command(
+        "atoll_trainer.commands.withdraw",
+        "take a release back",
+        'withdraw press 7 --why "drifts above 60 °C" --settings trainer.toml',
+    ),
+    "republish": Command(
+        "atoll_trainer.commands.republish",
+        "fill a broker that lost its retained topics",
+        "republish --settings trainer.toml",
+    ),
+    "resign": Command(
+        "atoll_trainer.commands.resign",
+        "sign anew what would run out",
+        "resign --every 6h --settings trainer.toml",
+    ),
+    "keys": Command(
+        "atoll_trainer.commands.keys",
+        "list, rotate and renew the signing keys",
+        "keys list --settings trainer.toml",
+    ),
+    "status": Command(
+        "atoll_trainer.commands.status",
+        "what the fleet runs, refuses and waits for",
+        "status --settings trainer.toml",
     ),
 }
 

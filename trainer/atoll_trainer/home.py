@@ -47,6 +47,16 @@ class Home:
         return self.folder / "runs"
 
     @property
+    def keys(self) -> Path:
+        """The signing keys, those that are not kept elsewhere."""
+        return self.folder / "keys"
+
+    @property
+    def root(self) -> Path:
+        """The newest root: what agents are enrolled with."""
+        return self.folder / "root.json"
+
+    @property
     def repository(self) -> Path:
         """The signed releases."""
         return self.folder / "repository"

@@ -1,16 +1,20 @@
 """The signing keys: Ed25519, one PEM file each, encrypted when there is a passphrase.
 
 ``root`` and ``targets`` say whom devices trust; they are needed to begin, and belong offline from
-then on. ``online`` and ``trainer`` sign what is published.
+then on. ``online`` and ``trainer`` sign what is published. A file is named after its key's id, so
+that a new key never takes the place of one that devices may still trust.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -27,7 +31,7 @@ _PRIVATE = 0o600
 
 
 class KeyName(StrEnum):
-    """The keys of a repository."""
+    """The kinds of keys of a repository."""
 
     ROOT = "root"
     TARGETS = "targets"
@@ -39,9 +43,13 @@ OFFLINE = (KeyName.ROOT, KeyName.TARGETS)
 """Keys that publishing does not need."""
 
 
-def key_path(folder: Path, name: KeyName) -> Path:
-    """Return where the key stands."""
-    return folder / f"{name}.pem"
+def key_file(name: KeyName, keyid: str) -> str:
+    """Return the name of a key's file.
+
+    >>> key_file(KeyName.ROOT, "c0ffee1234567890")
+    'root-c0ffee12.pem'
+    """
+    return f"{name}-{keyid[:8]}.pem"
 
 
 def create_key(folder: Path, name: KeyName, passphrase: bytes | None = None) -> CryptoSigner:
@@ -51,46 +59,95 @@ def create_key(folder: Path, name: KeyName, passphrase: bytes | None = None) -> 
         StorageError: It cannot be written.
     """
     key = Ed25519PrivateKey.generate()
+    signer = CryptoSigner(key)
     encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    write_whole(key_path(folder, name), pem, _PRIVATE)
-    return CryptoSigner(key)
+    write_whole(folder / key_file(name, signer.public_key.keyid), pem, _PRIVATE)
+    return signer
 
 
-def read_key(folder: Path, name: KeyName, passphrase: bytes | None = None) -> CryptoSigner:
-    """Return the signer of the key in ``folder``.
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """Where keys are looked for, and what opens them.
+
+    Attributes:
+        folders: In this order; a medium that is not plugged in holds none.
+        passphrases: Each is tried on each key that is encrypted.
+    """
+
+    folders: tuple[Path, ...]
+    passphrases: tuple[bytes, ...] = ()
+
+    def find(self, name: KeyName, keyid: str) -> Path | None:
+        """Return the file of a key, None when it is in none of the folders."""
+        paths = (folder / key_file(name, keyid) for folder in self.folders)
+        return next((path for path in paths if path.is_file()), None)
+
+    def signer(self, name: KeyName, keyids: Sequence[str]) -> CryptoSigner:
+        """Return the signer of the newest of the keys ``keyids``, which is the last.
+
+        Raises:
+            ConfigError: As :meth:`signers`.
+        """
+        return self.signers(name, keyids[-1:], 1)[0]
+
+    def signers(self, name: KeyName, keyids: Sequence[str], threshold: int) -> list[CryptoSigner]:
+        """Return the signers of all of the keys ``keyids`` that are here.
+
+        Raises:
+            ConfigError: Fewer than ``threshold`` are here, or one cannot be opened.
+        """
+        found = {keyid: path for keyid in keyids if (path := self.find(name, keyid)) is not None}
+        if len(found) < threshold:
+            missing = ", ".join(key_file(name, keyid) for keyid in keyids if keyid not in found)
+            count = f"{threshold - len(found)} of " if len(keyids) > threshold else ""
+            raise ConfigError(
+                f"the {name} key is needed: {count}{missing} not found in "
+                f"{', '.join(map(str, self.folders))}; say where it is: --keys DIR"
+            )
+        return [self._open(path, keyid) for keyid, path in found.items()]
+
+    def _open(self, path: Path, keyid: str) -> CryptoSigner:
+        try:
+            pem = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        signer = CryptoSigner(self._decrypted(path, pem))
+        if signer.public_key.keyid != keyid:
+            raise ConfigError(f"{path}: holds another key than its name says")
+        return signer
+
+    def _decrypted(self, path: Path, pem: bytes) -> Ed25519PrivateKey:
+        try:
+            key = load_pem_private_key(pem, None)
+        except TypeError:  # it is encrypted
+            key = self._unlocked(path, pem)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise ConfigError(f"{path}: no private key") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ConfigError(f"{path}: not an Ed25519 key")
+        return key
+
+    def _unlocked(self, path: Path, pem: bytes) -> PrivateKeyTypes:
+        for passphrase in self.passphrases:
+            try:
+                return load_pem_private_key(pem, passphrase)
+            except (ValueError, UnsupportedAlgorithm):  # another passphrase, or damaged
+                continue
+        hint = "not opened by the passphrase given" if self.passphrases else "encrypted"
+        raise ConfigError(f"{path}: {hint}: --passphrase-file FILE")
+
+
+def read_passphrases(paths: Iterable[Path]) -> tuple[bytes, ...]:
+    """Return the first line of each of ``paths``.
 
     Raises:
-        ConfigError: It is missing, no Ed25519 key, or the passphrase does not fit.
+        ConfigError: One cannot be read or is empty.
     """
-    path = key_path(folder, name)
-    try:
-        pem = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: the {name} key cannot be read: {error.strerror}") from error
-    try:
-        key = load_pem_private_key(pem, passphrase)
-    except TypeError as error:  # a passphrase is there and not needed, or the other way round
-        hint = (
-            "needs --passphrase-file" if passphrase is None else "is not encrypted: no passphrase is needed"
-        )
-        raise ConfigError(f"{path}: the {name} key {hint}") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        what = "no private key" if passphrase is None else "no private key, or not with this passphrase"
-        raise ConfigError(f"{path}: {what}") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(f"{path}: not an Ed25519 key")
-    return CryptoSigner(key)
+    return tuple(map(_read_passphrase, paths))
 
 
-def read_passphrase(path: Path | None) -> bytes | None:
-    """Return the first line of ``path``, or None without one.
-
-    Raises:
-        ConfigError: It cannot be read or is empty.
-    """
-    if path is None:
-        return None
+def _read_passphrase(path: Path) -> bytes:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:

@@ -6,7 +6,7 @@ sign. A repository from an old backup, or a second one, must not be published ov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +23,12 @@ _TIMESTAMP: Final = str(MetadataTopic("timestamp.json"))
 
 
 def require_own_past(
-    folder: Path, fetch: Callable[[Sequence[str]], dict[str, bytes]], *, may_replace: bool = False
-) -> None:
+    folder: Path,
+    fetch: Callable[[Sequence[str]], dict[str, bytes]],
+    *,
+    may_replace: bool = False,
+    stolen: Collection[str] = (),
+) -> bool:
     """Refuse to publish the metadata in ``folder`` to a broker that holds anything but their past.
 
     Topics that are absent or damaged, or that no key of ours signed, are no reason to refuse:
@@ -34,6 +38,10 @@ def require_own_past(
         folder: The metadata of the repository, as it is before it is signed anew.
         fetch: Returns what the broker retains under the topics that it is given.
         may_replace: Whether another repository may be published over.
+        stolen: Ids of keys whose signatures say nothing: a thief may have signed with them.
+
+    Returns:
+        Whether the broker holds the newest timestamp of this repository, the last topic of a publication.
 
     Raises:
         ConfigError: The broker holds another repository, or a later state of this one.
@@ -44,7 +52,7 @@ def require_own_past(
     first = _root_in(held.get(_FIRST_ROOT, b""))
     if first is not None and held[_FIRST_ROOT] != ours.files(Root.type)[0].read_bytes():
         if may_replace:
-            return
+            return False
         raise ConfigError(
             f"{folder.parent}: the broker holds the releases of another repository, with another root, whose "
             "devices would refuse these: publish from the home that those were published from (--home), or, "
@@ -55,7 +63,7 @@ def require_own_past(
         (_TIMESTAMP, Timestamp.type, ours.timestamp.version),
     ):
         content = held.get(topic, b"")
-        held_version = _version_signed_by(ours.root, role, content)
+        held_version = _version_signed_by(_without(ours.root, stolen), role, content)
         if held_version > version or (held_version == version and content != ours.path(role).read_bytes()):
             raise ConfigError(
                 f"{folder.parent}: the broker holds version {held_version} of the {role} metadata, which "
@@ -63,6 +71,15 @@ def require_own_past(
                 "devices would refuse it; restore a newer one, or make a new home with atoll-trainer init, "
                 "publish from it with --replace-repository and enrol all devices anew"
             )
+    return held.get(_TIMESTAMP) == ours.path(Timestamp.type).read_bytes()
+
+
+def _without(root: Root, keyids: Collection[str]) -> Root:
+    trusted = Root.from_dict(root.to_dict())
+    for role in trusted.roles:
+        for keyid in set(keyids) & set(trusted.roles[role].keyids):
+            trusted.revoke_key(keyid, role)
+    return trusted
 
 
 def _root_in(content: bytes) -> Root | None:

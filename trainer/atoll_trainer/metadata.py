@@ -7,7 +7,7 @@ Consistent-snapshot names of The Update Framework: ``3.root.json``, ``1.targets.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -85,7 +85,7 @@ class SignedMetadata:
         )
         make_folder(folder)
         for role in metadata._roles:
-            metadata._write(role, keys[KEY_OF[role]], now)
+            metadata._write(role, [keys[KEY_OF[role]]], now)
         return metadata
 
     @classmethod
@@ -97,12 +97,11 @@ class SignedMetadata:
             StorageError: A file cannot be read or is damaged.
         """
         metadata = cls(folder, {role: read_file(_newest(folder, role)) for role in LIFETIME})
-        try:
-            for role, signed in metadata._roles.items():
-                delegator = metadata.targets if role == TRAINER_ROLE else metadata.root
-                delegator.verify_delegate(role, signed.signed_bytes, signed.signatures)
-        except (RepositoryError, ValueError) as error:
-            raise StorageError(f"{folder}: damaged, or signed by a key of another time: {error}") from error
+        for role in LIFETIME:
+            if not (metadata._is_accepted(role) or metadata._was_accepted(role)):
+                raise StorageError(
+                    f"{metadata.path(role)}: damaged, or signed by a key that was never trusted"
+                )
         return metadata
 
     @property
@@ -144,16 +143,32 @@ class SignedMetadata:
         pairs = pairwise(self.files(role))
         return [path for path, following in pairs if following.stat().st_mtime < before.timestamp()]
 
-    def keys_of(self, role: str) -> list[str]:
-        """Return the ids of the keys whose signature devices accept for ``role``."""
-        delegator = self.targets if role == TRAINER_ROLE else self.root
-        delegated: Role = delegator.get_delegated_role(role)
-        return delegated.keyids
+    def delegator_of(self, role: str) -> Root | Targets:
+        """Return the metadata that say who may sign ``role``."""
+        return self.targets if role == TRAINER_ROLE else self.root
+
+    def quorum(self, role: str) -> tuple[list[str], int]:
+        """Return the ids of the keys that devices trust for ``role``, newest last, and how many must sign."""
+        delegated: Role = self.delegator_of(role).get_delegated_role(role)
+        return list(delegated.keyids), delegated.threshold
+
+    def expires(self, role: str) -> datetime:
+        """Return when the signature of ``role`` runs out."""
+        expires: datetime = self._roles[role].signed.expires
+        return expires
+
+    def version(self, role: str) -> int:
+        """Return the version of ``role``."""
+        version: int = self._roles[role].signed.version
+        return version
+
+    def is_signed(self, role: str) -> bool:
+        """Whether the newest of the keys that devices trust has signed ``role`` as it is here."""
+        return self._is_accepted(role) and self.quorum(role)[0][-1] in self._roles[role].signatures
 
     def is_due(self, role: str, now: datetime) -> bool:
         """Whether the signature of ``role`` is past half its lifetime."""
-        expires: datetime = self._roles[role].signed.expires
-        return expires - now < LIFETIME[role] / 2
+        return self.expires(role) - now < LIFETIME[role] / 2
 
     def is_stale(self, role: str) -> bool:
         """Whether snapshot or timestamp (``role``) do not speak of the newest files."""
@@ -161,24 +176,35 @@ class SignedMetadata:
             return self.snapshot.meta != self._parts()
         return bool(self.timestamp.snapshot_meta != self._meta(Snapshot.type))
 
-    def sign(self, role: str, signer: CryptoSigner, now: datetime) -> None:
-        """Write the next version of ``role``.
+    def sign(self, role: str, signers: Sequence[CryptoSigner], now: datetime) -> None:
+        """Write the next version of ``role``, signed by all of ``signers``.
 
         Raises:
             StorageError: It cannot be written.
         """
         self._roles[role].signed.version += 1
-        self._write(role, signer, now)
+        self._write(role, signers, now)
 
-    def _write(self, role: str, signer: CryptoSigner, now: datetime) -> None:
+    def _write(self, role: str, signers: Sequence[CryptoSigner], now: datetime) -> None:
         if role == Snapshot.type:
             self.snapshot.meta = self._parts()
         elif role == Timestamp.type:
             self.timestamp.snapshot_meta = self._meta(Snapshot.type)
         metadata = self._roles[role]
         metadata.signed.expires = now + LIFETIME[role]
-        metadata.sign(signer)
+        metadata.signatures.clear()
+        for signer in signers:
+            metadata.sign(signer, append=True)
         write_whole(self.path(role), metadata.to_bytes(JSONSerializer(compact=True)))
+
+    def _is_accepted(self, role: str) -> bool:
+        return _accepts(self.delegator_of(role), role, self._roles[role])
+
+    def _was_accepted(self, role: str) -> bool:
+        """Whether keys of another time signed ``role``: new ones have just taken their place."""
+        delegator = Targets.type if role == TRAINER_ROLE else Root.type
+        earlier = (read_file(path).signed for path in self.files(delegator)[:-1])
+        return role != Root.type and any(_accepts(signed, role, self._roles[role]) for signed in earlier)
 
     def _parts(self) -> dict[str, MetaFile]:
         return {f"{role}.json": self._meta(role) for role in (Targets.type, TRAINER_ROLE)}
@@ -211,6 +237,14 @@ def read_file(path: Path) -> Metadata[Any]:
         raise storage_error(path, error) from error
     except RepositoryError as error:
         raise StorageError(f"{path}: damaged: {error}") from error
+
+
+def _accepts(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> bool:
+    try:
+        delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+    except (RepositoryError, ValueError):
+        return False
+    return True
 
 
 def _versions(folder: Path, role: str) -> list[int]:

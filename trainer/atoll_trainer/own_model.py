@@ -15,7 +15,7 @@ from typing import Annotated, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import BundleRejectedError, ConfigError, Reason
@@ -25,6 +25,7 @@ from atoll_contract.manifest import (
     Manifest,
     Normalisation,
     OutputSpec,
+    PassRules,
     Task,
     TensorSpec,
     ValueSpec,
@@ -106,8 +107,11 @@ class OwnModel(Table):
         window: How many readings make one input.
         normalisation: By default none.
         output: What the output means.
+        passing: ``[pass]``: what a release has to show on live readings before it is the champion.
         tolerance: Allowed difference in self-tests; by default 2 LSB, or 1e-5 for float.
     """
+
+    model_config = ConfigDict(populate_by_name=True)
 
     model: Id
     release: Annotated[int, Field(ge=1, le=2**31)] | None = None
@@ -117,6 +121,7 @@ class OwnModel(Table):
     window: OwnWindow = OwnWindow()
     normalisation: OwnNormalisation = OwnNormalisation()
     output: OwnOutput = OwnOutput()
+    passing: PassRules = Field(PassRules(), alias="pass")
     tolerance: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
@@ -189,6 +194,7 @@ class OwnModel(Table):
             inputs=[TensorSpec(shape=[1, self.window.length * self.columns], dtype=Dtype.FLOAT32)],
             outputs=[TensorSpec(shape=[1, size], dtype=Dtype.FLOAT32)],
             output=OutputSpec(**output, labels=labels),
+            passing=self.passing,
             tolerance=self.tolerance,
         )
 

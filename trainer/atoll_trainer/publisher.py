@@ -18,17 +18,21 @@ from typing import Final, Self, TypeVar
 
 import structlog
 
-from atoll_contract.errors import StorageError
+from atoll_contract.errors import NotStoredError, StorageError
+from atoll_contract.release import MAX_CHUNK_BYTES
 from atoll_contract.topics import MetadataTopic
 from atoll_link.files import write_whole
 from atoll_link.retained import Wanted, open_topics
 from atoll_link.session import Broker
-from atoll_trainer.repository import Obsolete, Piece, Step
+from atoll_trainer.layout import Obsolete, Piece, Step
 
 _BATCH: Final = 16
 """Topics that are put, then read back, at a time."""
 
 _PROBE_WINDOW: Final = 32
+_ABSENT_WINDOW: Final = 64
+"""What is absent answers nothing, so that each window costs a timeout."""
+
 _ItemT = TypeVar("_ItemT")
 _WITNESS: Final = str(MetadataTopic("timestamp.json"))
 _MAX_METADATA_BYTES: Final = 4 * 1024 * 1024
@@ -79,6 +83,12 @@ class Summary:
     topics_stored: int
     bytes_stored: int
     duration_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"stored and read back {self.topics_stored} of {self.topics} topics "
+            f"({self.bytes_stored:,} bytes) in {self.duration_s:.1f} s"
+        )
 
 
 class Publisher:
@@ -183,19 +193,32 @@ class Publisher:
         return Summary(topics, topics_stored, bytes_stored, time.monotonic() - started)
 
     def clear(self, obsolete: Sequence[Obsolete]) -> None:
-        """Make the broker forget the topics of ``obsolete``, and delete the files.
+        """Make the broker forget the topics of ``obsolete``, see that it does, and delete the files.
 
         Raises:
             NotStoredError: The broker does not let this trainer write the topics.
             BrokerUnavailableError: The connection failed for too long.
             StorageError: A file cannot be deleted.
         """
+        topics = [topic for one in obsolete for topic in one.topics]
+        for batch in _batches(topics):
+            self._writer.put_many([(topic, b"") for topic in batch], timeout_s=self._deadlines.acknowledge_s)
+        self._require_absent(topics)
         for one in obsolete:
-            for topics in _batches(one.topics):
-                self._writer.put_many(
-                    [(topic, b"") for topic in topics], timeout_s=self._deadlines.acknowledge_s
-                )
             one.delete()
+
+    def _require_absent(self, topics: Sequence[str]) -> None:
+        found = self._reader.fetch_many(
+            (Wanted(topic, MAX_CHUNK_BYTES) for topic in topics),
+            timeout_s=self._deadlines.probe_s,
+            window=_ABSENT_WINDOW,
+            only_retained=True,
+        )
+        if left := sorted(one.topic for one in found if one.size_bytes):
+            raise NotStoredError(
+                f"the broker acknowledged that {left[0]} is cleared but goes on holding it: check that this "
+                "user may write the topic"
+            )
 
     def _restore(self, step: Step) -> None:
         """Write the file of a bundle anew, of what the broker holds."""

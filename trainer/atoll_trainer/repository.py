@@ -20,94 +20,46 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 
 from atoll_contract.errors import ConfigError, StorageError
-from atoll_contract.release import TRAINER_ROLE, ReleaseTerms
-from atoll_contract.topics import ChunkTopic, MetadataTopic
+from atoll_contract.release import STABLE, TRAINER_ROLE, ReleaseTerms
 from atoll_link.files import make_folder, storage_error, write_whole
-from atoll_trainer.keys import KeyName
-from atoll_trainer.metadata import KEY_OF, SignedMetadata, no_repository, read_file
+from atoll_trainer import layout
+from atoll_trainer.keys import KeyName, KeyRing
+from atoll_trainer.layout import Obsolete, Step
+from atoll_trainer.metadata import KEY_OF, SignedMetadata, no_repository
 
 KEPT_RELEASES: Final = 3
 """Releases of a model that stay available, so that a device can go back."""
 
+MAX_WHY_CHARS: Final = 200
+"""Longest reason of a withdrawal: every device reads it with each refresh."""
+
+_ONLINE_ROLES: Final = (TRAINER_ROLE, Snapshot.type, Timestamp.type)
+
 _ISSUED: Final = "issued"
 """Signed field of the trainer role: the highest number ever given to a release, by model."""
+
+_WITHDRAWN: Final = "withdrawn"
+"""Signed field of the trainer role: why releases were withdrawn, by target."""
+
+_KEPT_WITHDRAWALS: Final = 8
+"""Reasons that are kept, by model."""
 
 _LOCK_POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Signers:
-    """The keys that publishing needs."""
-
-    trainer: CryptoSigner
-    online: CryptoSigner
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one topic is to retain: a stretch of a file."""
-
-    topic: str
-    path: Path
-    offset: int
-    size_bytes: int
-
-    def read(self) -> bytes:
-        """Return the bytes.
-
-        Raises:
-            StorageError: They cannot be read.
-        """
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                return file.read(self.size_bytes)
-        except OSError as error:
-            raise storage_error(self.path, error) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Pieces that must all be out before the next step begins.
+class Available:
+    """One release as it is signed, or will be.
 
     Attributes:
-        name: Target whose bundle it is, or the role.
-        pieces: In order.
-        sha256: Of all pieces together; None for metadata.
+        terms: Whom it is for.
+        sha256: Digest of its bundle.
+        size_bytes: Size of its bundle.
     """
 
-    name: str
-    pieces: tuple[Piece, ...]
-    sha256: str | None = None
-
-    @property
-    def is_bundle(self) -> bool:
-        """Whether it is a bundle and no metadata."""
-        return self.sha256 is not None
-
-    @property
-    def path(self) -> Path:
-        """The file that the first piece is of; a bundle is one file."""
-        return self.pieces[0].path
-
-
-@dataclass(frozen=True, slots=True)
-class Obsolete:
-    """A file that nobody needs any more, and the topics that hold it."""
-
-    path: Path
-    topics: tuple[str, ...]
-
-    def delete(self) -> None:
-        """Delete the file, once its topics are empty.
-
-        Raises:
-            StorageError: It cannot be deleted.
-        """
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(self.path, error) from error
+    terms: ReleaseTerms
+    sha256: str
+    size_bytes: int
 
 
 class Repository:
@@ -115,8 +67,7 @@ class Repository:
 
     def __init__(self, folder: Path, metadata: SignedMetadata) -> None:
         self._bundles = folder / "bundles"
-        self._metadata = metadata
-        self._is_changed = False
+        self.metadata = metadata
 
     @classmethod
     def create(cls, folder: Path, keys: Mapping[KeyName, CryptoSigner], now: datetime) -> Repository:
@@ -158,26 +109,63 @@ class Repository:
     @property
     def root(self) -> bytes:
         """The newest root: the file that agents are given to trust."""
-        return self._metadata.path(Root.type).read_bytes()
+        return self.metadata.path(Root.type).read_bytes()
 
     def releases(self, model: str) -> list[ReleaseTerms]:
         """Return the terms of the releases of ``model`` that are available, by number."""
-        terms = (ReleaseTerms.decode(target.custom) for target in self._metadata.trainer.targets.values())
-        return sorted((held for held in terms if held.model == model), key=lambda held: held.release)
+        return [held.terms for held in self.all_releases() if held.terms.model == model]
+
+    def all_releases(self) -> list[Available]:
+        """Return all releases that are available, by model and number."""
+        held = map(_available, self.metadata.trainer.targets.values())
+        return sorted(held, key=lambda one: (one.terms.model, one.terms.release))
+
+    def release(self, model: str, number: int) -> Available:
+        """Return one release that is available.
+
+        Raises:
+            ConfigError: There is no such release.
+        """
+        return _available(self._held(model, number))
+
+    def champion(self, model: str) -> ReleaseTerms | None:
+        """Return the terms of the highest release of ``model`` that is for all devices."""
+        for_all = [
+            terms for terms in self.releases(model) if (terms.channel, terms.rollout_percent) == (STABLE, 100)
+        ]
+        return for_all[-1] if for_all else None
+
+    def bundle(self, model: str, release: int) -> bytes:
+        """Return the bundle of a release that is available.
+
+        Raises:
+            ConfigError: There is no such release.
+            StorageError: It cannot be read.
+        """
+        path = layout.bundle_path(self._bundles, self.release(model, release).sha256)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise storage_error(path, error) from error
 
     def next_release(self, model: str) -> int:
         """Return the number above all that releases of ``model`` have ever had."""
-        issued: dict[str, int] = self._metadata.trainer.unrecognized_fields.get(_ISSUED, {})
+        issued: dict[str, int] = self.metadata.trainer.unrecognized_fields.get(_ISSUED, {})
         return issued.get(model, 0) + 1
+
+    def why_withdrawn(self, model: str, release: int) -> str | None:
+        """Return why a release was withdrawn, None if it was not, or so long ago that nobody knows."""
+        withdrawn: dict[str, str] = self.metadata.trainer.unrecognized_fields.get(_WITHDRAWN, {})
+        return withdrawn.get(ReleaseTerms(model=model, release=release).target)
 
     def offline_expiries(self) -> dict[str, datetime]:
         """Return when the signatures run out that only the offline keys can renew, by role."""
-        return {Root.type: self._metadata.root.expires, Targets.type: self._metadata.targets.expires}
+        return {role: self.metadata.expires(role) for role in (Root.type, Targets.type)}
 
     def add(self, terms: ReleaseTerms, bundle: bytes) -> bool:
         """Add a release, or change the terms of one that is there; the next commit signs it.
 
-        Only the last releases of the model stay available.
+        Only the last releases of the model stay available, and the champion.
 
         Returns:
             Whether anything changed.
@@ -187,12 +175,17 @@ class Repository:
             StorageError: The bundle cannot be written.
         """
         sha256 = hashlib.sha256(bundle).hexdigest()
-        targets = self._metadata.trainer.targets
+        targets = self.metadata.trainer.targets
         held = targets.get(terms.target)
         free = self.next_release(terms.model)
         if held is not None and held.hashes["sha256"] != sha256:
             raise ConfigError(
                 f"release {terms.release} of {terms.model} was given to other bytes; the next free is {free}"
+            )
+        if held is None and (why := self.why_withdrawn(terms.model, terms.release)) is not None:
+            raise ConfigError(
+                f"release {terms.release} of {terms.model} was withdrawn ({why}), and no number comes back: "
+                f"bundle it anew; the next free is {free}"
             )
         if held is None and terms.release < free:
             raise ConfigError(
@@ -202,101 +195,123 @@ class Repository:
         if held is not None:  # devices may be half-way through its chunks
             chunk_size = ReleaseTerms.decode(held.custom).chunk_size
             terms = terms.model_copy(update={"chunk_size": chunk_size})
-        path = self._bundle_path(sha256)
+        path = layout.bundle_path(self._bundles, sha256)
         if not path.exists() or path.read_bytes() != bundle:
             write_whole(path, bundle)
         target = TargetFile(len(bundle), {"sha256": sha256}, terms.target, {"custom": terms.encode()})
         if target == held:
             return False
         targets[terms.target] = target
+        champion = self.champion(terms.model)
         for old in self.releases(terms.model)[:-KEPT_RELEASES]:
-            del targets[old.target]
-        issued = self._metadata.trainer.unrecognized_fields.setdefault(_ISSUED, {})
+            if old != champion:
+                del targets[old.target]
+        issued = self.metadata.trainer.unrecognized_fields.setdefault(_ISSUED, {})
         issued[terms.model] = max(issued.get(terms.model, 0), terms.release)
-        self._is_changed = True
         return True
 
-    def commit(self, signers: Signers, now: datetime) -> bool:
+    def change_terms(self, model: str, release: int, changes: Mapping[str, str | int]) -> None:
+        """Change some of the terms of a release; the next commit signs them.
+
+        Raises:
+            ConfigError: There is no such release.
+            MalformedMessageError: A term has no sensible value.
+        """
+        target = self._held(model, release)
+        terms = ReleaseTerms.decode({**ReleaseTerms.decode(target.custom).encode(), **changes})
+        target.unrecognized_fields["custom"] = terms.encode()
+
+    def withdraw(self, model: str, release: int, why: str) -> None:
+        """Take a release back and note why; the next commit signs it. Again is no fault.
+
+        Raises:
+            ConfigError: There is no such release.
+        """
+        if self.why_withdrawn(model, release) is not None:
+            return
+        target = self._held(model, release)
+        del self.metadata.trainer.targets[target.path]
+        withdrawn = self.metadata.trainer.unrecognized_fields.setdefault(_WITHDRAWN, {})
+        withdrawn[target.path] = why
+        numbered = {
+            int(name.removeprefix(f"{model}/").removesuffix(".atoll")): name
+            for name in withdrawn
+            if name.startswith(f"{model}/")
+        }
+        for number in sorted(numbered)[:-_KEPT_WITHDRAWALS]:
+            del withdrawn[numbered[number]]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything is signed: no command was interrupted in between."""
+        metadata = self.metadata
+        return all(map(metadata.is_signed, (*_ONLINE_ROLES, Targets.type))) and not any(
+            map(metadata.is_stale, (Snapshot.type, Timestamp.type))
+        )
+
+    def commit(self, ring: KeyRing, now: datetime, *, renews_timestamp: bool = False) -> bool:
         """Sign and write what changed, what a crash left undone, and what is past half its lifetime.
+
+        Args:
+            ring: Where the trainer and online keys are.
+            now: The time.
+            renews_timestamp: Sign the timestamp anew in any case.
 
         Returns:
             Whether anything was signed.
 
         Raises:
-            ConfigError: A key is not the one that devices trust, or an offline signature has expired.
+            ConfigError: A key that devices trust is missing, or an offline signature is.
             StorageError: A file cannot be written.
         """
-        for role, expires in self.offline_expiries().items():
-            if expires <= now:
-                raise ConfigError(
-                    f"the {role} metadata expired on {expires:%Y-%m-%d}: only its key can renew it"
-                )
-        keys = {KeyName.TRAINER: signers.trainer, KeyName.ONLINE: signers.online}
-        online_roles = (TRAINER_ROLE, Snapshot.type, Timestamp.type)
-        for role in online_roles:
-            if keys[KEY_OF[role]].public_key.keyid not in self._metadata.keys_of(role):
-                raise ConfigError(
-                    f"the {KEY_OF[role]} key is not the one that devices trust for {role} metadata"
-                )
+        self._require_offline_signatures(now)
+        metadata = self.metadata
+        signers = {role: ring.signer(KEY_OF[role], metadata.quorum(role)[0]) for role in _ONLINE_ROLES}
         has_signed = False
-        for role in online_roles:
-            is_changed = self._is_changed if role == TRAINER_ROLE else self._metadata.is_stale(role)
-            if is_changed or self._metadata.is_due(role, now):
-                self._metadata.sign(role, keys[KEY_OF[role]], now)
+        for role, signer in signers.items():
+            if (
+                not metadata.is_signed(role)
+                or (role != TRAINER_ROLE and metadata.is_stale(role))
+                or metadata.is_due(role, now)
+                or (renews_timestamp and role == Timestamp.type)
+            ):
+                metadata.sign(role, [signer], now)
                 has_signed = True
-        self._is_changed = False
         return has_signed
 
     def steps(self) -> list[Step]:
         """Return all that devices need, in the order in which it must be published."""
-        # All of them: a device may know the first only. The hint is unauthenticated: it only says up
-        # to which number it is worth asking for roots.
-        roots = [_metadata_piece(path) for path in self._metadata.files(Root.type)]
-        hint = _metadata_piece(self._metadata.path(Root.type), "root.json")
-        roles = (TRAINER_ROLE, Targets.type, Snapshot.type, Timestamp.type)
-        return [
-            *map(self._bundle_step, self._metadata.trainer.targets.values()),
-            Step(Root.type, (*roots, hint)),
-            *(Step(role, (_metadata_piece(self._metadata.path(role)),)) for role in roles),
-        ]
+        return layout.steps(self.metadata, self._bundles)
 
     def obsolete(self, before: datetime) -> list[Obsolete]:
-        """Return what nothing current has spoken of since ``before``; roots stay for ever."""
-        bundles = {path.stem: path for path in self._bundles.glob("*.atoll")}
-        dropped: dict[str, tuple[str, ...]] = {}
-        old_roles = self._metadata.superseded(TRAINER_ROLE, before)
-        for path in self._metadata.files(TRAINER_ROLE):
-            for target in read_file(path).signed.targets.values():
-                if path in old_roles:
-                    step = self._bundle_step(target)
-                    dropped.setdefault(target.hashes["sha256"], tuple(piece.topic for piece in step.pieces))
-                else:
-                    bundles.pop(target.hashes["sha256"], None)
-        # Bundles first: their topics are known from the old roles.
-        return [
-            *(Obsolete(path, dropped[sha256]) for sha256, path in bundles.items() if sha256 in dropped),
-            *(
-                Obsolete(path, (str(MetadataTopic(path.name)),))
-                for role in (TRAINER_ROLE, Targets.type, Snapshot.type)
-                for path in self._metadata.superseded(role, before)
-            ),
-        ]
+        """Return what nothing current has spoken of since ``before``."""
+        return layout.obsolete(self.metadata, self._bundles, before)
 
-    def _bundle_step(self, target: TargetFile) -> Step:
-        sha256, size = target.hashes["sha256"], ReleaseTerms.decode(target.custom).chunk_size
-        path = self._bundle_path(sha256)
-        pieces = tuple(
-            Piece(str(ChunkTopic(sha256, number)), path, offset, min(size, target.length - offset))
-            for number, offset in enumerate(range(0, target.length, size))
-        )
-        return Step(target.path, pieces, sha256)
+    def _held(self, model: str, release: int) -> TargetFile:
+        target = self.metadata.trainer.targets.get(ReleaseTerms(model=model, release=release).target)
+        if target is None:
+            there = ", ".join(str(terms.release) for terms in self.releases(model)) or "none"
+            why = self.why_withdrawn(model, release)
+            is_gone = "is not available" if why is None else f"was withdrawn ({why})"
+            raise ConfigError(f"release {release} of {model} {is_gone}; available: {there}")
+        return target
 
-    def _bundle_path(self, sha256: str) -> Path:
-        return self._bundles / f"{sha256}.atoll"
+    def _require_offline_signatures(self, now: datetime) -> None:
+        for role, expires in self.offline_expiries().items():
+            if expires <= now:
+                raise ConfigError(
+                    f"the {role} metadata expired on {expires:%Y-%m-%d}: only its key can renew it: "
+                    f"atoll-trainer keys renew {role} --keys DIR"
+                )
+        if not self.metadata.is_signed(Targets.type):
+            raise ConfigError(
+                "the targets metadata lack the signature of the new targets key: complete what was "
+                "interrupted: atoll-trainer keys rotate targets --keys DIR"
+            )
 
 
-def _metadata_piece(path: Path, name: str | None = None) -> Piece:
-    return Piece(str(MetadataTopic(name or path.name)), path, 0, path.stat().st_size)
+def _available(target: TargetFile) -> Available:
+    return Available(ReleaseTerms.decode(target.custom), target.hashes["sha256"], target.length)
 
 
 def _open_lock(path: Path) -> IO[str]:

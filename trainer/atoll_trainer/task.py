@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from atoll_contract.manifest import (
     MAX_ELEMENTS,
@@ -19,6 +19,7 @@ from atoll_contract.manifest import (
     Manifest,
     Normalisation,
     OutputSpec,
+    PassRules,
     Task,
     TensorSpec,
     ValueSpec,
@@ -179,12 +180,16 @@ class TaskFile(Table):
         window: How many readings make one input.
         split: What is learnt from and what is kept for the test.
         fit: How the model is fitted.
+        passing: ``[pass]``: what a release has to show on live readings before it is the champion.
     """
+
+    model_config = ConfigDict(populate_by_name=True)
 
     task: TaskTable
     window: WindowTable = WindowTable()
     split: SplitTable = SplitTable()
     fit: FitTable = FitTable()
+    passing: PassRules = Field(PassRules(), alias="pass")
 
     @model_validator(mode="after")
     def _window_is_not_too_large(self) -> Self:
@@ -255,6 +260,7 @@ class TaskFile(Table):
             inputs=[TensorSpec(shape=[1, self.window.length * self.columns], dtype=Dtype.FLOAT32)],
             outputs=[TensorSpec(shape=[1, 1], dtype=Dtype.FLOAT32)],
             output=OutputSpec(scale=scale, offset=offset, unit=self.unit, step_ms=self._output_step_ms),
+            passing=self.passing,
         )
 
     @property

@@ -10,13 +10,14 @@ from typing import Final
 from tuf.api.exceptions import DownloadHTTPError, DownloadLengthMismatchError
 from tuf.ngclient import FetcherInterface, UpdaterConfig
 
+from atoll_contract.release import MAX_ROOTS
 from atoll_contract.topics import MetadataTopic
 from atoll_link.retained import Fetched, RetainedTopics, Wanted
 
 BASE_URL: Final = "retained:/"
 
 LIMITS: Final = UpdaterConfig(
-    max_root_rotations=64,
+    max_root_rotations=MAX_ROOTS,
     max_delegations=4,
     root_max_length=65_536,
     timestamp_max_length=16_384,

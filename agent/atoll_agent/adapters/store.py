@@ -24,13 +24,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.slot import Slot
 from atoll_contract.errors import ConfigError, StorageError
-from atoll_link.files import make_folder, sync_folder, write_whole
+from atoll_link.files import make_folder, storage_error, write_whole
 
 log = structlog.get_logger()
 
 STATE_FORMAT: Final = 1
 MAX_FILTERS: Final = 1024
 _FILTERS: Final = msgspec.json.Decoder(dict[str, list[str]])
+LAST_GOOD_TIME: Final = "last-good-time"
+"""The time that has certainly passed, in the folder of the metadata."""
 
 
 class _SlotFile(BaseModel):
@@ -84,17 +86,27 @@ class StateStore:
     # Identity
 
     def enrol(self, root: bytes) -> Identity:
-        """Store the root of trust, and a token if there is none yet."""
+        """Store the root of trust, and a token if there is none yet.
+
+        What a wrong clock made of the time that has passed is forgotten.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
         make_folder(self.folder)
-        token_file = self.folder / "token"
-        if not token_file.exists():
-            write_whole(token_file, secrets.token_hex(8).encode(), 0o600)
-        write_whole(self.folder / "root.json", root)
-        if os.geteuid() == 0:
-            # Enrolled by root, run by a service user that owns the folder.
-            owner = self.folder.stat()
-            for name in ("token", "root.json"):
-                os.chown(self.folder / name, owner.st_uid, owner.st_gid)
+        try:
+            (self.folder / "metadata" / LAST_GOOD_TIME).unlink(missing_ok=True)
+            token_file = self.folder / "token"
+            if not token_file.exists():
+                write_whole(token_file, secrets.token_hex(8).encode(), 0o600)
+            write_whole(self.folder / "root.json", root)
+            if os.geteuid() == 0:
+                # Enrolled by root, run by a service user that owns the folder.
+                owner = self.folder.stat()
+                for name in ("token", "root.json"):
+                    os.chown(self.folder / name, owner.st_uid, owner.st_gid)
+        except OSError as error:
+            raise storage_error(self.folder, error) from error
         return self.identity()
 
     def identity(self) -> Identity:
@@ -177,11 +189,9 @@ class StateStore:
         except FileNotFoundError:
             return Slot(model)
         except (ValidationError, OSError) as error:
-            aside = path.with_suffix(".damaged")
             log.error(  # noqa: TRY400 - the detail says it; a trace would not help the operator
-                "slot.damaged", file=str(path), kept_as=str(aside), detail=str(error)[:200]
+                "slot.damaged", file=str(path), kept_as=str(_set_aside(path)), detail=str(error)[:200]
             )
-            path.replace(aside)
             return Slot(model)
         slot = stored.slot.restarted(time.time() * 1e3)
         return slot if stored.fingerprint == fingerprint else slot.forgiven()
@@ -208,22 +218,9 @@ class StateStore:
         """Return where the bundle with this digest is or will be."""
         return self.folder / "bundles" / f"{sha256}.atoll"
 
-    def part_path(self, sha256: str) -> Path:
-        """Return where the bundle with this digest grows while it is fetched."""
-        return self.folder / "bundles" / f"{sha256}.part"
-
-    def complete(self, sha256: str) -> None:
-        """Make the whole part with this digest the bundle: from now on it counts as fetched.
-
-        Raises:
-            StorageError: The folder cannot be written.
-        """
-        path = self.part_path(sha256)
-        try:
-            path.replace(self.bundle_path(sha256))
-            sync_folder(path.parent)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be renamed: {error.strerror}") from error
+    def has_bundle(self, sha256: str) -> bool:
+        """Whether the bundle with this digest is there, as far as the disk tells."""
+        return os.path.exists(self.bundle_path(sha256))  # noqa: PTH110 - Path.exists raises if the disk fails
 
     def read_bundle(self, sha256: str) -> bytes:
         """Return the bundle with this digest.
@@ -237,15 +234,36 @@ class StateStore:
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != sha256:
-            path.unlink(missing_ok=True)
-            raise StorageError(f"{path}: its bytes have changed; it was deleted and will be fetched anew")
+            _delete(path)
+            raise StorageError(f"{path}: its bytes have changed; it is fetched anew")
         return content
 
-    def drop_bundles_except(self, keep: set[str]) -> int:
-        """Delete bundles whose digest is not in ``keep``; return how many."""
-        dropped = 0
-        for path in (self.folder / "bundles").glob("*"):
-            if path.name.split(".")[0] not in keep:
-                path.unlink(missing_ok=True)
-                dropped += 1
-        return dropped
+    def drop_bundles_except(self, keep: set[str], *, only_parts: bool = False) -> int:
+        """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
+        folder = self.folder / "bundles"
+        try:
+            found = list(folder.glob("*.part*" if only_parts else "*"))
+        except OSError as error:
+            log.warning("bundle.undeleted", file=str(folder), detail=str(error))
+            return 0
+        return sum(_delete(path) for path in found if path.name.split(".")[0] not in keep)
+
+
+def _delete(path: Path) -> bool:
+    """Delete the file ``path``; False: the disk is read-only or fails, which must not end the agent."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("bundle.undeleted", file=str(path), detail=str(error))
+        return False
+    return True
+
+
+def _set_aside(path: Path) -> Path:
+    """Give a damaged file another name; return under which one it is kept."""
+    aside = path.with_suffix(".damaged")
+    try:
+        path.replace(aside)
+    except OSError:
+        return path  # until it is written anew
+    return aside

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from atoll_agent.adapters.children import failure_line
-from atoll_agent.children import die_with_parent
+from atoll_agent.children import be_a_child
 from atoll_agent.rollout.fit import require_fit
 from atoll_contract.bundle import Bundle
-from atoll_contract.errors import AtollError, DigestMismatchError, StorageError
+from atoll_contract.errors import AtollError, DigestMismatchError
 from atoll_infer import golden
 from atoll_infer.runtime import choose_runtime
 from atoll_infer.tuning import tune
+from atoll_link.files import storage_error
 
 _MEMORY_LIMIT: Final = 1536 * 1024 * 1024
 _CPU_LIMIT_S: Final = 100
@@ -24,7 +25,7 @@ _CPU_LIMIT_S: Final = 100
 
 def main() -> int:
     """Read the request from stdin, print one line per step."""
-    die_with_parent()
+    be_a_child()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     # The soft limit sends SIGXCPU, which tells the agent why; the hard one would be a SIGKILL like any.
@@ -46,10 +47,12 @@ def _verified(request: dict[str, Any]) -> Bundle:
     path = Path(request["path"])
     try:
         content = path.read_bytes()
+        is_genuine = hashlib.sha256(content).hexdigest() == request["sha256"]
+        if not is_genuine:
+            path.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-    if hashlib.sha256(content).hexdigest() != request["sha256"]:
-        path.unlink(missing_ok=True)
+        raise storage_error(path, error) from error
+    if not is_genuine:
         raise DigestMismatchError(f"{path}: its bytes are not those that were signed; deleted")
     bundle = Bundle.unpack(content)
     require_fit(

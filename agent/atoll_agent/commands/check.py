@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.commands import add_settings_argument
 from atoll_agent.rollout.fit import require_fit
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         "site": agent.site,
         "broker": str(broker),
         "state": f"{agent.state_dir} ({enrolment})",
+        "clock": "not set" if SystemClock(agent.clock).is_time_unsynced else "set",
         "runtime": chosen.why,
         "streams": {
             stream.name: {
@@ -62,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts))  # noqa: T201
         return 0
-    for key in ("settings", "agent", "site", "broker", "state", "runtime"):
+    for key in ("settings", "agent", "site", "broker", "state", "clock", "runtime"):
         print(f"{key:9} {facts[key]}")  # noqa: T201
     for stream in streams:
         topics = ", ".join(pattern.subscription for pattern in stream.patterns)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from typing import Final
 
 from atoll_agent.lane.executors import Executor
 from atoll_agent.lane.ledger import Entry
 from atoll_agent.lane.pending import Pending
+from atoll_agent.ports import ClockState
 from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Prediction, Quality, Reading, WindowBounds, encode_prediction
 from atoll_contract.topics import PredictionTopic
@@ -27,6 +26,7 @@ class Answering:
     Attributes:
         model: Its model.
         executor: Who runs it.
+        length: How many readings a window of it holds.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Answering:
         site: str,
         agent: str,
         max_devices: int,
+        clock: ClockState,
         has_restarted: bool,
     ) -> None:
         self.model = manifest.model
@@ -45,10 +46,11 @@ class Answering:
         self._manifest = manifest
         self._release = manifest.release
         self._stream = stream
+        self._clock = clock
         self._site = site
         self._agent = agent
         self._row = FeatureRow(manifest)
-        self._length = manifest.window.length
+        self.length = manifest.window.length
         self._max_devices = max_devices
         window_bytes = Window.size_bytes(manifest.window, manifest.columns)
         self._windows = Windows(
@@ -70,9 +72,8 @@ class Answering:
         return self._windows.forgotten
 
     def succeed(self, champion: Answering) -> None:
-        """Take over the windows of ``champion``, if both are made of the same columns."""
-        own, other = self._manifest, champion._manifest
-        if own.features == other.features and own.columns == other.columns:
+        """Begin with the windows of ``champion``, if both are made of the same columns."""
+        if _columns(self._manifest) == _columns(champion._manifest):
             self._windows.adopt(champion._windows)
 
     def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
@@ -83,24 +84,17 @@ class Answering:
         """
         row = self._row.row(reading.values)  # type: ignore[arg-type]  # dialects give values by name
         time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
-        if self._length == 1:  # nothing to remember: no window is kept
+        if self.length == 1:  # nothing to remember: no window is kept
             return Pending(device, reading, delivery, entry, time_ms, row, None, False)
         window = self._windows.push(device, row, time_ms)
         if window is None:
             return None
-        bounds = WindowBounds(window.start_ms, self._length)
+        bounds = WindowBounds(window.start_ms, self.length)
         return Pending(device, reading, delivery, entry, time_ms, window.packed, bounds, window.take_gap())
 
-    def predictions(self) -> Iterator[tuple[Pending, str, bytes | None]]:
-        """Yield topic and payload of the predictions that are ready.
-
-        The payload is None where the model answered NaN or infinity.
-        """
-        answered = self.executor.finished()
-        now_ns = time.monotonic_ns()
-        for pending, answer in answered:
-            payload = None if answer is None else self._encode(pending, answer, now_ns)
-            yield pending, self._topic(pending.device), payload
+    def prediction(self, pending: Pending, answer: Answer, now_ns: int) -> tuple[str, bytes]:
+        """Return topic and payload of the prediction that tells ``answer``; monotonic time."""
+        return self._topic(pending.device), self._encode(pending, answer, now_ns)
 
     def _encode(self, pending: Pending, answer: Answer, now_ns: int) -> bytes:
         reading, delivery = pending.reading, pending.delivery
@@ -109,6 +103,8 @@ class Answering:
             quality.append(Quality.GAP)
         if delivery.is_retained:
             quality.append(Quality.REPLAYED)
+        if reading.time_ms is None and self._clock.is_time_unsynced:
+            quality.append(Quality.TIME_UNSYNCED)
         return encode_prediction(
             Prediction(  # in the order of its fields: keywords cost more than the encoding
                 pending.time_ms,
@@ -132,3 +128,9 @@ class Answering:
             topic = str(PredictionTopic(self._site, self._agent, device, self.model))
             self._topics[device] = topic
         return topic
+
+
+def _columns(manifest: Manifest) -> list[tuple[str, tuple[int, ...], str | None]]:
+    """Return what the columns of a row stand for, in order."""
+    values = {value.name: value for value in manifest.values}
+    return [(name, tuple(values[name].shape), values[name].unit) for name in manifest.features]

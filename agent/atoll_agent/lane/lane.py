@@ -1,7 +1,7 @@
 """The lane itself: one thread that works off the tracks of all streams.
 
-It owns the wires, the windows and the fast models. The control plane speaks to it only through
-:meth:`Lane.swap`, :meth:`Lane.stop` and the reports that it reads.
+It owns the wires, the windows and the fast models. The control plane speaks to it only through the
+methods that the first part of :class:`Lane` has, and through the reports that it reads.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Final
+from typing import Final, TypeVar
 
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
 from atoll_agent.lane.track import Track
-from atoll_agent.ports import LaneReport, Waiter, Wire
+from atoll_agent.ports import ClockState, LaneReport, Waiter, Wire
 from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
 from atoll_ingest.stream import Stream
+
+Result = TypeVar("Result")
 
 _STEP_S: Final = 1.0
 _REPORT_EVERY_NS: Final = 500_000_000
@@ -43,19 +45,30 @@ class Lane:
         site: str,
         agent: str,
         max_devices: int,
+        clock: ClockState,
+        trusted_writers: Collection[str] = (),
     ) -> None:
         self._waiter = waiter
         self._stream_of = dict(stream_of)
         self._site = site
         self._agent = agent
         self._max_devices = max_devices
+        self._clock = clock
         self._tracks = {
-            stream.name: Track(stream, wires[stream.name], max_devices=max_devices) for stream in streams
+            stream.name: Track(
+                stream,
+                wires[stream.name],
+                site=site,
+                max_devices=max_devices,
+                trusted_writers=trusted_writers,
+            )
+            for stream in streams
         }
         self._by_wire = {wires[name]: track for name, track in self._tracks.items()}
         self._orders: deque[Callable[[], None]] = deque()
         self._stopping = threading.Event()
         self._turns = 0
+        self._trials = 0
         self._idle_ns = time.monotonic_ns()
         self._reported_ns = 0
         self.report = LaneReport()
@@ -68,28 +81,32 @@ class Lane:
         The windows of its predecessor are taken over. ``has_restarted``: it was the champion before
         this process began, so that predictions are missing before its first window.
         """
-        manifest = predictor.manifest
-        track = self._tracks[self._stream_of[manifest.model]]
-        done: Future[None] = Future()
+        track = self._track(predictor.manifest.model)
+        return self._order(lambda: track.swap(self._answering(predictor, track, has_restarted=has_restarted)))
 
-        def order() -> None:
-            if not done.set_running_or_notify_cancel():
-                return
-            answering = Answering(
-                manifest,
-                self._executor(predictor, track.stream),
-                stream=track.stream.name,
-                site=self._site,
-                agent=self._agent,
-                max_devices=self._max_devices,
-                has_restarted=has_restarted,
-            )
-            track.swap(answering)
-            done.set_result(None)
+    def try_out(self, predictor: Predictor) -> Future[int]:
+        """Let ``predictor`` answer in shadow beside the champion; the number of the trial when it does.
 
-        self._orders.append(order)
-        self._waiter.wake()
-        return done
+        Its figures stand in the report under this number. If it fails it is taken out at once.
+        """
+        track = self._track(predictor.manifest.model)
+        self._trials += 1
+        number = self._trials
+
+        def work() -> int:
+            challenger = self._answering(predictor, track, has_restarted=False)
+            track.try_out(challenger, predictor.manifest, number, time.monotonic())
+            return number
+
+        return self._order(work)
+
+    def begin_probation(self, model: str) -> Future[None]:
+        """Let the release on trial be heard, if it has not failed meanwhile."""
+        return self._order(lambda: self._track(model).begin_probation(model, time.monotonic()))
+
+    def end_trial(self, model: str, *, has_passed: bool) -> Future[None]:
+        """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
+        return self._order(lambda: self._track(model).end_trial(model, has_passed=has_passed))
 
     def stop(self) -> None:
         """End the lane: no new readings, what is at work gets 5 s to be answered and acknowledged."""
@@ -123,10 +140,43 @@ class Lane:
         for wire in ready:
             self._by_wire[wire].heed(wire.step(0.0))
         for track in self._tracks.values():
-            track.work(is_behind=now_ns - self._idle_ns > _BEHIND_AFTER_NS)
+            track.work(now_ns / 1e9, is_behind=now_ns - self._idle_ns > _BEHIND_AFTER_NS)
         self._turns += 1
-        if now_ns - self._reported_ns > _REPORT_EVERY_NS:
+        with_news = [track for track in self._tracks.values() if track.take_news()]
+        if with_news or now_ns - self._reported_ns > _REPORT_EVERY_NS:
             self._make_report(now_ns)
+
+    def _order(self, work: Callable[[], Result]) -> Future[Result]:
+        """Have ``work`` done by the lane's thread, between two turns; a bug in it ends the lane."""
+        done: Future[Result] = Future()
+
+        def order() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+                raise
+
+        self._orders.append(order)
+        self._waiter.wake()
+        return done
+
+    def _track(self, model: str) -> Track:
+        return self._tracks[self._stream_of[model]]
+
+    def _answering(self, predictor: Predictor, track: Track, *, has_restarted: bool) -> Answering:
+        return Answering(
+            predictor.manifest,
+            self._executor(predictor, track.stream),
+            stream=track.stream.name,
+            site=self._site,
+            agent=self._agent,
+            max_devices=self._max_devices,
+            clock=self._clock,
+            has_restarted=has_restarted,
+        )
 
     def _executor(self, predictor: Predictor, stream: Stream) -> Executor:
         if predictor.answer_s < SLOW_S:
@@ -155,4 +205,5 @@ class Lane:
             last_refusal,
             self._turns,
             tuple(sorted({topic_filter for track in tracks for topic_filter in track.refused_filters})),
+            {model: trial for track in tracks for model, trial in track.trials.items()},
         )

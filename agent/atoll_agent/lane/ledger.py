@@ -59,11 +59,13 @@ class Ledger:
         """Note that a prediction which ``entry`` waits for left with this message id."""
         self._by_prediction[mid] = entry
 
-    def settle(self, mid: int) -> None:
-        """Note the PUBACK for a prediction."""
+    def settle(self, mid: int) -> bool:
+        """Note the PUBACK for a prediction; False: it is of none that was sent at QoS 1."""
         entry = self._by_prediction.pop(mid, None)
-        if entry is not None:
-            entry.outstanding -= 1
+        if entry is None:
+            return False
+        entry.outstanding -= 1
+        return True
 
     def due(self) -> list[Delivery]:
         """Return the readings to acknowledge now, in order of arrival."""

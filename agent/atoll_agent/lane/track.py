@@ -5,19 +5,25 @@ decode -> window -> model -> encode -> send, batch in, batch out.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import structlog
 
 from atoll_agent.lane.answering import Answering
+from atoll_agent.lane.intake import Intake
 from atoll_agent.lane.ledger import Entry, Ledger
+from atoll_agent.lane.live_trial import LiveTrial
 from atoll_agent.lane.pending import Pending
-from atoll_agent.lane.repeat import Repeats
 from atoll_agent.ports import Wire
+from atoll_agent.rollout.trial import Outcome, TrialReport
 from atoll_contract.errors import MalformedMessageError, Reason
-from atoll_contract.messages import Reading
+from atoll_contract.manifest import Manifest
+from atoll_contract.messages import Label, Reading
+from atoll_contract.topics import PREFIX, LabelTopic
+from atoll_infer.predictor import Answer
 from atoll_ingest.stream import Overload, Stream
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
 
@@ -27,7 +33,6 @@ MAX_OUTSTANDING: Final = 20_000
 """Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
 as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
 65,535 at the most."""
-MAX_ROUTES: Final = 65_536
 
 
 class Track:
@@ -42,28 +47,41 @@ class Track:
         refused_filters: Subscriptions that the broker refused.
     """
 
-    def __init__(self, stream: Stream, wire: Wire, *, max_devices: int) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        wire: Wire,
+        *,
+        site: str,
+        max_devices: int,
+        trusted_writers: Collection[str],
+    ) -> None:
         self.stream = stream
+        self._own_topics = f"{PREFIX}/{site}/"
+        self._trusted_writers = frozenset(trusted_writers)
         self.is_connected = False
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[tuple[str, Reason]] = Counter()
         self.last_refusal: dict[tuple[str, Reason], str] = {}
         self.refused_filters: set[str] = set()
         self._wire = wire
-        self._decode = stream.dialect.decode
+        self._intake = Intake(stream, self.counts, max_devices)
         self._answering: dict[str, Answering] = {}
         self._retiring: list[Answering] = []
-        self._devices: dict[str, str] = {}
-        self._retained: dict[str, int] = {}
+        self._trials: dict[str, LiveTrial] = {}
+        self._failed_trials: dict[str, TrialReport] = {}
+        self._labels: list[tuple[str, str, Label]] = []
         self._ledger = Ledger()
-        self._repeats = Repeats(max_devices)
         self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
         self._is_stopping = False
+        self._has_news = False
 
     @property
     def is_idle(self) -> bool:
         """Whether no reading waits for an answer, and no prediction for its PUBACK."""
-        return not (self._backlog or self._ledger.outstanding or any(map(_is_busy, self._at_work())))
+        heard = [*self._answering.values(), *self._retiring]
+        is_busy = any(answering.executor.waiting for answering in heard)
+        return not (is_busy or self._backlog or self._ledger.outstanding)
 
     @property
     def devices(self) -> int:
@@ -75,14 +93,58 @@ class Track:
         """How many devices lost their window to make room."""
         return sum(answering.forgotten for answering in self._answering.values())
 
+    @property
+    def trials(self) -> dict[str, TrialReport]:
+        """How the releases on trial stand, or stood when they failed, by model."""
+        return self._failed_trials | {model: trial.report() for model, trial in self._trials.items()}
+
     def swap(self, answering: Answering) -> None:
         """Let ``answering`` answer from the next reading on, with the windows of its predecessor."""
+        self.end_trial(answering.model, has_passed=False)
         champion = self._answering.get(answering.model)
         if champion is not None:
             answering.succeed(champion)
             self._retiring.append(champion)
         self._answering[answering.model] = answering
         self.counts["swaps"] += 1
+
+    def try_out(self, challenger: Answering, manifest: Manifest, number: int, now_s: float) -> None:
+        """Let ``challenger`` answer in shadow beside the champion, if there is one; else at once."""
+        model = challenger.model
+        champion = self._answering.get(model)
+        if champion is None:
+            self.swap(challenger)
+            return
+        self.end_trial(model, has_passed=False)
+        challenger.succeed(champion)
+        self._trials[model] = LiveTrial(number, champion, challenger, manifest, self.stream.overload, now_s)
+
+    def begin_probation(self, model: str, now_s: float) -> None:
+        """Let the release on trial be heard, if it has not failed meanwhile."""
+        trial = self._trials.get(model)
+        if trial is not None:
+            trial.begin_probation(now_s)
+            self._answering[model] = trial.challenger
+            self.counts["swaps"] += 1
+
+    def end_trial(self, model: str, *, has_passed: bool) -> None:
+        """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
+        self._failed_trials.pop(model, None)
+        trial = self._trials.pop(model, None)
+        if trial is None:
+            return
+        stays, goes = trial.champion, trial.challenger
+        if has_passed:
+            stays, goes = goes, stays
+        self._answering[model] = stays
+        self._retiring.append(goes)
+        for pending in goes.executor.cancel():
+            self._hand_over(pending, stays)
+
+    def take_news(self) -> bool:
+        """Whether something happened since the last call that the control plane waits for."""
+        has_news, self._has_news = self._has_news, False
+        return has_news
 
     def stop(self) -> None:
         """Take in no more readings."""
@@ -100,22 +162,27 @@ class Track:
             if isinstance(event, Delivery):
                 self._take(event)
             elif isinstance(event, Published):
-                self._ledger.settle(event.mid)
-                self.counts["predictions_acknowledged"] += 1
+                if self._ledger.settle(event.mid):
+                    self.counts["predictions_acknowledged"] += 1
             elif isinstance(event, Refused):  # sent again, it would be refused again
                 self._ledger.settle(event.mid)
                 self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"a prediction: {event.detail}")
             else:
                 self._heed_connection(event)
 
-    def work(self, *, is_behind: bool) -> None:
+    def work(self, now_s: float, *, is_behind: bool) -> None:
         """Do what is due: predictions out, acknowledgements out.
 
-        ``is_behind``: readings have come faster for a while than they were answered.
+        Args:
+            now_s: On a monotonic clock.
+            is_behind: Whether readings have come faster for a while than they were answered.
         """
         for answering in self._at_work():
             answering.executor.relieve(is_behind=is_behind)
             self._collect(answering)
+        self._join_labels()
+        for model, trial in list(self._trials.items()):
+            self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
         self._send()
         due = self._ledger.due()
@@ -141,89 +208,124 @@ class Track:
             self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
             return
         try:
-            device = self._devices.get(delivery.topic) or self._find_device(delivery.topic)
-            if delivery.is_retained and not self._is_wanted_retained(delivery):
-                return
-            readings = self._decode(delivery.payload)
+            device = self._intake.device(delivery.topic)
+            if device is None:
+                if self._is_label(delivery.topic):
+                    self._take_label(delivery)
+                    return
+                device = self._intake.find_device(delivery.topic)
+            readings = self._intake.readings(delivery, device)
         except MalformedMessageError as error:
             self._refuse(self.stream.name, error.reason, f"{delivery.topic}: {error.detail}")
             return
-        self.counts["readings"] += len(readings)
         for reading in readings:
             self._take_reading(reading, device, delivery, entry)
 
-    def _find_device(self, topic: str) -> str:
-        device = self.stream.device(topic)
-        if device is None:
-            raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
-        if len(self._devices) >= MAX_ROUTES:
-            self._devices.clear()
-        self._devices[topic] = device
-        return device
+    def _is_label(self, topic: str) -> bool:
+        return topic.startswith(self._own_topics) and topic.split("/")[4:5] == ["label"]
 
-    def _is_wanted_retained(self, delivery: Delivery) -> bool:
-        """Whether a retained reading is to be used: once, though every connect brings it again."""
-        if not self.stream.use_retained:
-            raise MalformedMessageError("a retained reading", Reason.RETAINED)
-        digest = hash(delivery.payload)
-        if self._retained.get(delivery.topic) == digest:
-            self.counts["repeated"] += 1
-            return False
-        if len(self._retained) >= MAX_ROUTES:
-            self._retained.clear()
-        self._retained[delivery.topic] = digest
-        return True
+    def _take_label(self, delivery: Delivery) -> None:
+        topic = LabelTopic.parse(delivery.topic)
+        if delivery.is_retained:
+            raise MalformedMessageError("a retained label", Reason.RETAINED)
+        if topic.source != topic.device and topic.source not in self._trusted_writers:
+            detail = f"label: {topic.source!r} is not in trusted_writers"
+            raise MalformedMessageError(detail, Reason.UNTRUSTED_WRITER)
+        label = Label.decode(delivery.payload)
+        self.counts["labels"] += 1
+        if label.stream in {None, self.stream.name}:
+            self._labels.append((topic.model, topic.device, label))
 
     def _take_reading(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> None:
-        boot, seq = reading.boot, reading.seq
-        if boot is not None and seq is not None and self._repeats.is_repeat(device, boot, seq):
-            self.counts["repeated"] += 1
-            return
         if not self._answering:
             self.counts["readings_without_model"] += 1
         for model, answering in self._answering.items():
+            trial = self._trials.get(model)
             try:
                 pending = answering.take(reading, device, delivery, entry)
+                if trial is not None:
+                    trial.take(reading, device, delivery)
             except MalformedMessageError as error:
                 self._refuse(model, error.reason, f"{device}: {error.detail}")
+                if trial is not None and trial.is_on_probation:
+                    trial.refused(device, error)
                 continue
-            if pending is None:
-                continue
-            if entry is not None:
-                entry.outstanding += 1
-            left_out = answering.executor.submit(pending)
-            if left_out is not None:
-                self._leave_out(model, left_out)
+            if pending is not None:
+                self._submit(answering, pending, trial)
+
+    def _submit(self, answering: Answering, pending: Pending, trial: LiveTrial | None) -> None:
+        if pending.entry is not None:
+            pending.entry.outstanding += 1
+        if trial is not None and trial.is_on_probation:
+            trial.expect(pending)
+        left_out = answering.executor.submit(pending)
+        if left_out is not None:
+            self._leave_out(answering.model, left_out)
+        if answering.executor.is_full:
+            self._collect(answering)
+
+    def _hand_over(self, pending: Pending, successor: Answering) -> None:
+        """Have a reading answered by another release than the one that it waited for, if that can be."""
+        if not pending.is_heard:
+            return
+        if successor.length == 1:  # longer windows hold the reading already
+            again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
+            if again is not None and successor.executor.submit(again) is None:
+                return
+        self._leave_out(successor.model, pending)
 
     def _leave_out(self, model: str, pending: Pending) -> None:
         if pending.entry is not None:
             pending.entry.outstanding -= 1
         if self.stream.overload is Overload.BLOCK:
-            self._refuse(model, Reason.OVERLOAD, f"{pending.device}: readings at QoS 0 come too fast")
+            self._refuse(model, Reason.OVERLOAD, f"{pending.device}: readings come too fast")
         else:
             self.counts["readings_left_out"] += 1
 
     # Predictions out
 
     def _at_work(self) -> list[Answering]:
-        return [*self._answering.values(), *self._retiring]
+        unheard = [trial.unheard for trial in self._trials.values()]
+        return [*self._answering.values(), *unheard, *self._retiring]
 
     def _is_retired(self, answering: Answering) -> bool:
-        if _is_busy(answering):
+        if answering.executor.waiting:
             return False
         answering.executor.close()
         return True
 
+    def _judge(self, model: str, trial: LiveTrial, now_s: float) -> None:
+        """At a breach of the rules the champion goes on alone, from the next turn on."""
+        verdict = trial.judge(now_s)
+        if verdict is None:
+            return
+        self._has_news = True
+        if verdict.outcome is Outcome.FAILED:
+            self.end_trial(model, has_passed=False)
+            self._failed_trials[model] = trial.report()
+
+    def _join_labels(self) -> None:
+        """Labels that came with their readings find them answered, or asked about at least."""
+        for model, device, label in self._labels:
+            if (trial := self._trials.get(model)) is not None:
+                trial.label(device, label)
+        self._labels.clear()
+
     def _collect(self, answering: Answering) -> None:
-        for pending, topic, payload in answering.predictions():
-            if payload is not None:
-                self._backlog.append((topic, payload, pending.entry))
+        trial = self._trials.get(answering.model)
+        answered = answering.executor.finished()
+        now_ns = time.monotonic_ns()
+        for pending, answer in answered:
+            if trial is not None:
+                trial.note(answering, pending, answer)
+            if not pending.is_heard:
+                continue
+            if isinstance(answer, Answer):
+                self._backlog.append((*answering.prediction(pending, answer, now_ns), pending.entry))
                 continue
             if pending.entry is not None:
                 pending.entry.outstanding -= 1
-            self._refuse(
-                answering.model, Reason.OUTPUT_NOT_FINITE, f"{pending.device}: the output is not finite"
-            )
+            self._refuse(answering.model, answer, f"{pending.device}: {answer.value}")
 
     def _send(self) -> None:
         """Hand over as many predictions as the wire takes; at the QoS of their readings."""
@@ -251,12 +353,13 @@ class Track:
     def _heed_connection(self, event: Event) -> None:
         match event:
             case Connected(_, session_present):
-                self.is_connected = True
+                self.is_connected = self._has_news = True
                 self.counts["connections"] += 1
                 self._ledger.reconnect(session_present=session_present)
                 log.info("lane.connected", stream=self.stream.name, session_present=session_present)
             case Disconnected(detail, was_connected, was_refused):
                 self.is_connected = False
+                self._has_news = True
                 if was_connected:
                     log.warning("lane.disconnected", stream=self.stream.name, detail=detail)
                 elif was_refused:
@@ -268,7 +371,3 @@ class Track:
                     log.error("subscription.refused", topic_filter=topic_filter, plane="lane")
             case _:
                 pass
-
-
-def _is_busy(answering: Answering) -> bool:
-    return answering.executor.waiting > 0

@@ -1,9 +1,10 @@
 """Everything that can happen to a release on a device, as one table.
 
 A release is announced by signed metadata, fetched in chunks, verified (digest, limits, manifest,
-does it fit the stream), tried on its golden vectors in a child process, loaded, and swapped in
-between two readings: from then on it is the champion. The champion before it answers all the time
-until then.
+does it fit the stream), tried on its golden vectors in a child process, and loaded. If there is a
+champion, the release first answers the same live windows in shadow, where nobody hears it, and is
+then heard on probation, where the champion waits to come back; only then is it the champion itself.
+The champion before it answers all the time until the probation.
 
 Every busy phase has two failure edges. ``INTERRUPTED`` means that surroundings failed (broker,
 disk, a kill in between): the release stays announced and is tried again. ``REFUSED`` means that the
@@ -27,6 +28,8 @@ class Phase(StrEnum):
     VERIFYING = "verifying"
     SELF_TEST = "self_test"
     ACTIVATING = "activating"
+    SHADOW = "shadow"
+    PROBATION = "probation"
     CHAMPION = "champion"
     REFUSED = "refused"
 
@@ -40,12 +43,17 @@ class Event(StrEnum):
     FETCHED = "fetched"
     VERIFIED = "verified"
     SELF_TEST_PASSED = "self_test_passed"
+    SHADOW_BEGUN = "shadow_begun"
+    SHADOW_PASSED = "shadow_passed"
     ACTIVATED = "activated"
     INTERRUPTED = "interrupted"
     REFUSED = "refused"
 
 
-BUSY: Final = frozenset({Phase.FETCHING, Phase.VERIFYING, Phase.SELF_TEST, Phase.ACTIVATING})
+LOADED: Final = frozenset({Phase.ACTIVATING, Phase.SHADOW, Phase.PROBATION})
+"""Phases in which the agent's own process holds the release, and may end by it."""
+
+BUSY: Final = frozenset({Phase.FETCHING, Phase.VERIFYING, Phase.SELF_TEST}) | LOADED
 """Phases in which work is under way; a restart in one of them counts as an interruption."""
 
 TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
@@ -61,17 +69,25 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
     (Phase.FETCHING, Event.FETCHED): Phase.VERIFYING,
     (Phase.VERIFYING, Event.VERIFIED): Phase.SELF_TEST,
     (Phase.SELF_TEST, Event.SELF_TEST_PASSED): Phase.ACTIVATING,
+    (Phase.ACTIVATING, Event.SHADOW_BEGUN): Phase.SHADOW,
+    (Phase.SHADOW, Event.SHADOW_PASSED): Phase.PROBATION,
+    (Phase.PROBATION, Event.ACTIVATED): Phase.CHAMPION,
+    # There is no champion to compare with and to go back to, or the release asks for no trial.
     (Phase.ACTIVATING, Event.ACTIVATED): Phase.CHAMPION,
     # Surroundings failed: again, later. What is on disk already is not fetched anew.
     (Phase.FETCHING, Event.INTERRUPTED): Phase.ANNOUNCED,
     (Phase.VERIFYING, Event.INTERRUPTED): Phase.ANNOUNCED,
     (Phase.SELF_TEST, Event.INTERRUPTED): Phase.ANNOUNCED,
     (Phase.ACTIVATING, Event.INTERRUPTED): Phase.ANNOUNCED,
-    # The bundle is no good here. The champion never stopped, so there is nothing to bring back.
+    (Phase.SHADOW, Event.INTERRUPTED): Phase.ANNOUNCED,
+    (Phase.PROBATION, Event.INTERRUPTED): Phase.ANNOUNCED,
+    # The bundle is no good here. The champion never stopped, or is heard again from the next reading on.
     (Phase.FETCHING, Event.REFUSED): Phase.REFUSED,
     (Phase.VERIFYING, Event.REFUSED): Phase.REFUSED,
     (Phase.SELF_TEST, Event.REFUSED): Phase.REFUSED,
     (Phase.ACTIVATING, Event.REFUSED): Phase.REFUSED,
+    (Phase.SHADOW, Event.REFUSED): Phase.REFUSED,
+    (Phase.PROBATION, Event.REFUSED): Phase.REFUSED,
 }
 
 

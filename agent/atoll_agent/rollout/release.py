@@ -6,11 +6,10 @@ The highest release of the model that is not known to be bad, whose channel is t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from atoll_contract.release import CHUNK_BYTES, STABLE
+from atoll_contract.release import CHUNK_BYTES, STABLE, is_in_rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,12 @@ class Release:
     max_delay_s: int = 0
 
     def includes(self, agent: str) -> bool:
-        """Whether the rollout includes ``agent``: a stable hash of id and salt below the percent."""
-        digest = hashlib.sha256(f"{self.rollout_salt}:{agent}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") % 100 < self.rollout_percent
+        """Whether the rollout includes ``agent``."""
+        return is_in_rollout(agent, percent=self.rollout_percent, salt=self.rollout_salt)
+
+    def is_same(self, other: Release | None) -> bool:
+        """Whether ``other`` is this release, be it under other terms: channel, share, delay, chunks."""
+        return other is not None and (self.release, self.sha256) == (other.release, other.sha256)
 
 
 def choose(

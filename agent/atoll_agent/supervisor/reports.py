@@ -46,7 +46,15 @@ def will(session: int, token: str) -> Status:
     return Status(health=Health.OFFLINE, session=session, token=token)
 
 
-def status(me: Self, lane: LaneReport, slots: dict[str, Slot], time_ms: float, fault: str | None) -> Status:
+def status(
+    me: Self,
+    lane: LaneReport,
+    slots: dict[str, Slot],
+    time_ms: float,
+    fault: str | None,
+    *,
+    is_time_unsynced: bool,
+) -> Status:
     """Return how the agent is now; ``fault`` is what needs a person."""
     notes = [] if fault is None else [fault]
     if not lane.is_connected:
@@ -68,6 +76,7 @@ def status(me: Self, lane: LaneReport, slots: dict[str, Slot], time_ms: float, f
         started_ms=me.started_ms,
         token=me.token,
         version=me.version,
+        time_unsynced=is_time_unsynced,
         detail="; ".join(notes) or None,
         counts=dict(lane.counts),
         refusals=[
@@ -78,7 +87,13 @@ def status(me: Self, lane: LaneReport, slots: dict[str, Slot], time_ms: float, f
 
 
 def slot_status(
-    slot: Slot, predictor: Predictor | None, backend_why: str, trouble: Reason | None, time_ms: float
+    slot: Slot,
+    predictor: Predictor | None,
+    backend_why: str,
+    trouble: Reason | None,
+    time_ms: float,
+    *,
+    channel: str,
 ) -> SlotStatus:
     """Return what the agent says of one slot."""
     champion = challenger = refused = None
@@ -101,6 +116,7 @@ def slot_status(
             phase=slot.phase.value,
             reason=slot.failure.reason if is_again and slot.failure else None,
             detail=slot.failure.detail if is_again and slot.failure else None,
+            start_ms=slot.start.time_ms if slot.start and slot.wait_s(time_ms) else None,
         )
     if (failure := _refused(slot)) is not None:
         refused = Refusal(
@@ -114,6 +130,7 @@ def slot_status(
     return SlotStatus(
         model=slot.model,
         time_ms=time_ms,
+        channel=channel,
         champion=champion,
         challenger=challenger,
         refused=refused,

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from atoll_agent.ports import LaneControl, Link, ServiceState
+from atoll_agent.ports import ClockState, LaneControl, Link, ServiceState
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.releases import Releases
 from atoll_contract.errors import MalformedMessageError
@@ -29,6 +29,7 @@ _HEARTBEAT_S: Final = 60.0
 _DUPLICATE_S: Final = 3 * _HEARTBEAT_S
 """An agent with our id that was not heard of for so long is gone."""
 _LANE_STOP_S: Final = 8.0
+_CLOCK_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class Supervisor:
         releases: Releases,
         sessions: Sessions,
         service: ServiceState,
+        clock: ClockState,
         status_interval_s: float,
     ) -> None:
         self._site = site
@@ -60,13 +62,15 @@ class Supervisor:
         self._lane = lane
         self._link = link
         self._releases = releases
-        releases.on_change = self.slot_changed
+        releases.slots.on_change = self.slot_changed
         self._sessions = sessions
         self._service = service
+        self._clock = clock
         self._status_interval_s = status_interval_s
         self._status_topic = str(StatusTopic(site, agent))
         self._stop = asyncio.Event()
         self._trigger = asyncio.Event()
+        releases.slots.on_refused = self._trigger.set
         self._duplicate_seen_s = -_DUPLICATE_S
         self._published: Status | None = None
         self._published_s = 0.0
@@ -86,7 +90,7 @@ class Supervisor:
                     self._service.tell(STOPPING="1")
                     self._lane.stop()
                     await self._join(thread)
-                    self._releases.stop()
+                    self._releases.slots.stop()
                     self._say_goodbye()
         finally:
             self._lane.stop()
@@ -96,7 +100,9 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._heed_control(), name="control"),
-                group.create_task(self._follow_releases(), name="releases"),
+                group.create_task(self._follow_announcements(), name="announcements"),
+                group.create_task(self._releases.run(), name="releases"),
+                group.create_task(self._watch_clock(), name="clock"),
                 group.create_task(self._tell_status(), name="status"),
                 group.create_task(self._watch_lane(), name="lane-watch"),
             ]
@@ -110,10 +116,11 @@ class Supervisor:
         """Publish the slot of ``model``; called by whoever changed it."""
         message = reports.slot_status(
             self._releases.slots[model],
-            self._releases.predictors.get(model),
+            self._releases.slots.predictors.get(model),
             self._me.backend_why,
             self._releases.trouble,
             time.time() * 1e3,
+            channel=self._releases.channel_of(model),
         )
         topic = SlotTopic(self._site, self._agent, model)
         if self._link.is_connected:
@@ -164,7 +171,7 @@ class Supervisor:
                 log.info("broker.connected", session=self._sessions.number)
                 self._me = replace(self._me, session=self._sessions.number)
                 self._publish_status()
-                for model in self._releases.slots:
+                for model in self._releases.slots.all():
                     self.slot_changed(model)
                 self._trigger.set()
             case Disconnected(detail, was_connected, was_refused):
@@ -209,7 +216,7 @@ class Supervisor:
             return None
         return f"duplicate_id: another agent calls itself {self._agent!r} at this site"
 
-    async def _follow_releases(self) -> None:
+    async def _follow_announcements(self) -> None:
         wait_s: float = _DAY_S
         while True:
             try:
@@ -224,8 +231,15 @@ class Supervisor:
             if not self._link.is_connected:
                 wait_s = _DAY_S  # the next connect triggers
                 continue
-            retry_s = await self._releases.check()
+            retry_s = await self._releases.refresh()
             wait_s = _DAY_S if retry_s is None else retry_s
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await asyncio.sleep(_CLOCK_S)
+            if self._clock.look():
+                log.info("clock.changed", is_time_unsynced=self._clock.is_time_unsynced)
+                self._trigger.set()  # what an unset clock let pass is judged anew
 
     async def _tell_status(self) -> None:
         while True:
@@ -235,7 +249,14 @@ class Supervisor:
 
     def _publish_status(self) -> None:
         now_ms = time.time() * 1e3
-        status = reports.status(self._me, self._lane.report, self._releases.slots, now_ms, self._fault)
+        status = reports.status(
+            self._me,
+            self._lane.report,
+            self._releases.slots.all(),
+            now_ms,
+            self._fault,
+            is_time_unsynced=self._clock.is_time_unsynced,
+        )
         before = self._published
         is_same = before is not None and before.model_copy(update={"time_ms": now_ms}) == status
         if is_same and time.monotonic() - self._published_s < _HEARTBEAT_S:

@@ -33,6 +33,7 @@ _MEANINGS: Final = {
     "error_release_1": "mean absolute error before the change",
     "error_after_change": "of release 1, after the change",
     "error_release_2": "of release 2",
+    "release_3": "why the bad release was stopped, before anybody heard it",
     "swap_s_release_1": "seconds from the announcement to the first answer",
     "swap_s_release_2": "the same, while release 1 answered",
     "latency_p50_ms": "from the device's clock to the subscriber",
@@ -110,7 +111,7 @@ def _report(outcome: Outcome, console: Console, *, as_json: bool) -> None:
         return
     console.print()
     for name, meaning in _MEANINGS.items():
-        line = f"{name:<20} {outcome.figures[name]!s:>10}   {meaning}".rstrip()
+        line = f"{name:<20} {outcome.figures[name]!s:>15}   {meaning}".rstrip()
         console.print(line, markup=False)
     console.print()
     for failure in outcome.failures:

@@ -56,6 +56,11 @@ values = {{ x = {{ unit = "mm" }} }}
 optimiser = "gradient_descent"
 learning_rate = 0.1
 epochs = 60
+
+[pass]
+shadow_windows = 200
+probation_windows = 100
+max_error_ratio = 1.5
 """
 
 
@@ -71,6 +76,7 @@ def write(folder: Path, port: int) -> None:
 id = "{AGENT}"
 site = "{SITE}"
 state_dir = "agent"
+clock = "trusted"
 streams_file = "streams.toml"
 status_interval_s = 1.0
 

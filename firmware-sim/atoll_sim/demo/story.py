@@ -78,6 +78,7 @@ class Story:
             self._change_the_process(watch)
             self._learn_and_publish(watch, 2, SECOND)
             self._judge(watch, 2, "error_release_2")
+            self._publish_a_bad_release(watch)
             self._come_to_an_end(watch)
 
     # The acts
@@ -133,19 +134,7 @@ class Story:
         self._run("optimise", command("atoll-trainer", "optimise", run, "--json"))
         evaluation = self._run("evaluate", command("atoll-trainer", "evaluate", run, "--json"))
         self._note(_evaluation(evaluation))
-        bundle = f"wear-{release}.atoll"
-        self._run(
-            "bundle",
-            command(
-                "atoll-trainer",
-                *("bundle", "--run", run, "--release", str(release), "--out", bundle, "--json"),
-            ),
-        )
-        published = self._run("publish", command("atoll-trainer", "publish", *settings, bundle, "--json"))
-        self._note(
-            f"signed and pushed over retained topics: {published['topics_stored']} topics, "
-            f"{published['bytes_stored']:,} bytes"
-        )
+        self._publish(run, release)
         slot = self._wait(watch, lambda: _answering(watch, release), f"release {release} as champion")
         champion = slot.champion
         if champion is not None:
@@ -182,9 +171,33 @@ class Story:
         self.outcome.figures["error_after_change"] = round(error, 3)
         self._note(f"mean error of release 1 rises to {error:.3f}")
 
+    def _publish(self, run: str, release: int) -> None:
+        bundle = f"wear-{release}.atoll"
+        self._run(
+            "bundle",
+            command(
+                "atoll-trainer",
+                *("bundle", "--run", run, "--release", str(release), "--out", bundle, "--json"),
+            ),
+        )
+        settings = ("--settings", "trainer.toml")
+        published = self._run("publish", command("atoll-trainer", "publish", *settings, bundle, "--json"))
+        self._note(
+            f"signed and pushed over retained topics: {published['topics_stored']} topics, "
+            f"{published['bytes_stored']:,} bytes"
+        )
+
+    def _publish_a_bad_release(self, watch: Watch) -> None:
+        self._say("6. By mistake, what was learnt before the change is published again, as release 3")
+        self._publish("run-1", 3)
+        slot = self._wait(watch, lambda: _refused(watch, 3), "the end of release 3")
+        if slot.refused is not None:
+            self._note(f"agent: stopped it, {slot.refused.detail}")
+            self.outcome.figures["release_3"] = slot.refused.reason.value
+
     def _come_to_an_end(self, watch: Watch) -> None:
         self._programs.require_running()
-        self._say("6. The devices stop; every reading must have its prediction")
+        self._say("7. The devices stop; every reading must have its prediction")
         self._programs.stop("devices")
         tally = watch.tally
         deadline = time.monotonic() + 15.0
@@ -207,7 +220,8 @@ class Story:
         by_release = tally.by_release()
         require = self.outcome.require
         require("no reading is lost", holds=tally.lost == 0)
-        require("both releases answered", holds=set(by_release) == {1, 2})
+        require("the releases 1 and 2 answered, and the bad one never", holds=set(by_release) == {1, 2})
+        require("the bad release was stopped", holds=figures.get("release_3") == "error_too_large")
         before, during, after = (
             float(figures[name] or 0.0)
             for name in ("error_release_1", "error_after_change", "error_release_2")
@@ -256,6 +270,11 @@ class Story:
 def _answering(watch: Watch, release: int) -> SlotStatus | None:
     slot = watch.slot(files.MODEL)
     return slot if slot and slot.champion and slot.champion.release == release else None
+
+
+def _refused(watch: Watch, release: int) -> SlotStatus | None:
+    slot = watch.slot(files.MODEL)
+    return slot if slot and slot.refused and slot.refused.release == release else None
 
 
 def _enough(error: tuple[float | None, int], count: int) -> float | None:

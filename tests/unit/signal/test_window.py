@@ -114,6 +114,37 @@ def test_the_longest_silent_device_is_forgotten_when_there_is_no_room():
     assert kept.forgotten == 1
 
 
+@given(st.integers(1, 6), st.integers(1, 6), st.lists(st.floats(-100, 100), min_size=1, max_size=20))
+def test_a_window_that_begins_with_another_is_as_if_it_had_seen_the_readings_itself(old, new, steps):
+    def kept(length: int) -> Windows:
+        return Windows(WindowSpec(length=length, max_gap_ms=50), 1, max_devices=10)
+
+    first, second, witness = kept(old), kept(new), kept(new)
+    times = np.cumsum(steps).tolist()
+    for number, time_ms in enumerate(times):
+        first.push("a", row(number), time_ms)
+        if number >= len(times) - old:
+            witness.push("a", row(number), time_ms)
+    second.adopt(first)
+
+    for number in range(7):
+        windows = [each.push("a", row(100 + number), times[-1] + number) for each in (second, witness)]
+        assert [window is None for window in windows] in ([True, True], [False, False])
+        if windows[0] and windows[1]:
+            assert windows[0].rows.tolist() == windows[1].rows.tolist()
+            assert windows[0].times_ms == windows[1].times_ms
+            assert windows[0]._gap_left == windows[1]._gap_left
+
+
+def test_a_device_that_comes_back_after_some_were_forgotten_says_gap():
+    kept = Windows(WindowSpec(length=2), 1, max_devices=1)
+
+    for device in ("a", "b", "a"):
+        kept.push(device, row(0), 0)
+
+    assert kept.push("a", row(0), 1).take_gap()
+
+
 def test_a_new_release_goes_on_with_the_windows_of_the_old_one():
     old, same, shorter, longer = windows(3), windows(3), windows(2), windows(4)
     for n in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,9 @@ from support.releases import Trainer, make_bundle, utc_now
 from atoll_contract.errors import ConfigError, StorageError
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import ChunkTopic, MetadataTopic
-from atoll_trainer.keys import KeyName, create_key
+from atoll_trainer.keys import KeyName, KeyRing, create_key
 from atoll_trainer.metadata import LIFETIME
-from atoll_trainer.repository import Repository, Signers
+from atoll_trainer.repository import Repository
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 
@@ -33,7 +34,7 @@ def metadata_files(trainer: Trainer) -> set[str]:
 
 def last_versions(trainer: Trainer) -> dict[str, int]:
     """Return the newest version of each role, as the order of publishing names them."""
-    metadata = trainer.repository._metadata
+    metadata = trainer.repository.metadata
     roles = ("root", "trainer", "targets", "snapshot", "timestamp")
     return {role: metadata._roles[role].signed.version for role in roles}
 
@@ -103,7 +104,7 @@ def test_a_release_is_signed_with_its_terms(trainer: Trainer) -> None:
     expected = ReleaseTerms.decode({"model": "press", "release": 1, "chunk_size": 1024, **terms})
     assert trainer.repository.releases("press") == [expected]
     assert last_versions(trainer) == {"root": 1, "trainer": 2, "targets": 1, "snapshot": 2, "timestamp": 2}
-    [target] = trainer.repository._metadata.trainer.targets.values()
+    [target] = trainer.repository.metadata.trainer.targets.values()
     assert {type(value) for value in target.custom.values()} == {int, str}
 
 
@@ -113,7 +114,7 @@ def test_the_same_release_again_changes_nothing(trainer: Trainer) -> None:
 
     repository = trainer.repository
     assert not repository.add(repository.releases("press")[0], make_bundle())
-    assert not repository.commit(trainer.signers, NOW)
+    assert not repository.commit(trainer.ring, NOW)
 
     assert (metadata_files(trainer), last_versions(trainer)) == before
 
@@ -157,6 +158,20 @@ def test_each_model_keeps_three_releases_of_its_own(trainer: Trainer) -> None:
         assert [terms.release for terms in trainer.repository.releases(model)] == [3, 4, 5]
 
 
+def test_what_all_devices_run_stays_however_many_canaries_follow(trainer: Trainer) -> None:
+    for number in (1, 2):
+        trainer.sign(make_bundle(release=number), NOW)
+    for number in range(3, 8):
+        trainer.sign(make_bundle(release=number), NOW, channel="canary")
+    assert [terms.release for terms in trainer.repository.releases("press")] == [2, 5, 6, 7]
+
+    trainer.sign(make_bundle(release=8), NOW, rollout_percent=99)
+    assert [terms.release for terms in trainer.repository.releases("press")] == [2, 6, 7, 8]
+
+    trainer.sign(make_bundle(release=9), NOW)
+    assert [terms.release for terms in trainer.repository.releases("press")] == [7, 8, 9]
+
+
 def test_steps_stand_in_the_order_of_publishing(trainer: Trainer) -> None:
     bundle = make_bundle(size=3000)
     trainer.sign(bundle, NOW)
@@ -197,9 +212,10 @@ def test_what_was_replaced_long_ago_is_obsolete(trainer: Trainer) -> None:
     obsolete = trainer.repository.obsolete(now - timedelta(days=1))
 
     # Release 1 was dropped by 5.trainer.json two days ago; release 2 only now, by 6.trainer.json.
-    first = hashlib.sha256(make_bundle(release=1)).hexdigest()
-    assert obsolete[0].path.name == f"{first}.atoll"
-    assert obsolete[0].topics == tuple(str(ChunkTopic(first, number)) for number in range(6))
+    first = make_bundle(release=1)
+    sha256, chunks = hashlib.sha256(first).hexdigest(), math.ceil(len(first) / 1024)
+    assert obsolete[0].path.name == f"{sha256}.atoll"
+    assert obsolete[0].topics == tuple(str(ChunkTopic(sha256, number)) for number in range(chunks))
     expected = {f"{version}.{role}.json" for version in range(1, 5) for role in ("trainer", "snapshot")}
     assert {one.path.name for one in obsolete[1:]} == expected
     assert {topic for one in obsolete[1:] for topic in one.topics} == {
@@ -229,7 +245,7 @@ def test_a_crash_between_any_two_writes_is_completed_by_the_next_run(trainer: Tr
     before = trainer.folder / "before"
     shutil.copytree(folder, before)
     repository = trainer.sign(make_bundle(release=2), NOW)
-    sha256 = repository._metadata.trainer.targets["press/2.atoll"].hashes["sha256"]
+    sha256 = repository.metadata.trainer.targets["press/2.atoll"].hashes["sha256"]
     in_order = [
         f"bundles/{sha256}.atoll",
         "metadata/3.trainer.json",
@@ -248,19 +264,19 @@ def test_a_crash_between_any_two_writes_is_completed_by_the_next_run(trainer: Tr
     assert [terms.release for terms in trainer.repository.releases("press")] == [1, 2]
     assert last_versions(trainer) == {"root": 1, "trainer": 3, "targets": 1, "snapshot": 3, "timestamp": 3}
     assert all(piece.read() for step in trainer.repository.steps() for piece in step.pieces)
-    assert not trainer.repository.commit(trainer.signers, NOW)
+    assert not trainer.repository.commit(trainer.ring, NOW)
 
 
 def test_signatures_are_renewed_past_half_their_lifetime(trainer: Trainer) -> None:
     trainer.sign(make_bundle(), NOW)
     soon, late = (NOW + LIFETIME["timestamp"] / 2 + timedelta(days=sign) for sign in (-1, 1))
 
-    assert not trainer.repository.commit(trainer.signers, soon)
-    assert trainer.repository.commit(trainer.signers, late)
+    assert not trainer.repository.commit(trainer.ring, soon)
+    assert trainer.repository.commit(trainer.ring, late)
     assert last_versions(trainer) == {"root": 1, "trainer": 2, "targets": 1, "snapshot": 2, "timestamp": 3}
 
     # A renewed trainer role needs a new snapshot, and that a new timestamp.
-    assert trainer.repository.commit(trainer.signers, NOW + LIFETIME["trainer"] / 2 + timedelta(days=1))
+    assert trainer.repository.commit(trainer.ring, NOW + LIFETIME["trainer"] / 2 + timedelta(days=1))
     assert last_versions(trainer) == {"root": 1, "trainer": 3, "targets": 1, "snapshot": 3, "timestamp": 4}
 
 
@@ -269,23 +285,21 @@ def test_an_expired_offline_signature_stops_publishing(trainer: Trainer) -> None
     late = repository.offline_expiries()["targets"] + timedelta(seconds=1)
 
     with pytest.raises(ConfigError, match="targets metadata expired"):
-        repository.commit(trainer.signers, late)
+        repository.commit(trainer.ring, late)
 
 
-@pytest.mark.parametrize("which", ["trainer", "online"])
-def test_a_key_that_devices_do_not_trust_signs_nothing(trainer: Trainer, tmp_path: Path, which: str) -> None:
-    stranger = create_key(tmp_path, KeyName.ONLINE)
-    signers = trainer.signers
-    wrong = (
-        Signers(trainer=stranger, online=signers.online)
-        if which == "trainer"
-        else Signers(trainer=signers.trainer, online=stranger)
-    )
+@pytest.mark.parametrize("name", [KeyName.TRAINER, KeyName.ONLINE])
+def test_without_a_key_that_devices_trust_nothing_is_signed(
+    trainer: Trainer, tmp_path: Path, name: KeyName
+) -> None:
+    [path] = (trainer.folder / "keys").glob(f"{name}-*.pem")
+    path.unlink()
+    create_key(trainer.folder / "keys", name)
     repository = trainer.repository
     repository.add(ReleaseTerms(model="press", release=1), make_bundle())
     before = metadata_files(trainer)
 
-    with pytest.raises(ConfigError, match=f"the {which} key"):
-        repository.commit(wrong, NOW)
+    with pytest.raises(ConfigError, match=f"the {name} key is needed: {path.name} not found"):
+        repository.commit(KeyRing((trainer.folder / "keys", tmp_path)), NOW)
 
     assert metadata_files(trainer) == before

@@ -4,113 +4,79 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-from datetime import UTC, datetime, timedelta
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
-
-import structlog
 
 from atoll_contract.bundle import MAX_BUNDLE_BYTES, Bundle
 from atoll_contract.errors import BundleRejectedError, ConfigError, MalformedMessageError, Reason
-from atoll_contract.release import STABLE, ReleaseTerms
-from atoll_trainer.home import Home
-from atoll_trainer.keys import KeyName, read_key, read_passphrase
-from atoll_trainer.lineage import require_own_past
-from atoll_trainer.publisher import Publisher, Summary
-from atoll_trainer.repository import Repository, Signers
-from atoll_trainer.settings import TrainerSettings
-
-_SOON: Final = timedelta(days=30)
-_GRACE: Final = timedelta(days=1)
-"""How long a device may take to fetch what has been replaced meanwhile."""
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+from atoll_contract.release import ReleaseTerms
+from atoll_link.exits import Exit
+from atoll_trainer.commands.options import add_trainer_options, trainer_from
+from atoll_trainer.commands.outcome import add_term_options, add_wait_options, asked_terms, conclude
+from atoll_trainer.gate import Gate
+from atoll_trainer.publication import open_publication
+from atoll_trainer.repository import Repository
+from atoll_trainer.runs import Run
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE.atoll", help="the release")
-    parser.add_argument(
-        "--settings", type=Path, required=True, metavar="FILE", help="settings file, trainer.toml"
-    )
-    parser.add_argument(
-        "--home", type=Path, metavar="DIR", help="trainer folder (default: as in the settings)"
-    )
+    add_trainer_options(parser)
     parser.add_argument(
         "--replace-repository",
         action="store_true",
         help="publish over the releases of another repository, whose devices must then be enrolled anew",
     )
-    parser.add_argument(
-        "--channel", default=STABLE, help="who follows it (default: %(default)s, which is all)"
-    )
-    parser.add_argument(
-        "--percent",
-        type=int,
-        default=100,
-        help="share of those devices that it is for (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-delay",
-        type=int,
-        default=0,
-        metavar="SECONDS",
-        help="devices wait a random part of it before they fetch (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--passphrase-file",
+    add_term_options(parser, "default: {}")
+    gate = parser.add_argument_group("gate: exit status 3 when it refuses")
+    gate.add_argument(
+        "--run",
         type=Path,
-        metavar="FILE",
-        help="its first line opens the online and trainer keys",
+        dest="run_folder",
+        metavar="RUN",
+        help="let the release and the champion answer the untouched part of this run; without it the "
+        "release must only be better than a naive guess",
     )
-    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    gate.add_argument(
+        "--worse-by",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="how much larger its error may be than the champion's (default: %(default)s)",
+    )
+    gate.add_argument("--no-gate", action="store_true", help="publish it however bad it is")
+    add_wait_options(parser)
     parser.epilog = (
         f"{parser.epilog}\n\n"
-        "Run it again after any failure: it completes what is missing and leaves the rest alone. For a\n"
-        "release that is out already, --channel, --percent and --max-delay change whom it is for.\n"
-        "The last three releases of a model stay available. The root and targets keys are not needed."
+        "Run it again after any failure: it completes what is missing and leaves the rest alone. Whom a\n"
+        "release is for is changed by atoll-trainer promote. The last three releases of a model stay\n"
+        "available, and the highest that is for all. The root and targets keys are not needed.\n\n"
+        "With --wait: exit status 0 when every connected agent runs it, 1 when some refused it or time\n"
+        "was up, 3 when more than --withdraw-above refused it and it was withdrawn."
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Sign, push, and print what was done."""
-    settings = TrainerSettings.read(arguments.settings)
-    home = Home.find(arguments.home or settings.trainer.home)
-    broker = settings.build_broker()
+    """Sign, push, print what was done, and follow the rollout."""
+    trainer = trainer_from(arguments)
     content = _read(arguments.bundle)
-    terms = _terms(arguments, content)
-    passphrase = read_passphrase(arguments.passphrase_file)
-    keys = home.folder / "keys"
-    with Repository.locked(home.repository) as repository:
-        signers = Signers(
-            trainer=read_key(keys, KeyName.TRAINER, passphrase),
-            online=read_key(keys, KeyName.ONLINE, passphrase),
-        )
+    bundle = _unpacked(arguments.bundle, content)
+    examples = None if arguments.run_folder is None else Run(arguments.run_folder).split().test
+    gate = None if arguments.no_gate else Gate(arguments.worse_by, examples)
+    with open_publication(trainer, may_replace=arguments.replace_repository) as publication:
+        repository = publication.repository
+        terms = _terms(repository, bundle, content, asked_terms(arguments))
+        is_new = all(held.release != terms.release for held in repository.releases(terms.model))
+        refusal = gate.refusal(bundle, _champion(repository, terms.model)) if is_new and gate else None
+        if refusal is not None:
+            print(f"{arguments.bundle}: refused: {refusal} (--no-gate publishes it)", file=sys.stderr)  # noqa: T201
+            return Exit.GATE_REFUSED
         repository.add(terms, content)
-        # Connected first: without a broker nothing is signed that nobody could get.
-        with Publisher(broker, settings.trainer.id) as publisher:
-            require_own_past(
-                home.repository / "metadata", publisher.fetch, may_replace=arguments.replace_repository
-            )
-            now = datetime.now(UTC)
-            repository.commit(signers, now)
-            _warn_of_expiry(repository, now)
-            summary = publisher.push(repository.steps(), compare={terms.target})
-            publisher.clear(repository.obsolete(now - _GRACE))
-    _log.info(
-        "release.published",
-        model=terms.model,
-        release=terms.release,
-        channel=terms.channel,
-        rollout_percent=terms.rollout_percent,
-        size_bytes=len(content),
-        topics_stored=summary.topics_stored,
-        duration_s=round(summary.duration_s, 3),
-    )
-    sha256 = hashlib.sha256(content).hexdigest()
-    print(_summary(terms, sha256, len(content), summary, as_json=arguments.json))  # noqa: T201 - the result
-    return 0
+        summary = publication.bring_out(compare={terms.target})
+        published = repository.release(terms.model, terms.release)
+    return conclude(trainer, arguments, published, summary)
 
 
 def _read(path: Path) -> bytes:
@@ -122,52 +88,41 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{path}: the bundle cannot be read: {error.strerror}") from error
 
 
-def _terms(arguments: argparse.Namespace, content: bytes) -> ReleaseTerms:
+def _unpacked(path: Path, content: bytes) -> Bundle:
     try:
-        manifest = Bundle.unpack(content).manifest
+        return Bundle.unpack(content)
     except BundleRejectedError as error:
-        raise BundleRejectedError(f"{arguments.bundle}: {error.detail}", error.reason) from error
+        raise BundleRejectedError(f"{path}: {error.detail}", error.reason) from error
+
+
+def _terms(
+    repository: Repository, bundle: Bundle, content: bytes, asked: Mapping[str, str | int]
+) -> ReleaseTerms:
+    """Return the terms of a new release, or those of one that is out already."""
+    manifest = bundle.manifest
+    held = [terms for terms in repository.releases(manifest.model) if terms.release == manifest.release]
+    known = (
+        held[0].encode()
+        if held
+        else {
+            "model": manifest.model,
+            "release": manifest.release,
+            # Of the bytes: a rollout that grows keeps the devices that it has.
+            "rollout_salt": hashlib.sha256(content).hexdigest()[:16],
+        }
+    )
     try:
-        return ReleaseTerms.decode(
-            {
-                "model": manifest.model,
-                "release": manifest.release,
-                "channel": arguments.channel,
-                "rollout_percent": arguments.percent,
-                # Of the bytes: a rollout that grows keeps the devices that it has.
-                "rollout_salt": hashlib.sha256(content).hexdigest()[:16],
-                "max_delay_s": arguments.max_delay,
-            }
-        )
+        terms = ReleaseTerms.decode({**known, **asked})
     except MalformedMessageError as error:
         raise ConfigError(f"--channel, --percent, --max-delay: {error.detail}") from error
-
-
-def _warn_of_expiry(repository: Repository, now: datetime) -> None:
-    for role, expires in repository.offline_expiries().items():
-        if expires - now < _SOON:
-            _log.warning("metadata.aged", role=role, days_left=(expires - now).days)
-
-
-def _summary(terms: ReleaseTerms, sha256: str, size_bytes: int, summary: Summary, *, as_json: bool) -> str:
-    if as_json:
-        return json.dumps(
-            {
-                "model": terms.model,
-                "release": terms.release,
-                "sha256": sha256,
-                "bytes": size_bytes,
-                "channel": terms.channel,
-                "rollout_percent": terms.rollout_percent,
-                "topics": summary.topics,
-                "topics_stored": summary.topics_stored,
-                "bytes_stored": summary.bytes_stored,
-                "seconds": round(summary.duration_s, 3),
-            }
+    if held and terms != held[0]:
+        raise ConfigError(
+            f"release {terms.release} of {terms.model} is out already, channel {held[0].channel}, "
+            f"{held[0].rollout_percent} %: atoll-trainer promote changes whom it is for"
         )
-    return (
-        f"{terms.model} release {terms.release} is out: {size_bytes:,} bytes, channel {terms.channel}, "
-        f"{terms.rollout_percent} % of the devices\n"
-        f"stored and read back {summary.topics_stored} of {summary.topics} topics "
-        f"({summary.bytes_stored:,} bytes) in {summary.duration_s:.1f} s"
-    )
+    return terms
+
+
+def _champion(repository: Repository, model: str) -> Bundle | None:
+    terms = repository.champion(model)
+    return None if terms is None else Bundle.unpack(repository.bundle(model, terms.release))

@@ -1,0 +1,65 @@
+"""What the demo needs of the broker it embeds, and amqtt alone does not give."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import brokers
+from support.brokers import RunningBroker
+from support.scripted_broker import publish
+from support.sessions import connected, has, payloads, step_until
+
+from atoll_link.session import Broker, Delivery, Published
+
+COUNT = 500
+CONNECT_WITH_WILL = b"\x10\x18\x00\x04MQTT\x04\x06\x00\x00\x00\x03bye\x00\x01t\x00\x04will"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[RunningBroker]:
+    with brokers.amqtt(tmp_path / "broker") as running:
+        yield running
+
+
+def test_all_that_is_acknowledged_is_passed_on_though_its_sender_leaves(running: RunningBroker) -> None:
+    broker = Broker("127.0.0.1", running.port)
+    sent = [str(number).encode() for number in range(COUNT)]
+    with connected(broker, "reader", "t") as reader:
+        with connected(broker, "writer", max_inflight=100) as writer:
+            for payload in sent:
+                writer.publish("t", payload, qos=1)
+            step_until(writer, has(Published, COUNT), timeout_s=30)
+
+        assert payloads(step_until(reader, has(Delivery, COUNT), timeout_s=30)) == sent
+
+
+def test_the_will_comes_after_the_last_messages(running: RunningBroker) -> None:
+    with connected(Broker("127.0.0.1", running.port), "reader", "t") as reader:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sender:
+            sender.sendall(CONNECT_WITH_WILL)
+            assert sender.recv(4) == b"\x20\x02\x00\x00"
+            sender.sendall(b"".join(publish(b"t", b"%d" % mid, mid) for mid in range(1, COUNT + 1)))
+            received = 0
+            while received < 4 * COUNT:  # the acknowledgements
+                received += len(sender.recv(4096))
+
+        heard = payloads(step_until(reader, has(Delivery, COUNT + 1), timeout_s=30))
+        assert heard == [*(b"%d" % mid for mid in range(1, COUNT + 1)), b"will"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_at_once_while_clients_are_connected(running: RunningBroker, number: signal.Signals) -> None:
+    with (
+        connected(Broker("127.0.0.1", running.port), "reader", "t"),
+        connected(Broker("127.0.0.1", running.port), "writer") as writer,
+    ):
+        for _ in range(COUNT):
+            writer.publish("t", bytes(100), qos=1)
+        assert running.process is not None
+        running.process.send_signal(number)
+
+        assert running.process.wait(5) == -number

@@ -1,0 +1,60 @@
+"""The gate: a release is measured by the champion on the same windows, and by a naive guess."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from support.bundles import make_bundle
+
+from atoll_contract.bundle import Bundle
+from atoll_contract.manifest import Training
+from atoll_trainer.dataset import Examples
+from atoll_trainer.gate import Gate
+
+LINEAR = make_bundle(release=1)
+TRIPLE = make_bundle(release=2, file="triple_float")
+
+
+def claiming(bundle: Bundle, **metrics: float) -> Bundle:
+    return replace(
+        bundle, manifest=bundle.manifest.model_copy(update={"training": Training(metrics=metrics)})
+    )
+
+
+def examples_of(bundle: Bundle) -> Examples:
+    """Return windows whose targets are what ``bundle`` promises for them."""
+    windows = np.array([case.samples for case in bundle.golden.cases], dtype=np.float32)
+    targets = np.array([case.output[0] for case in bundle.golden.cases], dtype=np.float64)
+    return Examples(windows, targets, np.arange(len(targets), dtype=np.float64))
+
+
+def test_on_a_run_both_answer_and_what_their_manifests_tell_does_not_count() -> None:
+    right, wrong = claiming(LINEAR, float_mae=5.0), claiming(TRIPLE, float_mae=0.1)
+    gate = Gate(0.05, examples_of(LINEAR))
+
+    assert gate.refusal(right, wrong) is None
+    refusal = gate.refusal(wrong, right)
+    assert refusal is not None
+    assert "is worse than" in refusal
+    assert Gate(0.05).refusal(wrong, right) is None
+
+
+def test_a_champion_of_other_windows_is_no_measure() -> None:
+    other = replace(LINEAR, manifest=LINEAR.manifest.model_copy(update={"features": ["y"]}))
+
+    refusal = Gate(0.05, examples_of(LINEAR)).refusal(LINEAR, other)
+
+    assert refusal == "release 1 reads other windows: the run compares nothing"
+
+
+def test_what_is_not_known_refuses_nothing() -> None:
+    assert Gate(0.05).refusal(LINEAR, TRIPLE) is None
+    assert Gate(0.05).refusal(claiming(LINEAR, float_mae=1.0), TRIPLE) is None
+    assert Gate(0.05).refusal(claiming(LINEAR, float_mae=1.0, naive_mae=2.0), None) is None
+
+
+def test_a_naive_guess_must_be_beaten_even_without_a_champion() -> None:
+    refusal = Gate(0.05).refusal(claiming(LINEAR, float_mae=2.0, naive_mae=2.0), None)
+
+    assert refusal == "its mean absolute error 2 is no better than a naive guess (2)"

@@ -1,0 +1,241 @@
+"""``atoll-trainer keys``: what keys there are, new ones for old, and longer validity."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+from securesystemslib.signer import Key
+from tuf.api.metadata import Root, Targets
+
+from atoll_contract.errors import ConfigError
+from atoll_link.command_line import add_log_level
+from atoll_link.files import write_whole
+from atoll_trainer import trust
+from atoll_trainer.commands.options import add_trainer_options, trainer_from
+from atoll_trainer.keys import OFFLINE, KeyName, KeyRing, create_key, key_file, read_passphrases
+from atoll_trainer.metadata import KEY_OF, LIFETIME, SignedMetadata
+from atoll_trainer.publication import Trainer, open_publication
+from atoll_trainer.repository import Repository
+from atoll_trainer.tables import table
+
+_KEYID_CHARS: Final = 8
+_NAMES: Final = "root, targets, online (snapshot and timestamp) or trainer (releases)"
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of this command."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _action(actions, "list", "what is where, and when each role runs out", _list)
+    rotate = _action(actions, "rotate", "put a new key in the place of an old one", _rotate)
+    rotate.add_argument("name", choices=[name.value for name in KeyName], metavar="KEY", help=_NAMES)
+    rotate.add_argument("--id", metavar="ID", help="which root key, where there are several")
+    rotate.add_argument(
+        "--stolen",
+        action="store_true",
+        help="stop trusting the old key at once; devices may refuse what they see for some seconds",
+    )
+    roots = _action(actions, "root", "add or remove root keys, and say how many must sign", _set_root)
+    roots.add_argument("--add", type=int, default=0, metavar="N", help="make so many new keys")
+    roots.add_argument("--remove", action="append", default=[], metavar="ID", help="stop trusting this key")
+    roots.add_argument("--threshold", type=int, metavar="N", help="so many must sign a root")
+    renew = _action(actions, "renew", "sign root or targets anew before they run out", _renew)
+    renew.add_argument("roles", nargs="+", choices=[name.value for name in OFFLINE], metavar="ROLE")
+    for action in (rotate, roots):
+        action.add_argument(
+            "--new-passphrase-file",
+            type=Path,
+            metavar="FILE",
+            help="encrypt new keys with its first line (default: as the last --passphrase-file)",
+        )
+    parser.epilog = (
+        f"{parser.epilog}\n"
+        "  atoll-trainer keys rotate trainer --settings trainer.toml --keys /media/targets-key\n"
+        "  atoll-trainer keys root --add 2 --threshold 2 --settings trainer.toml --keys /media/root-key\n\n"
+        "Needed beside the online keys: the targets key to rotate trainer and to renew targets, and as\n"
+        "many root keys as must sign for everything else. New root and targets keys are written to the\n"
+        "first --keys folder, others to HOME/keys. Run it again after any failure."
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the action says."""
+    perform: Callable[[Trainer, argparse.Namespace], None] = arguments.perform
+    perform(trainer_from(arguments), arguments)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleView:
+    """One role as it is listed.
+
+    Attributes:
+        role: Its name.
+        version: Of its metadata.
+        expires: When they run out, ISO 8601.
+        days_left: Until then.
+        threshold: How many of the keys must sign.
+        keys: File of each, or its name when it is not here.
+    """
+
+    role: str
+    version: int
+    expires: str
+    days_left: int
+    threshold: int
+    keys: list[str]
+
+
+def _list(trainer: Trainer, arguments: argparse.Namespace) -> None:
+    metadata = Repository.load(trainer.home.repository).metadata
+    now = datetime.now(UTC)
+    views = [_view(metadata, trainer.ring, role, now) for role in LIFETIME]
+    untrusted = sorted(map(str, _untrusted(trainer.ring, metadata)))
+    if arguments.json:
+        print(json.dumps({"roles": list(map(asdict, views)), "untrusted": untrusted}))  # noqa: T201
+        return
+    rows = [
+        [view.role, view.version, view.expires[:10], view.days_left, view.threshold, key]
+        for view in views
+        for key in view.keys
+    ]
+    print(table(["role", "version", "expires", "days left", "must sign", "key"], rows))  # noqa: T201
+    for path in untrusted:
+        print(f"no device trusts {path} (any more)")  # noqa: T201
+
+
+def _view(metadata: SignedMetadata, ring: KeyRing, role: str, now: datetime) -> RoleView:
+    keyids, threshold = metadata.quorum(role)
+    expires = metadata.expires(role)
+    return RoleView(
+        role=role,
+        version=metadata.version(role),
+        expires=expires.isoformat(),
+        days_left=(expires - now).days,
+        threshold=threshold,
+        keys=[_found(ring, KEY_OF[role], keyid) for keyid in keyids],
+    )
+
+
+def _rotate(trainer: Trainer, arguments: argparse.Namespace) -> None:
+    name = KeyName(arguments.name)
+    metadata = Repository.load(trainer.home.repository).metadata
+    if name is KeyName.ROOT:
+        _replace_root_keys(trainer, arguments, 1, [_root_key_to_replace(metadata, arguments.id)], None)
+        return
+    old = trust.trusted(metadata, name)
+    suspects = old[:-1] if trust.is_rotating(metadata, name) else old
+    with open_publication(trainer, stolen=suspects if arguments.stolen else ()) as publication:
+        metadata, now = publication.repository.metadata, datetime.now(UTC)
+        if not trust.is_rotating(metadata, name):
+            trust.admit(metadata, trainer.ring, now, name, lambda: _new_key(trainer, arguments, name))
+        if arguments.stolen:
+            trust.dismiss(metadata, trainer.ring, now, name)
+        if not metadata.is_signed(Targets.type):
+            trust.sign_targets(metadata, trainer.ring, now)
+        publication.bring_out()
+        # Only now: whatever devices have fetched until here, they can verify by the old key or the new.
+        if trust.dismiss(metadata, trainer.ring, now, name):
+            publication.bring_out()
+    _conclude(trainer, arguments)
+
+
+def _set_root(trainer: Trainer, arguments: argparse.Namespace) -> None:
+    trusted = trust.trusted(Repository.load(trainer.home.repository).metadata, KeyName.ROOT)
+    remove = [_only(trusted, keyid) for keyid in arguments.remove]
+    _replace_root_keys(trainer, arguments, arguments.add, remove, arguments.threshold)
+
+
+def _replace_root_keys(
+    trainer: Trainer, arguments: argparse.Namespace, add: int, remove: list[str], threshold: int | None
+) -> None:
+    with open_publication(trainer) as publication:
+        metadata = publication.repository.metadata
+        trust.set_root_keys(
+            metadata,
+            trainer.ring,
+            datetime.now(UTC),
+            add=add,
+            make_key=lambda: _new_key(trainer, arguments, KeyName.ROOT),
+            remove=remove,
+            threshold=threshold,
+        )
+        publication.bring_out()
+    _conclude(trainer, arguments)
+
+
+def _renew(trainer: Trainer, arguments: argparse.Namespace) -> None:
+    with open_publication(trainer) as publication:
+        metadata, now = publication.repository.metadata, datetime.now(UTC)
+        if Root.type in arguments.roles:
+            trust.change_root(metadata, trainer.ring, now, lambda _root: None)
+        if Targets.type in arguments.roles:
+            trust.sign_targets(metadata, trainer.ring, now)
+        publication.bring_out()
+    _conclude(trainer, arguments)
+
+
+def _conclude(trainer: Trainer, arguments: argparse.Namespace) -> None:
+    """Put the newest root where agents are enrolled from, and show what there is now."""
+    write_whole(trainer.home.root, Repository.load(trainer.home.repository).root)
+    _list(trainer, arguments)
+
+
+def _new_key(trainer: Trainer, arguments: argparse.Namespace, name: KeyName) -> Key:
+    folder = arguments.keys[0] if name in OFFLINE and arguments.keys else trainer.home.keys
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder: is the medium there?")
+    given = filter(None, [arguments.new_passphrase_file])
+    passphrase = next(iter(read_passphrases(given) or trainer.ring.passphrases[::-1]), None)
+    key = create_key(folder, name, passphrase).public_key
+    file = str(folder / key_file(name, key.keyid))
+    _log.info("key.made", key=name.value, file=file, is_encrypted=passphrase is not None)
+    return key
+
+
+def _root_key_to_replace(metadata: SignedMetadata, given: str | None) -> str:
+    trusted = trust.trusted(metadata, KeyName.ROOT)
+    if given is None and len(trusted) > 1:
+        ids = ", ".join(keyid[:_KEYID_CHARS] for keyid in trusted)
+        raise ConfigError(f"--id: which of the root keys {ids}?")
+    return _only(trusted, given or trusted[0])
+
+
+def _only(keyids: Sequence[str], given: str) -> str:
+    found = [keyid for keyid in keyids if keyid.startswith(given)]
+    if len(found) != 1:
+        ids = ", ".join(keyid[:_KEYID_CHARS] for keyid in keyids)
+        raise ConfigError(f"{given!r} is not one of the root keys: {ids}")
+    return found[0]
+
+
+def _found(ring: KeyRing, name: KeyName, keyid: str) -> str:
+    path = ring.find(name, keyid)
+    return f"{key_file(name, keyid)} (not here)" if path is None else str(path)
+
+
+def _untrusted(ring: KeyRing, metadata: SignedMetadata) -> list[Path]:
+    trusted = {key_file(name, keyid) for name in KeyName for keyid in trust.trusted(metadata, name)}
+    return [path for folder in ring.folders for path in folder.glob("*.pem") if path.name not in trusted]
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    perform: Callable[[Trainer, argparse.Namespace], None],
+) -> argparse.ArgumentParser:
+    action = actions.add_parser(name, help=summary, description=summary)
+    action.set_defaults(perform=perform)
+    add_log_level(action)
+    add_trainer_options(action)
+    action.add_argument("--json", action="store_true", help="print the keys as one JSON object")
+    return action

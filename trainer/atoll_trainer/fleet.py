@@ -1,0 +1,160 @@
+"""The fleet, as the retained status and slot topics of its agents show it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from atoll_contract.errors import BrokerUnavailableError, MalformedMessageError, Reason
+from atoll_contract.messages import Health, SlotStatus, Status
+from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic, parse
+from atoll_link.broker import Broker
+from atoll_link.session import Delivery, Session, Subscribed, wait_connected
+
+_FILTERS: Final = (StatusTopic.any_of(), SlotTopic.any_of(), str(MetadataTopic("timestamp.json")))
+_CONNECT_S: Final = 10.0
+_QUIET_S: Final = 1.0
+"""MQTT has no end of the retained messages: silence for so long is taken for it."""
+
+_SETTLE_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class Agent:
+    """One agent, or whoever else publishes a status.
+
+    Attributes:
+        site: Where it is.
+        name: Its id.
+        status: How it is; None when it never said.
+        slots: By model.
+    """
+
+    site: str
+    name: str
+    status: Status | None = None
+    slots: dict[str, SlotStatus] = field(default_factory=dict)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is not connected: its will says so, or it never said a word."""
+        return self.status is None or self.status.health is Health.OFFLINE
+
+
+class Fleet:
+    """All agents that have said anything.
+
+    Attributes:
+        timestamp: The timestamp metadata that they see; empty when there are none.
+        malformed: Messages on status and slot topics that could not be read.
+    """
+
+    def __init__(self) -> None:
+        self._agents: dict[tuple[str, str], Agent] = {}
+        self.timestamp = b""
+        self.malformed = 0
+
+    @property
+    def agents(self) -> list[Agent]:
+        """The agents, by site and name."""
+        return [agent for _, agent in sorted(self._agents.items())]
+
+    def take(self, topic: str, payload: bytes) -> None:
+        """Note what an agent says. An empty payload clears its topic."""
+        try:
+            match parse(topic):
+                case StatusTopic(site, writer):
+                    self._take_status(self._agent(site, writer), payload)
+                case SlotTopic(site, name, model):
+                    self._take_slot(self._agent(site, name), model, payload)
+                case MetadataTopic():
+                    self.timestamp = payload
+                case _:
+                    self.malformed += 1
+        except MalformedMessageError:
+            self.malformed += 1
+
+    def _take_status(self, agent: Agent, payload: bytes) -> None:
+        if not payload:
+            agent.status = None
+            return
+        status, before = Status.decode(payload), agent.status
+        is_late_will = before is not None and before.token == status.token and status.session < before.session
+        if not is_late_will:
+            agent.status = status
+
+    def _take_slot(self, agent: Agent, model: str, payload: bytes) -> None:
+        if payload:
+            agent.slots[model] = SlotStatus.decode(payload)
+        else:
+            agent.slots.pop(model, None)
+
+    def _agent(self, site: str, name: str) -> Agent:
+        return self._agents.setdefault((site, name), Agent(site, name))
+
+
+class FleetWatch:
+    """Follows the fleet over one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._subscribed: set[str] = set()
+        self.fleet = Fleet()
+
+    def settle(self) -> None:
+        """Return once what the broker retains has arrived, as far as that can be told.
+
+        Raises:
+            BrokerUnavailableError: The broker does not answer, or refuses the subscription.
+        """
+        deadline = time.monotonic() + _SETTLE_S
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < _QUIET_S or self._subscribed != set(_FILTERS):
+            if time.monotonic() > deadline:
+                if self._subscribed == set(_FILTERS):
+                    return  # a lively fleet is never quiet
+                raise BrokerUnavailableError("the broker does not answer a subscription")
+            if self.step(_QUIET_S / 4):
+                quiet_since = time.monotonic()
+
+    def step(self, timeout_s: float) -> bool:
+        """Take what arrives within ``timeout_s`` and return whether anything did.
+
+        Raises:
+            BrokerUnavailableError: The broker refuses the subscription.
+        """
+        has_arrived = False
+        for event in self._session.step(timeout_s):
+            match event:
+                case Delivery():
+                    self.fleet.take(event.topic, event.payload)
+                    has_arrived = True
+                case Subscribed(topic_filter, refused=True):
+                    message = f"the broker refuses a subscription to {topic_filter}: its access rules"
+                    raise BrokerUnavailableError(message, Reason.BROKER_REFUSED)
+                case Subscribed():
+                    self._subscribed.add(event.topic_filter)
+                case _:
+                    pass
+        return has_arrived
+
+
+@contextmanager
+def watch_fleet(broker: Broker, trainer: str) -> Iterator[FleetWatch]:
+    """Connect, subscribe to what agents say and see, and yield what follows them.
+
+    Raises:
+        BrokerUnavailableError: Not connected in time.
+    """
+    session = Session(broker, f"{trainer}-fleet-{secrets.token_hex(8)}")
+    try:
+        for topic_filter in _FILTERS:
+            session.subscribe(topic_filter)
+        wait_connected(session, _CONNECT_S)
+        yield FleetWatch(session)
+    finally:
+        session.close()
