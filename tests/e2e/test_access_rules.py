@@ -11,8 +11,8 @@ from support.agents import AgentProcess, TrainerHome
 from support.bundles import make_bundle
 from support.spy import Spy
 
-from atoll_contract.messages import SlotStatus
-from atoll_link.session import Broker, Published, Session, wait_connected
+from atoll_contract.messages import SlotStatus, Status
+from atoll_link.session import Broker, Published, Refused, Session, wait_connected
 
 PAGE = Path(__file__).parents[2] / "docs" / "operate" / "trainer.md"
 
@@ -35,7 +35,7 @@ class Client:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         number = self.session.publish(topic, payload, retain=retain)
         for _ in range(100):
-            if any(isinstance(e, Published) and e.mid == number for e in self.session.step(0.1)):
+            if any(isinstance(e, Published | Refused) and e.mid == number for e in self.session.step(0.1)):
                 return
         raise AssertionError("no PUBACK")
 
@@ -61,14 +61,20 @@ def test_each_role_can_do_its_work_and_nobody_the_works_of_others(guarded, tmp_p
                 "atoll/v1/releases/metadata/timestamp.json",
             ):
                 intruder.publish(topic, b"forged", retain=True)
+            device.publish("atoll/v1/site/press-1/label/press-1/wear", b'{"time_ms":1,"value":7}')
             device.publish("atoll/v1/site/press-1/reading/press", reading)
             spy.wait(lambda: len(spy.on("/pi/prediction/press-1/")) == 2, "a second prediction")
+            spy.wait(lambda: counts(spy).get("labels") == 1, "the label", 30)
         finally:
             agent.close()
             device.session.close()
             intruder.session.close()
 
     assert not [item for item in spy.deliveries if item.payload == b"forged"]
+
+
+def counts(spy: Spy) -> dict[str, int]:
+    return Status.decode(spy.on("/pi/status")[-1].payload).counts
 
 
 def is_champion(payload: bytes) -> bool:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support import brokers
 from support.brokers import RunningBroker
-from support.scripted_broker import publish
 from support.sessions import connected, has, payloads, step_until
 
+from atoll_link.packets import NO_PROPERTIES, Level, pack_publish
 from atoll_link.session import Broker, Delivery, Published
 
 COUNT = 500
@@ -42,7 +42,10 @@ def test_the_will_comes_after_the_last_messages(running: RunningBroker) -> None:
         with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sender:
             sender.sendall(CONNECT_WITH_WILL)
             assert sender.recv(4) == b"\x20\x02\x00\x00"
-            sender.sendall(b"".join(publish(b"t", b"%d" % mid, mid) for mid in range(1, COUNT + 1)))
+            old = NO_PROPERTIES[Level.MQTT_311]
+            sender.sendall(
+                b"".join(pack_publish(b"\0\1t", b"%d" % mid, old, mid) for mid in range(1, COUNT + 1))
+            )
             received = 0
             while received < 4 * COUNT:  # the acknowledgements
                 received += len(sender.recv(4096))
