@@ -7,7 +7,7 @@ sending on a packet id, which it keeps over reconnects and which is free again a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -15,7 +15,8 @@ from atoll_link.events import Refused
 from atoll_link.limits import BrokerLimits
 from atoll_link.packets import NO_PROPERTIES, Level, pack_publish
 
-_MOST_IDS = 65_535
+MOST_IDS: Final = 65_535
+"""How many packet ids there are: none is 0."""
 
 
 class _Kept(msgspec.Struct, gc=False):
@@ -44,8 +45,8 @@ class Outflow:
     """
 
     def __init__(self, max_inflight: int, max_kept: int) -> None:
-        if not 1 <= max_inflight <= _MOST_IDS:
-            raise ValueError(f"max_inflight is {max_inflight}, not 1 to {_MOST_IDS}")
+        if not 1 <= max_inflight <= MOST_IDS:
+            raise ValueError(f"max_inflight is {max_inflight}, not 1 to {MOST_IDS}")
         self._max_inflight = max_inflight
         self._max_kept = max_kept
         self._window = 0
@@ -87,8 +88,14 @@ class Outflow:
             return None
         return self._send(kept)
 
-    def due(self) -> Iterator[bytes]:
-        """Yield the packets that have waited and leave now; each counts as sent."""
+    def due(self) -> list[bytes]:
+        """Return the packets that have waited and leave now; each counts as sent.
+
+        They leave by half a window at least: one by one, each acknowledgement would cost a turn.
+        """
+        packets: list[bytes] = []
+        if len(self._inflight) > self._window // 2:
+            return packets
         while self._waiting and len(self._inflight) < self._window:
             kept = self._waiting.popleft()
             is_again = self._sent_before > 0
@@ -96,7 +103,8 @@ class Outflow:
                 self._sent_before -= 1
             packet = self._send(kept, is_again=is_again)
             if packet is not None:
-                yield packet
+                packets.append(packet)
+        return packets
 
     def acknowledge(self, mid: int) -> int | None:
         """Return the number of the message with this packet id, and forget it; None: there is none."""
@@ -118,8 +126,8 @@ class Outflow:
 
     def _free_mid(self) -> int:
         # Only those under way have an id: what was sent before stands in front of what was not.
-        mid = self._last_mid % _MOST_IDS + 1
+        mid = self._last_mid % MOST_IDS + 1
         while mid in self._inflight:
-            mid = mid % _MOST_IDS + 1
+            mid = mid % MOST_IDS + 1
         self._last_mid = mid
         return mid

@@ -19,7 +19,7 @@ from atoll_link.attempts import Backoff, LevelChoice
 from atoll_link.broker import Broker
 from atoll_link.events import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
 from atoll_link.limits import BrokerLimits, require_filter, require_payload, require_qos
-from atoll_link.outflow import Outflow
+from atoll_link.outflow import MOST_IDS, Outflow
 from atoll_link.packets import (
     CONNACK,
     NO_PROPERTIES,
@@ -112,6 +112,8 @@ class Session:
         connect_timeout_s: float = 5.0,
         connack_timeout_s: float = 10.0,
     ) -> None:
+        if not 1 <= receive_maximum <= MOST_IDS:
+            raise ValueError(f"receive_maximum is {receive_maximum}, not 1 to {MOST_IDS}")
         self._broker = broker
         self._client_id = client_id
         self._is_clean = is_clean
@@ -126,6 +128,8 @@ class Session:
         self._outflow = Outflow(max_inflight, max_kept)
         self._number = 0
         self._events: list[Event] = []
+        self._unhurried = 0
+        """How many of them tell only that a QoS 0 message was written."""
         self._backoff = Backoff()
         self._levels = LevelChoice()
         self._connection = 0
@@ -209,24 +213,27 @@ class Session:
         connect takes its own time on top. Reads at most a batch, so that whoever steps can keep up.
         """
         if not self._is_closing:
-            self.flush()
             if timeout_s > 0:
-                self._waiter.wait(timeout_s)
+                self.flush()
+                self._waiter.wait(0.0 if self._events else timeout_s)
             self._turn()
-        events, self._events = self._events, []
+        events, self._events, self._unhurried = self._events, [], 0
         return events
 
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it now."""
-        for packet in self._outflow.due():
-            self._client.outbox.put(packet)
-        for number in self._client.flush():
-            self._events.append(Published(number))
-        if self._outflow.refused:
-            self._events += self._outflow.refused
-            self._outflow.refused.clear()
-        if self._client.failure and self._is_trying:
-            self._note_loss(self._client.failure)
+        outflow, client = self._outflow, self._client
+        for packet in outflow.due():
+            client.outbox.put(packet)
+        if outflow.refused:
+            self._events += outflow.refused
+            outflow.refused.clear()
+        if client.want_write():
+            written = client.flush()
+            self._events += map(Published, written)
+            self._unhurried += len(written)
+        if client.failure and self._is_trying:
+            self._note_loss(client.failure)
 
     @property
     def wants_write(self) -> bool:
@@ -238,8 +245,11 @@ class Session:
         return self._client.fileno()
 
     def due_s(self) -> float:
-        """Return after how long a step is due though nothing arrives."""
-        if self._events or self._outflow.refused:
+        """Return after how long a step is due though nothing arrives.
+
+        That a QoS 0 message was written is no reason for a step: it is told with whatever is next.
+        """
+        if len(self._events) > self._unhurried or self._outflow.refused:
             return 0.0
         due = self._look_at if self._client.is_open else self._backoff.until
         return max(0.0, due - time.monotonic())
@@ -253,6 +263,7 @@ class Session:
         self._is_closing = True
         if self._is_connected:
             self.flush()
+        if self._is_connected:
             self._client.finish(time.monotonic() + timeout_s)
         self._drop()
         self._waiter.close()
@@ -407,8 +418,8 @@ class Session:
         client, events = self._client, self._events
         acknowledges = not self._acknowledges_by_hand
         packets = self._inbox.feed(received)
-        if not self._is_connected:
-            self._take_answer(packets)
+        if not self._is_connected and not self._take_answer(packets):
+            return
         for first, body in packets:
             kind = first & 0xF0
             if kind == PUBLISH:
@@ -427,13 +438,14 @@ class Session:
                 if not client.is_open:
                     return
 
-    def _take_answer(self, packets: Iterator[tuple[int, bytes]]) -> None:
-        """Take the first packet, if it is there: the answer to CONNECT."""
+    def _take_answer(self, packets: Iterator[tuple[int, bytes]]) -> bool:
+        """Take the first packet, if it is there: the answer to CONNECT; whether it accepts."""
         for first, body in packets:
             if first != CONNACK:
                 raise ValueError("the broker did not answer CONNECT first")
             self._client.handle(first, body)
-            return
+            break
+        return self._is_connected
 
     # paho's callbacks: they only take notes
 

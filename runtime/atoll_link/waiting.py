@@ -51,9 +51,9 @@ class Waiter(Generic[WaitedT]):
 
         It returns earlier, and maybe with none, after :meth:`wake`.
         """
+        due_s = max(0.0, min([timeout_s, *[session.due_s() for session in self._sessions]]))
         self._watch()
-        due_s = min([timeout_s, *(session.due_s() for session in self._sessions)])
-        ready = {descriptor for descriptor, _ in self._poll.poll(max(0.0, due_s) * 1e3)}
+        ready = {descriptor for descriptor, _ in self._poll.poll(due_s * 1e3)}
         if self._wake_read.fileno() in ready:
             with suppress(BlockingIOError):
                 while self._wake_read.recv(4096):
@@ -72,10 +72,9 @@ class Waiter(Generic[WaitedT]):
 
     def _watch(self) -> None:
         wanted = {
-            session.fileno(): _READ_OR_WRITE if session.wants_write else _READ
-            for session in self._sessions
-            if session.fileno() >= 0
+            session.fileno(): _READ_OR_WRITE if session.wants_write else _READ for session in self._sessions
         }
+        wanted.pop(-1, None)
         if wanted == self._watched:
             return
         for descriptor in self._watched.keys() - wanted.keys():

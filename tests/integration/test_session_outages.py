@@ -92,6 +92,34 @@ def test_close_is_clean_even_with_unread_messages_at_hand(mosquitto_broker: Runn
         assert payloads(step_until(heir, has(Delivery))) == [b"after"]
 
 
+def test_what_is_under_way_at_close_arrives(any_broker: RunningBroker) -> None:
+    broker = broker_at(any_broker)
+    expected = [b"%d" % number for number in range(20)]  # so many may be under way
+    with connected(broker, "reader", "last") as reader:
+        with connected(broker, "writer") as writer:
+            for payload in expected:
+                writer.publish("last", payload)
+        assert payloads(step_until(reader, has(Delivery, 20))) == expected
+
+
+def test_what_is_not_acknowledged_at_close_comes_to_the_next(mosquitto_broker: RunningBroker) -> None:
+    broker = broker_at(mosquitto_broker)
+    options = {"is_clean": False, "acknowledges_by_hand": True}
+    with connected(broker, "writer") as writer:
+        with connected(broker, "lane", "r", **options) as lane:
+            for number in range(5):
+                writer.publish("r", b"%d" % number)
+            step_until(writer, has(Published, 5))
+            for delivery in of_kind(Delivery, step_until(lane, has(Delivery, 5)))[:2]:
+                lane.acknowledge(delivery)
+        lane = Session(broker, "lane", **options)  # type: ignore[arg-type]
+        again = of_kind(Delivery, step_until(lane, has(Delivery, 3)))
+        lane.close()
+
+    assert [delivery.payload for delivery in again] == [b"2", b"3", b"4"]
+    assert all(delivery.is_duplicate for delivery in again)
+
+
 def test_closing_twice_and_waking_a_closed_session_do_no_harm(any_broker: RunningBroker) -> None:
     session = Session(broker_at(any_broker), "reader")
     wait_connected(session, 10.0)

@@ -135,10 +135,10 @@ def test_no_more_than_the_window_is_under_way(peer: ScriptedBroker, sessions: li
     first = [opened.read(PUBLISH) for _ in range(3)]
     opened.session.step(0.0)
     assert opened.peer.read_available() == []
-    peer.send(peer.puback(first[0].mid))
+    peer.send(peer.puback(first[0].mid, first[1].mid))
 
-    step_until(opened.session, has(Published))
-    assert opened.read(PUBLISH).payload == b"3"
+    step_until(opened.session, has(Published, 2))
+    assert [opened.read(PUBLISH).payload for _ in range(2)] == [b"3", b"4"]
     assert opened.peer.read_available() == []
 
 

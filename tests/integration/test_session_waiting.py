@@ -11,7 +11,7 @@ from support.opened import Opened
 from support.scripted_broker import PINGREQ, PUBLISH, ScriptedBroker, scripted_broker
 from support.sessions import has, of_kind, payloads, step_until
 
-from atoll_link.session import Broker, Connected, Delivery, Disconnected, Published, Session
+from atoll_link.session import Broker, Connected, Delivery, Disconnected, Published, Refused, Session
 from atoll_link.waiting import Waiter
 
 
@@ -103,15 +103,31 @@ def test_a_session_is_returned_to_connect_to_ping_and_to_give_up(
     assert [one.kind for one in peer.read_available()] == [PINGREQ]
 
 
-def test_events_that_nobody_has_taken_end_the_wait(
+def test_events_that_nobody_has_taken_end_the_wait(sessions: list[Session]) -> None:
+    with scripted_broker() as peer:
+        opened = Opened(peer, sessions, properties=b"\x25\0")  # retain is not available
+        waiter = Waiter([opened.session])
+        number = opened.session.publish("a", b"x", retain=True)
+
+        assert waiter.wait(5.0) == [opened.session]
+        [refused] = of_kind(Refused, opened.session.step(0.0))
+        assert refused.mid == number
+        waiter.close()
+
+
+def test_that_a_message_was_written_hurries_nobody_and_is_told_first(
     both: tuple[Opened, Opened], waiter: Waiter[Session]
 ) -> None:
     first, _ = both
     number = first.session.publish("a", b"x", qos=0)
     first.session.flush()
-
+    assert waiter.wait(0.2) == []
+    first.peer.send(first.peer.publish(b"a", b"x"))
     assert waiter.wait(5.0) == [first.session]
-    assert first.session.step(0.0) == [Published(number)]  # type: ignore[arg-type]
+
+    published, delivery = first.session.step(0.0)
+    assert published == Published(number)  # type: ignore[arg-type]
+    assert isinstance(delivery, Delivery)
 
 
 def test_what_was_published_leaves_with_flush_and_no_step(both: tuple[Opened, Opened]) -> None:
