@@ -60,7 +60,7 @@ _FILTERS_PER_PACKET: Final = 8
 """Some brokers accept no more in one SUBSCRIBE."""
 _BATCH_BYTES: Final = 262_144
 """About so much is read in one step, so that writing is never starved by reading."""
-_LIKELY_CONNACK_S: Final = 0.5
+_LIKELY_CONNACK_S: Final = 1.0
 """A broker that has said nothing for so long, and four times as long as connecting took, may not have
 MQTT 5."""
 _UNSUPPORTED_LEVEL: Final = 0x84

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def test_the_will_comes_after_the_last_messages(running: RunningBroker) -> None:
 
         heard = payloads(step_until(reader, has(Delivery, COUNT + 1), timeout_s=30))
         assert heard == [*(b"%d" % mid for mid in range(1, COUNT + 1)), b"will"]
+
+
+def test_a_client_that_speaks_mqtt_5_is_not_kept_waiting(running: RunningBroker) -> None:
+    started = time.monotonic()
+    with connected(Broker("127.0.0.1", running.port), "reader", "t", is_clean=False) as session:
+        assert session.level is Level.MQTT_311
+        assert time.monotonic() - started < 0.8
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -350,7 +350,7 @@ def test_a_broker_that_waits_for_more_gets_the_old_one_soon(
     step_until(session, has(Connected))
 
     assert session.level is Level.MQTT_311
-    assert 0.4 < time.monotonic() - started < 2.0
+    assert 0.9 < time.monotonic() - started < 2.5
 
 
 def test_connections_that_break_do_not_cost_a_broker_its_mqtt_5(opened: Opened) -> None:
@@ -380,7 +380,7 @@ def test_each_broker_is_spoken_to_in_its_newest_version(any_broker: RunningBroke
     started = time.monotonic()
     with connected(broker_at(any_broker), "tested", "a") as session:
         assert session.level is (Level.MQTT_311 if any_broker.kind == "amqtt" else Level.MQTT_5)
-        assert time.monotonic() - started < (5.0 if any_broker.kind == "amqtt" else 0.4)
+        assert time.monotonic() - started < 0.8
 
 
 @pytest.mark.mosquitto

@@ -10,10 +10,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 from amqtt.broker import Broker
+from amqtt.mqtt.connect import ConnectPacket, ConnectPayload, ConnectVariableHeader
 from amqtt.mqtt.disconnect import DisconnectPacket
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
+_LEVEL: Final = 4
 _PASS_ON_S: Final = 60.0  # amqtt's loop for a client can die, and then nobody empties its queue
 
 
@@ -47,10 +49,28 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt is untyped
         return is_valid
 
 
+class OwnLevelPayload(ConnectPayload):  # type: ignore[misc]  # amqtt is untyped
+    """What follows in a CONNECT of MQTT 3.1.1, and nothing in another.
+
+    amqtt refuses other versions, but not before it has read the properties of MQTT 5 as the length of
+    a client id, and waited for that for ever.
+    """
+
+    @classmethod
+    async def from_stream(
+        cls, reader: Any, fixed_header: Any, variable_header: ConnectVariableHeader
+    ) -> ConnectPayload:
+        """Read it, if it is of this version."""
+        if variable_header.proto_level != _LEVEL:
+            return ConnectPayload(client_id="", will_topic="", will_message=b"")
+        return await super().from_stream(reader, fixed_header, variable_header)
+
+
 async def serve(port: int) -> None:
     """Serve until SIGTERM or SIGINT ends the process."""
     # At once: there is nothing to keep, and amqtt's own shutdown does not always end.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ConnectPacket.PAYLOAD = OwnLevelPayload
     broker = EmbeddedBroker(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}", "max_connections": 0}},
