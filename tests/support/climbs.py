@@ -250,7 +250,7 @@ class World:
                 tasks = [group.create_task(climb.run()) for climb in self.climbs.values()]
                 start()
                 while not fact():  # noqa: ASYNC110 - the fact is any
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0)
                 for task in tasks:
                     task.cancel()
 
