@@ -40,6 +40,11 @@ class Agent:
     slots: dict[str, SlotStatus] = field(default_factory=dict)
 
     @property
+    def has_introduced_itself(self) -> bool:
+        """Whether it has published a status as agents do, with the token that tells two of one id apart."""
+        return self.status is not None and self.status.token is not None
+
+    @property
     def is_silent(self) -> bool:
         """Whether it is not connected: its will says so, or it never said a word."""
         return self.status is None or self.status.health is Health.OFFLINE
@@ -62,6 +67,15 @@ class Fleet:
     def agents(self) -> list[Agent]:
         """The agents, by site and name."""
         return [agent for _, agent in sorted(self._agents.items())]
+
+    @property
+    def at_several_sites(self) -> dict[str, list[str]]:
+        """Ids with slots at more than one site, and those sites: moved, or their password is abused."""
+        sites: dict[str, list[str]] = {}
+        for agent in self.agents:
+            if agent.slots:
+                sites.setdefault(agent.name, []).append(agent.site)
+        return {name: where for name, where in sites.items() if len(where) > 1}
 
     def take(self, topic: str, payload: bytes) -> None:
         """Note what an agent says. An empty payload clears its topic."""

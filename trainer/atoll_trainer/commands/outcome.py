@@ -17,7 +17,7 @@ from atoll_trainer.commands.options import duration
 from atoll_trainer.fleet import watch_fleet
 from atoll_trainer.publication import Trainer, open_publication
 from atoll_trainer.publisher import Summary
-from atoll_trainer.repository import MAX_WHY_CHARS, Available
+from atoll_trainer.repository import MAX_WHY_CHARS, Available, Repository
 from atoll_trainer.rollout import Rollout, Verdict, follow
 
 _WAIT_S: Final = 600.0
@@ -96,14 +96,18 @@ def conclude(trainer: Trainer, arguments: argparse.Namespace, published: Availab
 
 def _followed(trainer: Trainer, arguments: argparse.Namespace, published: Available) -> Rollout:
     with watch_fleet(trainer.broker, trainer.id) as watch:
-        return follow(
+        rollout = follow(
             watch,
             published.terms,
             published.sha256,
+            available=lambda: Repository.load(trainer.home.repository).releases(published.terms.model),
             wait_s=arguments.wait_for or _WAIT_S + published.terms.max_delay_s,
             withdraw_above=arguments.withdraw_above,
             tell=lambda cohort: print(f"{time.strftime('%H:%M:%S')}  {_counts(cohort)}", file=sys.stderr),  # noqa: T201
         )
+        for agent, sites in watch.fleet.at_several_sites.items():
+            _log.warning("agent.ambiguous", agent=agent, sites=sites)
+    return rollout
 
 
 def _judged(
@@ -116,7 +120,7 @@ def _judged(
             reasons = ", ".join(f"{reason} {count}" for reason, count in cohort.refusals())
             withdraw(trainer, terms.model, terms.release, f"{_counts(cohort)}: {reasons}"[:MAX_WHY_CHARS])
             return Exit.GATE_REFUSED
-        case Verdict.TIME_UP:
+        case Verdict.TIME_UP | Verdict.UNHEARD:
             return Exit.FAILURE
         case Verdict.SETTLED:
             is_tolerated = withdraw_above is not None or not cohort.count(Standing.REFUSED)
@@ -146,6 +150,7 @@ def _counts(cohort: Cohort) -> str:
         Standing.WAITING: "waiting",
         Standing.REFUSED: "refused it",
         Standing.NEWER: "run a newer one",
+        Standing.LOST: "fell silent",
         Standing.SILENT: "silent",
     }
     counts = [f"{number} {words}" for standing, words in shown.items() if (number := cohort.count(standing))]
@@ -167,12 +172,13 @@ def _end(rollout: Rollout) -> str:
     refused = [
         f"  {member.site}/{member.agent} refused it: {member.reason}: {member.detail}"
         for member in rollout.cohort.members
-        if member.standing is Standing.REFUSED
+        if member.is_refusal
     ]
     ends = {
         Verdict.SETTLED: "settled",
         Verdict.TOO_MANY_REFUSED: "withdrawn: too many refused it",
         Verdict.TIME_UP: "time is up",
+        Verdict.UNHEARD: "no agent that it is for is connected",
     }
     return "\n".join([f"{ends[rollout.verdict]}: {_counts(rollout.cohort)}", *refused])
 
