@@ -51,10 +51,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         f"{parser.epilog}\n\n"
         "Run it again after any failure: it completes what is missing and leaves the rest alone. Whom a\n"
-        "release is for is changed by atoll-trainer promote. The last three releases of a model stay\n"
-        "available, and the highest that is for all. The root and targets keys are not needed.\n\n"
-        "With --wait: exit status 0 when every connected agent runs it, 1 when some refused it or time\n"
-        "was up, 3 when more than --withdraw-above refused it and it was withdrawn."
+        "release is for is changed by atoll-trainer promote. The last three releases of a channel stay\n"
+        "available, the last two that are for all, and whatever a device may be running by the signed terms;\n"
+        "those that are dropped are told. The root and targets keys are not needed.\n\n"
+        "With --wait: exit status 0 when every connected agent runs it, 1 when some refused it, time was\n"
+        "up or no agent that it is for is connected, 3 when more than --withdraw-above refused it and it\n"
+        "was withdrawn."
     )
 
 
@@ -73,10 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
         if refusal is not None:
             print(f"{arguments.bundle}: refused: {refusal} (--no-gate publishes it)", file=sys.stderr)  # noqa: T201
             return Exit.GATE_REFUSED
-        repository.add(terms, content)
+        dropped = repository.add(terms, content)
         summary = publication.bring_out(compare={terms.target})
         published = repository.release(terms.model, terms.release)
-    return conclude(trainer, arguments, published, summary)
+    return conclude(trainer, arguments, published, summary, dropped)
 
 
 def _read(path: Path) -> bytes:
