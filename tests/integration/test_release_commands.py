@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -145,6 +146,19 @@ def test_resign_renews_the_timestamp_alone_until_others_are_due(operator: Operat
 
     assert resigned.returncode == Exit.SUCCESS, resigned.stderr
     assert operator.versions() == before | {"timestamp": before["timestamp"] + 1}
+    assert [release.release for release in operator.seen_by_a_device()] == [1]
+
+
+def test_a_home_restored_from_before_the_last_resign_goes_on_and_says_so(operator: Operator) -> None:
+    operator.publish(1)
+    backup = operator.folder / "backup"
+    shutil.copytree(operator.home, backup)
+    operator.run("resign")
+
+    resigned = operator.run("resign", "--home", backup)
+
+    assert resigned.returncode == Exit.SUCCESS, resigned.stderr
+    assert "timestamp.adopted" in resigned.stderr
     assert [release.release for release in operator.seen_by_a_device()] == [1]
 
 
