@@ -254,10 +254,13 @@ class Repository:
 
         Raises:
             ConfigError: A key that devices trust is missing, or an offline signature is.
+            DeviceError: The clock stands before the last signatures.
             StorageError: A file cannot be written.
         """
         self._require_offline_signatures(now)
         metadata = self.metadata
+        for role in _ONLINE_ROLES:
+            metadata.require_clock(role, now)
         signers = {role: ring.signer(KEY_OF[role], metadata.quorum(role)[0]) for role in _ONLINE_ROLES}
         has_signed = False
         for role, signer in signers.items():

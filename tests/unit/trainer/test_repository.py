@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.releases import Trainer, make_bundle, utc_now
 
-from atoll_contract.errors import ConfigError, StorageError
+from atoll_contract.errors import ConfigError, DeviceError, StorageError
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import ChunkTopic, MetadataTopic
 from atoll_trainer.keys import KeyName, KeyRing, create_key
@@ -200,7 +200,7 @@ def test_what_is_dropped_is_told(trainer: Trainer) -> None:
 def test_steps_stand_in_the_order_of_publishing(trainer: Trainer) -> None:
     bundle = make_bundle(size=3000)
     trainer.sign(bundle, NOW)
-    trainer.rotate_root()
+    trainer.rotate_root(NOW)
 
     steps = trainer.repository.steps()
 
@@ -303,6 +303,19 @@ def test_signatures_are_renewed_past_half_their_lifetime(trainer: Trainer) -> No
     # A renewed trainer role needs a new snapshot, and that a new timestamp.
     assert trainer.repository.commit(trainer.ring, NOW + LIFETIME["trainer"] / 2 + timedelta(days=1))
     assert last_versions(trainer) == {"root": 1, "trainer": 3, "targets": 1, "snapshot": 3, "timestamp": 4}
+
+
+@pytest.mark.parametrize("now", [datetime(1970, 1, 2, tzinfo=UTC), NOW - timedelta(days=1)])
+def test_a_clock_before_the_last_signature_signs_nothing(trainer: Trainer, now: datetime) -> None:
+    trainer.sign(make_bundle(), NOW)
+    before = metadata_files(trainer), last_versions(trainer)
+
+    with pytest.raises(DeviceError, match="the clock of this machine"):
+        trainer.repository.commit(trainer.ring, now, renews_timestamp=True)
+    with pytest.raises(DeviceError, match="the clock of this machine"):
+        trainer.rotate_root(now)
+
+    assert (metadata_files(trainer), last_versions(trainer)) == before
 
 
 def test_an_expired_offline_signature_stops_publishing(trainer: Trainer) -> None:
