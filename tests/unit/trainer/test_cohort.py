@@ -280,6 +280,23 @@ def test_what_is_no_status_is_counted_and_ignored() -> None:
     assert only(fleet).standing is Standing.RUNS
 
 
+def test_what_a_terminal_would_obey_is_not_taken_over() -> None:
+    evil = "\x1b[2J\n\u202eback °C"
+    refused = refusal(5).model_copy(update={"detail": evil})
+    fleet = fleet_of(pi=slot(refused=refused, challenger=challenger(6, evil)))
+    say(fleet, "pi", Status(health=Health.READY, session=2, token="t", detail=evil, counts={evil: 1}))
+
+    [agent] = fleet.agents
+    found = agent.slots["wear"]
+
+    assert found.refused is not None
+    assert found.refused.reason is Reason.GOLDEN_MISMATCH
+    assert found.challenger is not None
+    assert agent.status is not None
+    for text in (found.refused.detail, found.challenger.phase, agent.status.detail, *agent.status.counts):
+        assert text == " [2J  back °C"
+
+
 def test_a_topic_that_was_cleared_says_nothing_any_more() -> None:
     fleet = fleet_of(pi=slot())
 
