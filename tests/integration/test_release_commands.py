@@ -244,6 +244,24 @@ def test_the_gate_refuses_what_is_no_better_than_a_naive_guess(operator: Operato
     assert [release.release for release in operator.seen_by_a_device()] == [1, 2]
 
 
+def test_a_damaged_bundle_of_the_champion_stops_no_release_that_is_not_compared_with_it(
+    operator: Operator,
+) -> None:
+    operator.publish(1)
+    [stored] = (operator.home / "repository" / "bundles").iterdir()
+    stored.write_bytes(b"damaged")
+
+    published = operator.publish(2)
+
+    assert published.returncode == Exit.SUCCESS, published.stderr
+    assert [release.release for release in operator.seen_by_a_device()] == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["nan", "-0.1", "inf", "much"])
+def test_a_share_by_which_nothing_can_be_worse_is_refused(operator: Operator, text: str) -> None:
+    assert operator.publish(1, f"--worse-by={text}").returncode == Exit.USAGE
+
+
 def test_the_gate_holds_a_release_against_the_champion_on_the_windows_of_a_run(operator: Operator) -> None:
     good, bad = (
         real_bundle(release=number, file=file) for number, file in ((1, "linear_float"), (2, "triple_float"))
@@ -262,7 +280,10 @@ def test_the_gate_holds_a_release_against_the_champion_on_the_windows_of_a_run(o
         return operator.run("publish", path, "--run", run.folder, *options).returncode
 
     assert publish(good) == Exit.SUCCESS
+    [stored] = (operator.home / "repository" / "bundles").iterdir()
+    stored.write_bytes(b"damaged")  # and mended before it is compared
     assert publish(bad) == Exit.GATE_REFUSED
+    assert stored.read_bytes() == good.pack()
     assert publish(bad, "--percent", "10", "--no-gate") == Exit.SUCCESS
     # A release that is for some only is not the champion.
     assert publish(canary) == Exit.GATE_REFUSED

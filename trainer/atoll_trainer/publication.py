@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from tuf.api.metadata import Timestamp
 
+from atoll_contract.release import ReleaseTerms
 from atoll_link.broker import Broker
 from atoll_link.files import write_whole
 from atoll_trainer.home import Home
@@ -49,6 +50,17 @@ class Publication:
         self.repository = repository
         self._publisher = publisher
         self._trainer = trainer
+
+    def bundle(self, terms: ReleaseTerms) -> bytes:
+        """Return the bundle of a release that is out; a damaged one is mended from the broker's copy.
+
+        Raises:
+            BrokerUnavailableError: The connection failed for too long.
+            StorageError: It cannot be read, and is not whole at the broker either.
+        """
+        [step] = [step for step in self.repository.steps() if step.name == terms.target]
+        self._publisher.mend(step)
+        return self.repository.bundle(terms.model, terms.release)
 
     def bring_out(
         self,
