@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from tuf.api.metadata import Timestamp
 
+from atoll_contract.errors import Reason
 from atoll_contract.messages import Message, SlotStatus
 from atoll_trainer.cohort import Cohort, Standing, cohort_of, offered
 from atoll_trainer.commands.options import add_settings_options
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         releases = [one for one in releases if one.terms.model == arguments.model]
     terms = [one.terms for one in releases]
     view = View(
-        _publication(repository, fleet.timestamp),
+        _publication(repository, fleet.timestamp) + _unverified(fleet.agents),
         [(one, cohort_of(one.terms, one.sha256, fleet.agents, available=terms)) for one in releases],
         list(_rows(fleet.agents, arguments.model)),
         fleet.at_several_sites,
@@ -60,7 +62,7 @@ class View:
     """What is printed.
 
     Attributes:
-        publication: Whether the broker holds what this repository signed last.
+        publication: Whether the broker holds what this repository signed last, and agents can verify it.
         releases: With the agents that each is for.
         slots: Agents, and their slots; None for one without any.
         at_several_sites: Ids that are seen at more than one site, and those sites.
@@ -85,6 +87,26 @@ def _publication(repository: Repository | None, timestamp: bytes) -> str:
     if timestamp == repository.metadata.path(Timestamp.type).read_bytes():
         return "out"
     return "not out, or not all of it: atoll-trainer republish"
+
+
+def _unverified(agents: Sequence[Agent]) -> str:
+    """Return what to add when agents that are connected cannot verify what they see."""
+    notes = Counter(
+        slot.note
+        for agent in agents
+        if not agent.is_silent
+        for slot in agent.slots.values()
+        if slot.note in {Reason.METADATA_FORGED, Reason.METADATA_EXPIRED}
+    )
+    causes = {
+        Reason.METADATA_FORGED: "older than what they have seen, or signed by nobody whom they trust",
+        Reason.METADATA_EXPIRED: "nothing was signed anew in time, or their clock is wrong",
+    }
+    return "".join(
+        f"; slots that refuse it: {count} ({note}: {causes[note]})"
+        for note, count in notes.items()
+        if note is not None
+    )
 
 
 def _rows(agents: Sequence[Agent], model: str | None) -> Iterator[tuple[Agent, SlotStatus | None]]:
