@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from atoll_contract.errors import BundleRejectedError, Reason
 from atoll_contract.ids import ID_PATTERN
 from atoll_contract.messages import MAX_DETAIL_CHARS
+from atoll_contract.release import MAX_RELEASE
 
 FORMAT = 1
 """The newest bundle format that this version reads."""
@@ -273,7 +274,7 @@ class Manifest(_Part):
 
     format: int = FORMAT
     model: Annotated[str, Field(pattern=ID_PATTERN)]
-    release: Annotated[int, Field(ge=1, le=2**31)]
+    release: Annotated[int, Field(ge=1, le=MAX_RELEASE)]
     task: Task
     values: Annotated[list[ValueSpec], Field(min_length=1, max_length=256)]
     window: WindowSpec = WindowSpec()

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.ids import ID_PATTERN
-from atoll_contract.release import STABLE
+from atoll_contract.release import MAX_RELEASE, STABLE
 
 MAX_PAYLOAD_BYTES = 262_144
 """Longest payload of any message but a chunk that atoll reads."""
@@ -106,7 +106,7 @@ class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
 
     time_ms: Annotated[float, msgspec.Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS)]
     value: float
-    release: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    release: Annotated[int, msgspec.Meta(ge=1, le=MAX_RELEASE)]
     latency_ms: float
     seq: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     boot: Annotated[str, msgspec.Meta(min_length=1, max_length=48)] | None = None

@@ -24,6 +24,9 @@ TRAINER_PATHS: Final = "*/*"
 STABLE: Final = "stable"
 """The channel that every device follows."""
 
+MAX_RELEASE: Final = 2**31
+"""The highest number that a release may have."""
+
 CHUNK_BYTES: Final = 61_440
 """Bytes per chunk topic by default: every MQTT service known to us retains as many."""
 
@@ -61,7 +64,7 @@ class ReleaseTerms(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     model: _Id
-    release: Annotated[int, Field(ge=1, le=2**31)]
+    release: Annotated[int, Field(ge=1, le=MAX_RELEASE)]
     channel: _Id = STABLE
     rollout_percent: Annotated[int, Field(ge=0, le=100)] = 100
     rollout_salt: Annotated[str, Field(max_length=64)] = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -210,6 +211,40 @@ def test_a_thief_who_ran_the_versions_up_is_locked_out(operator: Operator) -> No
     assert releases(operator) == [1, 2]
 
 
+def test_a_thief_of_the_trainers_machine_is_locked_out_in_the_order_that_is_documented(
+    operator: Operator,
+) -> None:
+    thief = Trainer(operator.folder / "thief")
+    shutil.copytree(operator.home, thief.folder)
+    thief.publish(operator.broker, make_bundle(release=2))
+    assert releases(operator) == [1, 2]
+
+    refused = operator.publish(3)
+    first = keys(operator, "rotate trainer", "--stolen")
+    second = keys(operator, "rotate online", "--stolen")
+
+    assert refused.returncode == Exit.SETTINGS
+    assert "atoll-trainer keys rotate online --stolen" in refused.stderr
+    assert first.returncode == second.returncode == Exit.SUCCESS, first.stderr + second.stderr
+    assert operator.publish(3).returncode == Exit.SUCCESS
+    for device in ("device", "fresh device"):
+        assert releases(operator, device) == [1, 3]
+
+
+def test_an_old_backup_is_brought_back_by_a_new_online_key(operator: Operator) -> None:
+    backup = operator.folder / "backup"
+    shutil.copytree(operator.home, backup)
+    operator.publish(2)
+    assert releases(operator) == [1, 2]
+
+    rotated = keys(operator, "rotate online", "--stolen", "--home", backup)
+
+    assert rotated.returncode == Exit.SUCCESS, rotated.stderr
+    assert operator.publish(3, "--home", backup).returncode == Exit.SUCCESS
+    for device in ("device", "fresh device"):
+        assert releases(operator, device) == [1, 3]
+
+
 def test_the_log_level_may_stand_before_or_after_the_action(operator: Operator) -> None:
     quiet = keys(operator, "renew targets", "--log-level", "error")
     before = operator.run("keys --log-level error renew targets", "--keys", medium(operator))
@@ -232,6 +267,47 @@ def test_a_missing_offline_key_is_named_and_nothing_is_signed(operator: Operator
     assert f"{operator.home / 'keys'}, {operator.folder / 'nowhere'};" in unplugged.stderr
     assert operator.versions() == before
     assert json.loads(operator.run("keys list", "--json").stdout)["untrusted"] == []
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["rotate online", "rotate targets", "rotate root", "root --add 1", "renew root", "renew targets"],
+)
+def test_nothing_is_signed_before_all_keys_that_it_takes_are_open(operator: Operator, action: str) -> None:
+    before = operator.versions()
+    [trainer_key] = (operator.home / "keys").glob("trainer-*.pem")
+    trainer_key.rename(operator.folder / trainer_key.name)
+
+    refused = keys(operator, action)
+
+    assert refused.returncode == Exit.SETTINGS
+    assert f"the trainer key is needed: {trainer_key.name} not found" in refused.stderr
+    assert operator.versions() == before
+    assert json.loads(keys(operator, "list", "--json").stdout)["untrusted"] == []
+
+
+def test_a_new_key_is_written_beside_the_one_that_it_replaces(operator: Operator) -> None:
+    other = operator.folder / "other medium"
+    other.mkdir()
+    [root_key] = medium(operator).glob("root-*.pem")
+    root_key.rename(other / root_key.name)
+
+    for name in ("targets", "root"):
+        assert keys(operator, f"rotate {name}", "--keys", other).returncode == Exit.SUCCESS
+
+    assert len(list(medium(operator).glob("targets-*.pem"))) == 2
+    assert len(list(other.glob("root-*.pem"))) == 2
+
+
+def test_the_root_to_enrol_with_is_there_as_soon_as_it_is_signed(operator: Operator) -> None:
+    found = metadata(operator)
+    new = create_key(operator.home / "keys", KeyName.ONLINE)
+    ring = KeyRing((operator.home / "keys", medium(operator)))
+    admit(found, ring, utc_now(), KeyName.ONLINE, lambda: new.public_key)  # and then it was killed
+
+    assert operator.run("resign").returncode == Exit.SUCCESS
+
+    assert (operator.home / "root.json").read_bytes() == metadata(operator).path("root").read_bytes()
 
 
 # Several root keys
@@ -308,3 +384,27 @@ def test_offline_keys_have_a_passphrase_of_their_own(tmp_path: Path, mosquitto_b
     assert operator.publish(2, "--passphrase-file", online).returncode == Exit.SUCCESS
     for path in (operator.home / "keys").iterdir():
         assert b"ENCRYPTED" in path.read_bytes()
+
+
+def test_a_new_key_is_opened_by_what_opened_the_old_one_or_by_what_is_asked_for(
+    tmp_path: Path, mosquitto_broker: RunningBroker
+) -> None:
+    operator = Operator(tmp_path, mosquitto_broker)
+    online, offline, new = tmp_path / "online", tmp_path / "offline", tmp_path / "new"
+    for path in (online, offline, new):
+        path.write_text(f"passphrase {path.name}\n")
+    made = atoll_trainer(
+        *("init", "--home", operator.home, "--passphrase-file", online),
+        *("--offline-passphrase-file", offline),
+    )
+    assert made.returncode == Exit.SUCCESS, made.stderr
+    both = ("--passphrase-file", online, "--passphrase-file", offline)
+
+    alike = operator.run("keys rotate online", *both)
+    assert alike.returncode == Exit.SUCCESS, alike.stderr
+    assert operator.publish(1, "--passphrase-file", online).returncode == Exit.SUCCESS
+    asked = operator.run("keys rotate online", *both, "--new-passphrase-file", new)
+    assert asked.returncode == Exit.SUCCESS, asked.stderr
+    assert operator.publish(2, "--passphrase-file", online).returncode == Exit.SETTINGS
+    published = operator.publish(2, "--passphrase-file", online, "--passphrase-file", new)
+    assert published.returncode == Exit.SUCCESS, published.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -148,6 +149,19 @@ def test_resign_renews_the_timestamp_alone_until_others_are_due(operator: Operat
     assert [release.release for release in operator.seen_by_a_device()] == [1]
 
 
+def test_a_home_restored_from_before_the_last_resign_goes_on_and_says_so(operator: Operator) -> None:
+    operator.publish(1)
+    backup = operator.folder / "backup"
+    shutil.copytree(operator.home, backup)
+    operator.run("resign")
+
+    resigned = operator.run("resign", "--home", backup)
+
+    assert resigned.returncode == Exit.SUCCESS, resigned.stderr
+    assert "timestamp.adopted" in resigned.stderr
+    assert [release.release for release in operator.seen_by_a_device()] == [1]
+
+
 def test_resign_completes_what_was_interrupted_and_says_so(operator: Operator) -> None:
     operator.publish(1)
     Trainer(operator.home).sign(operator.bundle(2).read_bytes())  # signed and not pushed
@@ -230,6 +244,24 @@ def test_the_gate_refuses_what_is_no_better_than_a_naive_guess(operator: Operato
     assert [release.release for release in operator.seen_by_a_device()] == [1, 2]
 
 
+def test_a_damaged_bundle_of_the_champion_stops_no_release_that_is_not_compared_with_it(
+    operator: Operator,
+) -> None:
+    operator.publish(1)
+    [stored] = (operator.home / "repository" / "bundles").iterdir()
+    stored.write_bytes(b"damaged")
+
+    published = operator.publish(2)
+
+    assert published.returncode == Exit.SUCCESS, published.stderr
+    assert [release.release for release in operator.seen_by_a_device()] == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["nan", "-0.1", "inf", "much"])
+def test_a_share_by_which_nothing_can_be_worse_is_refused(operator: Operator, text: str) -> None:
+    assert operator.publish(1, f"--worse-by={text}").returncode == Exit.USAGE
+
+
 def test_the_gate_holds_a_release_against_the_champion_on_the_windows_of_a_run(operator: Operator) -> None:
     good, bad = (
         real_bundle(release=number, file=file) for number, file in ((1, "linear_float"), (2, "triple_float"))
@@ -248,7 +280,10 @@ def test_the_gate_holds_a_release_against_the_champion_on_the_windows_of_a_run(o
         return operator.run("publish", path, "--run", run.folder, *options).returncode
 
     assert publish(good) == Exit.SUCCESS
+    [stored] = (operator.home / "repository" / "bundles").iterdir()
+    stored.write_bytes(b"damaged")  # and mended before it is compared
     assert publish(bad) == Exit.GATE_REFUSED
+    assert stored.read_bytes() == good.pack()
     assert publish(bad, "--percent", "10", "--no-gate") == Exit.SUCCESS
     # A release that is for some only is not the champion.
     assert publish(canary) == Exit.GATE_REFUSED

@@ -314,6 +314,24 @@ def test_a_repository_from_an_old_backup_is_refused(
         check(any_broker, backup)
 
 
+def test_a_backup_from_before_the_timestamp_was_signed_anew_goes_on(
+    any_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    trainer.publish(any_broker, make_bundle(release=1))
+    backup = Trainer(tmp_path / "backup")
+    shutil.copytree(trainer.folder, backup.folder)
+    for _ in range(2):
+        trainer.repository.commit(trainer.ring, utc_now(), renews_timestamp=True)
+    trainer.push(any_broker)
+    assert refresh(any_broker, tmp_path / "device", trainer.root)
+
+    check(any_broker, backup)
+
+    assert backup.repository.metadata.version("timestamp") == trainer.repository.metadata.version("timestamp")
+    backup.publish(any_broker, make_bundle(release=2))
+    assert install(any_broker, tmp_path / "device", trainer.root) == make_bundle(release=2)
+
+
 def test_a_repository_from_before_a_new_root_is_refused(
     mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
 ) -> None:
@@ -341,6 +359,26 @@ def test_another_repository_is_only_replaced_on_purpose(
     stranger.publish(any_broker, make_bundle(release=1))
     check(any_broker, stranger)
     assert install(any_broker, tmp_path / "device", stranger.root) == make_bundle(release=1)
+
+
+def test_a_root_that_anybody_has_put_there_is_mended_and_hides_no_old_backup(
+    mosquitto_broker: RunningBroker, tmp_path: Path, trainer: Trainer
+) -> None:
+    trainer.publish(mosquitto_broker, make_bundle(release=1))
+    backup = Trainer(tmp_path / "backup")
+    shutil.copytree(trainer.folder, backup.folder)
+    trainer.publish(mosquitto_broker, make_bundle(release=2))
+    stranger = Trainer.create(tmp_path / "stranger")
+    put(mosquitto_broker, {str(MetadataTopic("1.root.json")): stranger.root})
+
+    with pytest.raises(ConfigError, match="backup"):
+        check(mosquitto_broker, backup, may_replace=True)
+    check(mosquitto_broker, trainer)
+
+    assert trainer.push(mosquitto_broker).topics_stored == 1
+    stranger.push(mosquitto_broker)
+    with pytest.raises(ConfigError, match="somebody has tampered"):
+        check(mosquitto_broker, trainer)
 
 
 @pytest.mark.parametrize("name", ["1.root.json", "root.json", "timestamp.json"])

@@ -31,7 +31,7 @@ from atoll_contract.errors import (
     ReleaseForgedError,
     RepositoryUnavailableError,
 )
-from atoll_contract.release import MAX_ROOTS
+from atoll_contract.release import MAX_ROOTS, ReleaseTerms
 from atoll_contract.topics import MetadataTopic
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -262,7 +262,12 @@ def test_a_clock_that_falls_back_does_not_revive_what_had_expired(
     trainer.publish(mosquitto_broker, make_bundle(release=1), FAR_AHEAD + timedelta(days=100))
     late = FAR_AHEAD + timedelta(days=120)
     assert refresh(mosquitto_broker, folder, trainer.root, now=lambda: late)
-    trainer.publish(mosquitto_broker, make_bundle(release=2), FAR_AHEAD + timedelta(days=85))
+    repository = trainer.repository
+    repository.add(ReleaseTerms(model="press", release=2), make_bundle(release=2))
+    for role in ("trainer", "snapshot", "timestamp"):  # a publisher that does not look at its clock
+        repository.metadata._roles[role].signed.expires = FAR_AHEAD
+    repository.commit(trainer.ring, FAR_AHEAD + timedelta(days=85))
+    trainer.push(mosquitto_broker)
 
     with pytest.raises(RepositoryUnavailableError) as caught:
         refresh(mosquitto_broker, folder, trainer.root, now=lambda: EPOCH)

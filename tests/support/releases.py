@@ -131,7 +131,7 @@ class Trainer:
         for role in (Targets.type, Snapshot.type, Timestamp.type):
             metadata.sign(role, [self.ring.signer(KEY_OF[role], metadata.quorum(role)[0])], utc_now())
 
-    def rotate_root(self) -> None:
+    def rotate_root(self, now: datetime | None = None) -> None:
         """Write the next root, with a new root key, signed by the old and the new one."""
         metadata = self.repository.metadata
         [old], _ = metadata.quorum(Root.type)
@@ -141,7 +141,7 @@ class Trainer:
             root.add_key(new.public_key, Root.type)
             root.revoke_key(old, Root.type)
 
-        change_root(metadata, self.ring, utc_now(), replace)
+        change_root(metadata, self.ring, now or utc_now(), replace)
 
 
 class Device:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from typing import Final
 
 from atoll_contract.errors import Reason
 from atoll_contract.messages import SlotStatus
 from atoll_contract.release import STABLE, ReleaseTerms
 from atoll_trainer.fleet import Agent
+
+PATIENCE_S: Final = 60.0
+"""An agent that fell silent while it tried a release may take so long to come back, restarted by systemd."""
+
+_TRIAL_PHASES: Final = frozenset({"self_test", "activating", "shadow", "probation"})
+"""Phases in which the model of a release runs on the device, and can end the agent."""
 
 
 class Standing(StrEnum):
@@ -21,8 +29,11 @@ class Standing(StrEnum):
     UNDERWAY = "underway"
     WAITING = "waiting"
     NEWER = "newer"
-    """It runs a newer one, or is about to."""
+    """It runs a newer one that is for it, or is about to."""
+    LOST = "lost"
+    """It was heard since the rollout began and has fallen silent."""
     SILENT = "silent"
+    """It has been silent all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,7 @@ class Member:
         agent: Its id.
         standing: Where it stands.
         phase: How far the release is on it, while it is on its way.
-        reason: Why it refused the release, or what interrupted it last.
+        reason: Why it refused the release, what interrupted it last, or that the trial ended the agent.
         detail: The same, for people.
     """
 
@@ -44,6 +55,13 @@ class Member:
     phase: str | None = None
     reason: Reason | None = None
     detail: str | None = None
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it refused the release, or tried it and did not come back."""
+        return self.standing is Standing.REFUSED or (
+            self.standing is Standing.LOST and self.reason is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +75,20 @@ class Cohort:
         return sum(member.standing is standing for member in self.members)
 
     @property
+    def heard(self) -> int:
+        """How many are connected, were so since the rollout began, or have answered."""
+        return len(self.members) - self.count(Standing.SILENT)
+
+    @property
     def refused_share(self) -> float:
-        """How many of those that are connected or have answered refused it, 0 to 1."""
-        heard = len(self.members) - self.count(Standing.SILENT)
-        return self.count(Standing.REFUSED) / heard if heard else 0.0
+        """How many of those that were heard refused it or were ended by it, 0 to 1."""
+        refused = sum(member.is_refusal for member in self.members)
+        return refused / self.heard if refused else 0.0
 
     @property
     def is_settled(self) -> bool:
-        """Whether every agent has answered; silent ones are not waited for."""
-        return not (self.count(Standing.UNDERWAY) or self.count(Standing.WAITING))
+        """Whether every agent has answered; only those that were silent all the time are not waited for."""
+        return not any(map(self.count, (Standing.UNDERWAY, Standing.WAITING, Standing.LOST)))
 
     @property
     def phases(self) -> list[str]:
@@ -75,7 +98,7 @@ class Cohort:
 
     def refusals(self) -> list[tuple[Reason, int]]:
         """Return how many refused it for each reason, the most frequent first."""
-        refused = (member.reason for member in self.members if member.standing is Standing.REFUSED)
+        refused = (member.reason for member in self.members if member.is_refusal)
         return Counter(reason for reason in refused if reason is not None).most_common()
 
 
@@ -84,19 +107,29 @@ def is_for(terms: ReleaseTerms, agent: str, channel: str) -> bool:
     return terms.channel in {channel, STABLE} and terms.includes(agent)
 
 
-def cohort_of(terms: ReleaseTerms, sha256: str, agents: Iterable[Agent]) -> Cohort:
+def cohort_of(
+    terms: ReleaseTerms,
+    sha256: str,
+    agents: Iterable[Agent],
+    *,
+    available: Sequence[ReleaseTerms] = (),
+    silent_s: Mapping[str, float] | None = None,
+) -> Cohort:
     """Return the agents that have the model and that the release is for, and where each stands.
 
     Args:
         terms: Of the release.
         sha256: Digest of its bundle.
         agents: All that are known.
+        available: Releases that are out.
+        silent_s: By id, for how long those are silent that were heard since the rollout began.
     """
+    before = silent_s or {}
     return Cohort(
         tuple(
-            _member(terms, sha256, agent, slot)
-            for agent in agents
-            if (slot := agent.slots.get(terms.model)) is not None and is_for(terms, agent.name, slot.channel)
+            _member(terms, sha256, agent, slot, offered(slot, agent.name, available), before.get(agent.name))
+            for agent, slot in _voters(terms.model, agents)
+            if is_for(terms, agent.name, slot.channel)
         )
     )
 
@@ -107,16 +140,53 @@ def offered(slot: SlotStatus, agent: str, releases: Sequence[ReleaseTerms]) -> R
     return max(mine, key=lambda terms: terms.release, default=None)
 
 
-def _member(terms: ReleaseTerms, sha256: str, agent: Agent, slot: SlotStatus) -> Member:
+def _voters(model: str, agents: Iterable[Agent]) -> list[tuple[Agent, SlotStatus]]:
+    """Return one agent for each id, with its slot: whoever has an id may write it below every site."""
+    found: dict[str, tuple[Agent, SlotStatus]] = {}
+    for agent in agents:
+        slot = agent.slots.get(model)
+        if slot is None or not agent.has_introduced_itself:
+            continue
+        before = found.get(agent.name)
+        if before is None or _rank(agent, slot) > _rank(*before):
+            found[agent.name] = agent, slot
+    return sorted(found.values(), key=lambda one: (one[0].site, one[0].name))
+
+
+def _rank(agent: Agent, slot: SlotStatus) -> tuple[bool, float]:
+    return not agent.is_silent, slot.time_ms
+
+
+def _member(
+    terms: ReleaseTerms,
+    sha256: str,
+    agent: Agent,
+    slot: SlotStatus,
+    newest: ReleaseTerms | None,
+    silent_s: float | None,
+) -> Member:
+    """Return where ``agent`` stands; ``newest`` is the highest release that is for it."""
+    member = partial(Member, agent.site, agent.name)
     refused, challenger, champion = slot.refused, slot.challenger, slot.champion
     if refused is not None and refused.sha256 == sha256:
-        standing = Standing.REFUSED
-        return Member(agent.site, agent.name, standing, reason=refused.reason, detail=refused.detail)
-    if champion is not None and champion.sha256 == sha256:
-        return Member(agent.site, agent.name, Standing.RUNS)
-    if any(ref is not None and ref.release > terms.release for ref in (champion, challenger)):
-        return Member(agent.site, agent.name, Standing.NEWER)
-    if challenger is None or challenger.sha256 != sha256:
-        return Member(agent.site, agent.name, Standing.SILENT if agent.is_silent else Standing.WAITING)
+        return member(Standing.REFUSED, reason=refused.reason, detail=refused.detail)
+    runs = champion is not None and champion.sha256 == sha256
+    ahead = max((ref.release for ref in (champion, challenger) if ref is not None), default=0)
+    if not runs and newest is not None and terms.release < ahead <= newest.release:
+        return member(Standing.NEWER)
+    trial = challenger if challenger is not None and challenger.sha256 == sha256 else None
+    if agent.is_silent and silent_s is not None:
+        return _lost(member, None if trial is None else trial.phase, silent_s)
+    if runs:
+        return member(Standing.RUNS)
+    if trial is None:
+        return member(Standing.SILENT if agent.is_silent else Standing.WAITING)
     standing = Standing.SILENT if agent.is_silent else Standing.UNDERWAY
-    return Member(agent.site, agent.name, standing, challenger.phase, challenger.reason, challenger.detail)
+    return member(standing, trial.phase, trial.reason, trial.detail)
+
+
+def _lost(member: Callable[..., Member], phase: str | None, silent_s: float) -> Member:
+    if phase not in _TRIAL_PHASES or silent_s < PATIENCE_S:
+        return member(Standing.LOST, phase)
+    detail = f"fell silent in the phase {phase} and has not come back"
+    return member(Standing.LOST, phase, Reason.ACTIVATION_CRASHED, detail)

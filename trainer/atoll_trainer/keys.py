@@ -78,6 +78,10 @@ class KeyRing:
     folders: tuple[Path, ...]
     passphrases: tuple[bytes, ...] = ()
 
+    def with_passphrases(self, more: Iterable[bytes]) -> KeyRing:
+        """Return this ring with more passphrases behind its own."""
+        return KeyRing(self.folders, (*self.passphrases, *more))
+
     def find(self, name: KeyName, keyid: str) -> Path | None:
         """Return the file of a key, None when it is in none of the folders."""
         paths = (folder / key_file(name, keyid) for folder in self.folders)
@@ -107,31 +111,39 @@ class KeyRing:
             )
         return [self._open(path, keyid) for keyid, path in found.items()]
 
+    def passphrase_of(self, path: Path) -> bytes | None:
+        """Return what opens the key in ``path``; None when it is not encrypted.
+
+        Raises:
+            ConfigError: Nothing does, or it is no key.
+        """
+        return self._decrypted(path)[1]
+
     def _open(self, path: Path, keyid: str) -> CryptoSigner:
-        try:
-            pem = path.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-        signer = CryptoSigner(self._decrypted(path, pem))
+        signer = CryptoSigner(self._decrypted(path)[0])
         if signer.public_key.keyid != keyid:
             raise ConfigError(f"{path}: holds another key than its name says")
         return signer
 
-    def _decrypted(self, path: Path, pem: bytes) -> Ed25519PrivateKey:
+    def _decrypted(self, path: Path) -> tuple[Ed25519PrivateKey, bytes | None]:
+        passphrase: bytes | None = None
         try:
+            pem = path.read_bytes()
             key = load_pem_private_key(pem, None)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
         except TypeError:  # it is encrypted
-            key = self._unlocked(path, pem)
+            key, passphrase = self._unlocked(path, pem)
         except (ValueError, UnsupportedAlgorithm) as error:
             raise ConfigError(f"{path}: no private key") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise ConfigError(f"{path}: not an Ed25519 key")
-        return key
+        return key, passphrase
 
-    def _unlocked(self, path: Path, pem: bytes) -> PrivateKeyTypes:
+    def _unlocked(self, path: Path, pem: bytes) -> tuple[PrivateKeyTypes, bytes]:
         for passphrase in self.passphrases:
             try:
-                return load_pem_private_key(pem, passphrase)
+                return load_pem_private_key(pem, passphrase), passphrase
             except (ValueError, UnsupportedAlgorithm):  # another passphrase, or damaged
                 continue
         hint = "not opened by the passphrase given" if self.passphrases else "encrypted"

@@ -28,7 +28,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from atoll_contract.errors import ConfigError, StorageError
+from atoll_contract.errors import ConfigError, DeviceError, Reason, StorageError
 from atoll_contract.release import TRAINER_PATHS, TRAINER_ROLE
 from atoll_link.files import make_folder, storage_error, write_whole
 from atoll_trainer.keys import KeyName
@@ -176,12 +176,28 @@ class SignedMetadata:
             return self.snapshot.meta != self._parts()
         return bool(self.timestamp.snapshot_meta != self._meta(Snapshot.type))
 
+    def require_clock(self, role: str, now: datetime) -> None:
+        """Refuse a time at which ``role`` would expire before it does now.
+
+        Raises:
+            DeviceError: The clock stands before the last signature.
+        """
+        if now + LIFETIME[role] < self.expires(role):
+            raise DeviceError(
+                f"the clock of this machine says {now:%Y-%m-%d %H:%M}, and the {role} metadata were signed "
+                f"after that, until {self.expires(role):%Y-%m-%d %H:%M}: set it; if it was wrong then, "
+                "restore a backup from before",
+                Reason.BAD_TIME,
+            )
+
     def sign(self, role: str, signers: Sequence[CryptoSigner], now: datetime) -> None:
         """Write the next version of ``role``, signed by all of ``signers``.
 
         Raises:
+            DeviceError: The clock stands before the last signature.
             StorageError: It cannot be written.
         """
+        self.require_clock(role, now)
         self._roles[role].signed.version += 1
         self._write(role, signers, now)
 

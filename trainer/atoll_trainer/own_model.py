@@ -32,6 +32,7 @@ from atoll_contract.manifest import (
     WindowKind,
     WindowSpec,
 )
+from atoll_contract.release import MAX_RELEASE
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
@@ -114,7 +115,7 @@ class OwnModel(Table):
     model_config = ConfigDict(populate_by_name=True)
 
     model: Id
-    release: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    release: Annotated[int, Field(ge=1, le=MAX_RELEASE)] | None = None
     task: Task
     values: Annotated[dict[ValueName, InputTable], Field(min_length=1, max_length=256)]
     features: list[str] = []

@@ -14,7 +14,9 @@ from typing import Final
 import structlog
 from tuf.api.metadata import Timestamp
 
+from atoll_contract.release import ReleaseTerms
 from atoll_link.broker import Broker
+from atoll_link.files import write_whole
 from atoll_trainer.home import Home
 from atoll_trainer.keys import KeyRing
 from atoll_trainer.lineage import require_own_past
@@ -44,10 +46,21 @@ class Trainer:
 class Publication:
     """The repository, locked, and a broker that holds its past or nothing."""
 
-    def __init__(self, repository: Repository, publisher: Publisher, ring: KeyRing) -> None:
+    def __init__(self, repository: Repository, publisher: Publisher, trainer: Trainer) -> None:
         self.repository = repository
         self._publisher = publisher
-        self._ring = ring
+        self._trainer = trainer
+
+    def bundle(self, terms: ReleaseTerms) -> bytes:
+        """Return the bundle of a release that is out; a damaged one is mended from the broker's copy.
+
+        Raises:
+            BrokerUnavailableError: The connection failed for too long.
+            StorageError: It cannot be read, and is not whole at the broker either.
+        """
+        [step] = [step for step in self.repository.steps() if step.name == terms.target]
+        self._publisher.mend(step)
+        return self.repository.bundle(terms.model, terms.release)
 
     def bring_out(
         self,
@@ -68,18 +81,21 @@ class Publication:
             StorageError: A file cannot be read or written.
         """
         now = datetime.now(UTC)
-        self.repository.commit(self._ring, now, renews_timestamp=renews_timestamp)
+        self.repository.commit(self._trainer.ring, now, renews_timestamp=renews_timestamp)
         return self.push_signed(now, compare=compare)
 
     def push_signed(self, now: datetime, *, compare: Collection[str] | None) -> Summary:
         """Push everything as it is signed already, and clear what nobody needs any more.
 
+        The newest root is put where agents are enrolled from.
+
         Raises:
             NotStoredError: The broker does not keep what it acknowledges.
             BrokerUnavailableError: The connection failed for too long.
-            StorageError: A file cannot be read or deleted.
+            StorageError: A file cannot be read, written or deleted.
         """
         self._warn_of_expiry(now)
+        write_whole(self._trainer.home.root, self.repository.root)
         summary = self._publisher.push(self.repository.steps(), compare=compare)
         self._publisher.clear(self.repository.obsolete(now - _GRACE))
         return summary
@@ -110,13 +126,15 @@ def open_publication(
         StorageError: The repository is damaged or another publisher has it.
         BrokerUnavailableError: Not connected in time.
     """
-    with (
-        Repository.locked(trainer.home.repository) as repository,
-        Publisher(trainer.broker, trainer.id) as publisher,
-    ):
+    folder = trainer.home.repository
+    with Repository.locked(folder) as before, Publisher(trainer.broker, trainer.id) as publisher:
         is_out = require_own_past(
-            trainer.home.repository / "metadata", publisher.fetch, may_replace=may_replace, stolen=stolen
+            folder / "metadata", publisher.fetch, may_replace=may_replace, stolen=stolen
         )
-        if not is_out and repository.metadata.version(Timestamp.type) > 1:
-            _log.warning("publication.unfinished", version=repository.metadata.version(Timestamp.type))
-        yield Publication(repository, publisher, trainer.ring)
+        repository = Repository.load(folder)
+        version = repository.metadata.version(Timestamp.type)
+        if version > before.metadata.version(Timestamp.type):
+            _log.warning("timestamp.adopted", version=version)
+        if not is_out and version > 1:
+            _log.warning("publication.unfinished", version=version)
+        yield Publication(repository, publisher, trainer)

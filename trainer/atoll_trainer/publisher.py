@@ -170,8 +170,7 @@ class Publisher:
             if _is_there(step, held) and compare is not None and step.name not in compare
         }
         for step in steps:  # all of them before anything is put
-            if step.is_bundle and step.name not in left_alone and not _is_intact(step):
-                self._restore(step)
+            if step.is_bundle and step.name not in left_alone and self.mend(step):
                 held |= {piece.topic for piece in step.pieces}
         done = topics_stored = bytes_stored = 0
         for step in steps:
@@ -191,6 +190,21 @@ class Publisher:
                 if progress is not None:
                     progress(Progress(step.name, done, topics))
         return Summary(topics, topics_stored, bytes_stored, time.monotonic() - started)
+
+    def mend(self, step: Step) -> bool:
+        """Write the file of a bundle anew, of what the broker holds, if it is missing or damaged.
+
+        Returns:
+            Whether it was.
+
+        Raises:
+            BrokerUnavailableError: The connection failed for too long.
+            StorageError: It cannot be written, or is not whole at the broker either.
+        """
+        if _is_intact(step):
+            return False
+        self._restore(step)
+        return True
 
     def clear(self, obsolete: Sequence[Obsolete]) -> None:
         """Make the broker forget the topics of ``obsolete``, see that it does, and delete the files.
@@ -221,7 +235,6 @@ class Publisher:
             )
 
     def _restore(self, step: Step) -> None:
-        """Write the file of a bundle anew, of what the broker holds."""
         found = self._reader.fetch_many(
             (Wanted(piece.topic, piece.size_bytes) for piece in step.pieces),
             timeout_s=self._deadlines.look_s,

@@ -20,15 +20,13 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 
 from atoll_contract.errors import ConfigError, StorageError
-from atoll_contract.release import STABLE, TRAINER_ROLE, ReleaseTerms
+from atoll_contract.release import TRAINER_ROLE, ReleaseTerms
 from atoll_link.files import make_folder, storage_error, write_whole
 from atoll_trainer import layout
 from atoll_trainer.keys import KeyName, KeyRing
 from atoll_trainer.layout import Obsolete, Step
 from atoll_trainer.metadata import KEY_OF, SignedMetadata, no_repository
-
-KEPT_RELEASES: Final = 3
-"""Releases of a model that stay available, so that a device can go back."""
+from atoll_trainer.retention import is_for_all, superseded
 
 MAX_WHY_CHARS: Final = 200
 """Longest reason of a withdrawal: every device reads it with each refresh."""
@@ -130,10 +128,7 @@ class Repository:
 
     def champion(self, model: str) -> ReleaseTerms | None:
         """Return the terms of the highest release of ``model`` that is for all devices."""
-        for_all = [
-            terms for terms in self.releases(model) if (terms.channel, terms.rollout_percent) == (STABLE, 100)
-        ]
-        return for_all[-1] if for_all else None
+        return next(filter(is_for_all, reversed(self.releases(model))), None)
 
     def bundle(self, model: str, release: int) -> bytes:
         """Return the bundle of a release that is available.
@@ -162,13 +157,11 @@ class Repository:
         """Return when the signatures run out that only the offline keys can renew, by role."""
         return {role: self.metadata.expires(role) for role in (Root.type, Targets.type)}
 
-    def add(self, terms: ReleaseTerms, bundle: bytes) -> bool:
+    def add(self, terms: ReleaseTerms, bundle: bytes) -> list[ReleaseTerms]:
         """Add a release, or change the terms of one that is there; the next commit signs it.
 
-        Only the last releases of the model stay available, and the champion.
-
         Returns:
-            Whether anything changed.
+            The releases that are not available any more from then on.
 
         Raises:
             ConfigError: The number belongs to other bytes, or newer ones are out.
@@ -200,15 +193,14 @@ class Repository:
             write_whole(path, bundle)
         target = TargetFile(len(bundle), {"sha256": sha256}, terms.target, {"custom": terms.encode()})
         if target == held:
-            return False
+            return []
         targets[terms.target] = target
-        champion = self.champion(terms.model)
-        for old in self.releases(terms.model)[:-KEPT_RELEASES]:
-            if old != champion:
-                del targets[old.target]
+        dropped = superseded(self.releases(terms.model))
+        for old in dropped:
+            del targets[old.target]
         issued = self.metadata.trainer.unrecognized_fields.setdefault(_ISSUED, {})
         issued[terms.model] = max(issued.get(terms.model, 0), terms.release)
-        return True
+        return dropped
 
     def change_terms(self, model: str, release: int, changes: Mapping[str, str | int]) -> None:
         """Change some of the terms of a release; the next commit signs them.
@@ -262,10 +254,13 @@ class Repository:
 
         Raises:
             ConfigError: A key that devices trust is missing, or an offline signature is.
+            DeviceError: The clock stands before the last signatures.
             StorageError: A file cannot be written.
         """
         self._require_offline_signatures(now)
         metadata = self.metadata
+        for role in _ONLINE_ROLES:
+            metadata.require_clock(role, now)
         signers = {role: ring.signer(KEY_OF[role], metadata.quorum(role)[0]) for role in _ONLINE_ROLES}
         has_signed = False
         for role, signer in signers.items():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from atoll_contract.release import ReleaseTerms
 from atoll_trainer.cohort import Cohort, cohort_of
-from atoll_trainer.fleet import FleetWatch
+from atoll_trainer.fleet import Agent, FleetWatch
 
 _STEP_S: Final = 0.5
 
@@ -21,6 +22,8 @@ class Verdict(StrEnum):
     SETTLED = "settled"
     TOO_MANY_REFUSED = "too_many_refused"
     TIME_UP = "time_up"
+    UNHEARD = "unheard"
+    """No agent that it is for is connected or has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +39,68 @@ def follow(
     terms: ReleaseTerms,
     sha256: str,
     *,
+    available: Callable[[], Sequence[ReleaseTerms]],
     wait_s: float,
     withdraw_above: float | None,
     tell: Callable[[Cohort], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Rollout:
     """Watch the cohort of a release that has just been published.
+
+    An agent that was heard since and falls silent is waited for: the release may have ended it.
 
     Args:
         watch: Of the fleet.
         terms: Of the release.
         sha256: Digest of its bundle.
+        available: Returns the releases that are out.
         wait_s: Longest wait.
         withdraw_above: Share of refusals from which on it is too many; None: any share will do.
         tell: Called with the cohort at first and whenever it has changed.
+        clock: Seconds that only grow.
 
     Raises:
         BrokerUnavailableError: The broker does not answer, or refuses the subscription.
+        StorageError: ``available`` cannot tell.
     """
-    deadline = time.monotonic() + wait_s
+    deadline_s = clock() + wait_s
     watch.settle()
+    heard_s: dict[str, float] = {}
     told: Cohort | None = None
     while True:
-        cohort = cohort_of(terms, sha256, watch.fleet.agents)
+        now_s = clock()
+        is_over = now_s >= deadline_s
+        agents = watch.fleet.agents
+        _note_heard(heard_s, agents, terms.model, sha256, now_s)
+        silent_s = {name: math.inf if is_over else now_s - at_s for name, at_s in heard_s.items()}
+        cohort = cohort_of(terms, sha256, agents, available=available(), silent_s=silent_s)
         if cohort != told:
             tell(cohort)
             told = cohort
-        if withdraw_above is not None and cohort.refused_share > withdraw_above:
-            return Rollout(Verdict.TOO_MANY_REFUSED, cohort)
-        if cohort.is_settled:
-            return Rollout(Verdict.SETTLED, cohort)
-        remaining_s = deadline - time.monotonic()
-        if remaining_s <= 0:
-            return Rollout(Verdict.TIME_UP, cohort)
-        watch.step(min(_STEP_S, remaining_s))
+        verdict = _verdict(cohort, withdraw_above=withdraw_above, is_over=is_over)
+        if verdict is not None:
+            return Rollout(verdict, cohort)
+        watch.step(min(_STEP_S, deadline_s - now_s))
+
+
+def _note_heard(
+    heard_s: dict[str, float], agents: Sequence[Agent], model: str, sha256: str, now_s: float
+) -> None:
+    """Note who is connected now, and who has the release on its way: that one was heard before us."""
+    for agent in agents:
+        slot = agent.slots.get(model)
+        challenger = None if slot is None else slot.challenger
+        if not agent.is_silent:
+            heard_s[agent.name] = now_s
+        elif challenger is not None and challenger.sha256 == sha256:
+            heard_s.setdefault(agent.name, now_s)
+
+
+def _verdict(cohort: Cohort, *, withdraw_above: float | None, is_over: bool) -> Verdict | None:
+    if withdraw_above is not None and cohort.refused_share > withdraw_above:
+        return Verdict.TOO_MANY_REFUSED
+    if not cohort.heard:
+        return Verdict.UNHEARD
+    if cohort.is_settled:
+        return Verdict.SETTLED
+    return Verdict.TIME_UP if is_over else None

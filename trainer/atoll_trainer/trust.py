@@ -8,7 +8,7 @@ can verify.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from securesystemslib.signer import Key
@@ -28,6 +28,27 @@ def roles_of(name: KeyName) -> list[str]:
 def trusted(metadata: SignedMetadata, name: KeyName) -> list[str]:
     """Return the ids of the keys of this name that devices trust, newest last."""
     return metadata.quorum(roles_of(name)[0])[0]
+
+
+def require_keys(metadata: SignedMetadata, ring: KeyRing, names: Collection[KeyName]) -> None:
+    """Open the keys of these names, so that nothing is signed when the rest cannot be.
+
+    Raises:
+        ConfigError: One is not in ``ring``, or cannot be opened.
+    """
+    for name in sorted(names, key=[*KeyName].index):
+        if name is KeyName.ROOT:
+            ring.signers(name, *metadata.quorum(Root.type))
+        else:
+            ring.signer(name, trusted(metadata, name))
+
+
+def keys_to_replace(metadata: SignedMetadata, name: KeyName) -> set[KeyName]:
+    """Return which keys it takes to replace one of this name, and to publish then."""
+    above = KeyName.TARGETS if name is KeyName.TRAINER else KeyName.ROOT
+    needed = {above, KeyName.TRAINER, KeyName.ONLINE}
+    # The one that is replaced may be lost; its successor must be here.
+    return needed | {name} if is_rotating(metadata, name) else needed - {name}
 
 
 def change_root(

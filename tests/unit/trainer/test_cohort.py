@@ -16,11 +16,12 @@ from atoll_contract.messages import (
 )
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import SlotTopic, StatusTopic
-from atoll_trainer.cohort import Cohort, Member, Standing, cohort_of, offered
+from atoll_trainer.cohort import PATIENCE_S, Cohort, Member, Standing, cohort_of, offered
 from atoll_trainer.fleet import Fleet
 
 SHA = {number: f"{number:064x}" for number in range(10)}
 TERMS = ReleaseTerms(model="wear", release=5)
+OUT = (TERMS, ReleaseTerms(model="wear", release=6))
 
 
 def champion(release: int) -> Champion:
@@ -50,14 +51,14 @@ def fleet_of(**slots: SlotStatus) -> Fleet:
     return fleet
 
 
-def say(fleet: Fleet, name: str, message: Message) -> None:
+def say(fleet: Fleet, name: str, message: Message, site: str = "plant") -> None:
     is_slot = isinstance(message, SlotStatus)
-    topic = SlotTopic("plant", name, message.model) if is_slot else StatusTopic("plant", name)
+    topic = SlotTopic(site, name, message.model) if is_slot else StatusTopic(site, name)
     fleet.take(str(topic), message.encode())
 
 
 def only(fleet: Fleet, terms: ReleaseTerms = TERMS) -> Member:
-    [member] = cohort_of(terms, SHA[terms.release], fleet.agents).members
+    [member] = cohort_of(terms, SHA[terms.release], fleet.agents, available=OUT).members
     return member
 
 
@@ -106,6 +107,45 @@ def test_an_agent_whose_will_was_published_is_silent_unless_it_has_answered() ->
     ]
 
 
+@pytest.mark.parametrize("facts", [{"champion": champion(6)}, {"challenger": challenger(6)}])
+def test_a_newer_release_that_is_not_out_any_more_is_no_answer(facts: dict[str, object]) -> None:
+    fleet = fleet_of(pi=slot(**facts))
+    for_others = OUT[1].model_copy(update={"channel": "canary"})
+
+    for available in ([TERMS], [TERMS, for_others]):
+        [member] = cohort_of(TERMS, SHA[5], fleet.agents, available=available).members
+        assert member.standing is Standing.WAITING
+
+
+def test_one_that_was_heard_and_fell_silent_is_lost_and_ended_by_the_release_when_it_tried_it() -> None:
+    fleet = fleet_of(
+        done=slot(champion=champion(5)),
+        loading=slot(challenger=challenger(5)),
+        refused=slot(refused=refusal(5)),
+        trying=slot(challenger=challenger(5, "shadow")),
+        unheard=slot(),
+        waiting=slot(),
+    )
+    for agent in fleet.agents:
+        say(fleet, agent.name, Status(health=Health.OFFLINE, session=1, token="t"))
+    heard = ("done", "loading", "refused", "trying", "waiting")
+
+    def cohort_after(seconds: float) -> Cohort:
+        silent_s = dict.fromkeys(heard, seconds)
+        return cohort_of(TERMS, SHA[5], fleet.agents, silent_s=silent_s)
+
+    soon, late = cohort_after(PATIENCE_S - 1), cohort_after(PATIENCE_S)
+    standings = ["lost", "lost", "refused", "lost", "silent", "lost"]
+    assert [member.standing for member in soon.members] == standings
+    assert [member.standing for member in late.members] == standings
+    assert [member.agent for member in soon.members if member.is_refusal] == ["refused"]
+    assert [member.agent for member in late.members if member.is_refusal] == ["refused", "trying"]
+    assert (soon.refused_share, late.refused_share) == (1 / 5, 2 / 5)
+    assert dict(late.refusals()) == {Reason.GOLDEN_MISMATCH: 1, Reason.ACTIVATION_CRASHED: 1}
+    assert not soon.is_settled
+    assert not late.is_settled
+
+
 def test_a_will_of_an_earlier_connection_silences_nobody() -> None:
     fleet = fleet_of(pi=slot())
     say(fleet, "pi", Status(health=Health.READY, session=8, token="t"))
@@ -115,6 +155,37 @@ def test_a_will_of_an_earlier_connection_silences_nobody() -> None:
 
     say(fleet, "pi", Status(health=Health.OFFLINE, session=1, token="another"))
     assert fleet.agents[0].is_silent
+
+
+# Who has a vote
+
+
+def test_an_id_has_one_vote_however_many_sites_it_writes_below() -> None:
+    fleet = fleet_of(honest=slot(champion=champion(5)), moved=slot(refused=refusal(5)))
+    say(fleet, "moved", Status(health=Health.OFFLINE, session=1, token="t"))
+    say(fleet, "moved", slot(champion=champion(5)), site="new-plant")
+    say(fleet, "moved", Status(health=Health.READY, session=2, token="t"), site="new-plant")
+    for number in range(50):
+        say(fleet, "honest", slot(refused=refusal(5)), site=f"x{number}")
+
+    members = cohort_of(TERMS, SHA[5], fleet.agents).members
+
+    assert [(member.site, member.agent, member.standing) for member in members] == [
+        ("new-plant", "moved", Standing.RUNS),
+        ("plant", "honest", Standing.RUNS),
+    ]
+    assert set(fleet.at_several_sites) == {"honest", "moved"}
+    assert fleet.at_several_sites["moved"] == ["new-plant", "plant"]
+
+
+@pytest.mark.parametrize("status", [None, Status(health=Health.READY, session=1)])
+def test_a_slot_without_a_status_that_has_a_token_counts_nothing(status: Status | None) -> None:
+    fleet = Fleet()
+    say(fleet, "pi", slot(refused=refusal(5)))
+    if status is not None:
+        say(fleet, "pi", status)
+
+    assert cohort_of(TERMS, SHA[5], fleet.agents).members == ()
 
 
 # Whom it is for
@@ -171,9 +242,10 @@ def test_silent_agents_neither_hold_up_a_rollout_nor_water_down_its_refusals() -
     assert one.refused_share == 0.5
     assert cohort().is_settled
     assert cohort(Standing.SILENT).refused_share == 0.0
+    assert cohort(Standing.SILENT).heard == 0
 
 
-@pytest.mark.parametrize("standing", [Standing.WAITING, Standing.UNDERWAY])
+@pytest.mark.parametrize("standing", [Standing.WAITING, Standing.UNDERWAY, Standing.LOST])
 def test_a_rollout_is_not_settled_while_one_has_to_answer(standing: Standing) -> None:
     assert not cohort(Standing.RUNS, standing).is_settled
 
@@ -206,6 +278,23 @@ def test_what_is_no_status_is_counted_and_ignored() -> None:
 
     assert fleet.malformed == 3
     assert only(fleet).standing is Standing.RUNS
+
+
+def test_what_a_terminal_would_obey_is_not_taken_over() -> None:
+    evil = "\x1b[2J\n\u202eback °C"
+    refused = refusal(5).model_copy(update={"detail": evil})
+    fleet = fleet_of(pi=slot(refused=refused, challenger=challenger(6, evil)))
+    say(fleet, "pi", Status(health=Health.READY, session=2, token="t", detail=evil, counts={evil: 1}))
+
+    [agent] = fleet.agents
+    found = agent.slots["wear"]
+
+    assert found.refused is not None
+    assert found.refused.reason is Reason.GOLDEN_MISMATCH
+    assert found.challenger is not None
+    assert agent.status is not None
+    for text in (found.refused.detail, found.challenger.phase, agent.status.detail, *agent.status.counts):
+        assert text == " [2J  back °C"
 
 
 def test_a_topic_that_was_cleared_says_nothing_any_more() -> None:

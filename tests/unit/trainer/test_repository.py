@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.releases import Trainer, make_bundle, utc_now
 
-from atoll_contract.errors import ConfigError, StorageError
+from atoll_contract.errors import ConfigError, DeviceError, StorageError
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import ChunkTopic, MetadataTopic
 from atoll_trainer.keys import KeyName, KeyRing, create_key
@@ -158,24 +158,49 @@ def test_each_model_keeps_three_releases_of_its_own(trainer: Trainer) -> None:
         assert [terms.release for terms in trainer.repository.releases(model)] == [3, 4, 5]
 
 
-def test_what_all_devices_run_stays_however_many_canaries_follow(trainer: Trainer) -> None:
+def test_what_devices_run_and_go_back_to_stays_however_many_canaries_follow(trainer: Trainer) -> None:
     for number in (1, 2):
         trainer.sign(make_bundle(release=number), NOW)
     for number in range(3, 8):
         trainer.sign(make_bundle(release=number), NOW, channel="canary")
-    assert [terms.release for terms in trainer.repository.releases("press")] == [2, 5, 6, 7]
+    assert numbers(trainer) == [1, 2, 5, 6, 7]
 
     trainer.sign(make_bundle(release=8), NOW, rollout_percent=99)
-    assert [terms.release for terms in trainer.repository.releases("press")] == [2, 6, 7, 8]
+    assert numbers(trainer) == [1, 2, 5, 6, 7, 8]
 
     trainer.sign(make_bundle(release=9), NOW)
-    assert [terms.release for terms in trainer.repository.releases("press")] == [7, 8, 9]
+    assert numbers(trainer) == [2, 5, 6, 7, 8, 9]
+
+
+def test_after_a_stable_release_there_is_one_to_go_back_to(trainer: Trainer) -> None:
+    trainer.sign(make_bundle(release=2), NOW)
+    for number in (3, 4):
+        trainer.sign(make_bundle(release=number), NOW, channel="canary")
+    trainer.sign(make_bundle(release=5), NOW)
+
+    repository = trainer.repository
+    repository.withdraw("press", 5, "drifts")
+
+    assert [terms.release for terms in repository.releases("press") if terms.channel == "stable"] == [2]
+
+
+def numbers(trainer: Trainer) -> list[int]:
+    return [terms.release for terms in trainer.repository.releases("press")]
+
+
+def test_what_is_dropped_is_told(trainer: Trainer) -> None:
+    for number in (1, 2, 3):
+        trainer.sign(make_bundle(release=number), NOW)
+
+    dropped = trainer.repository.add(ReleaseTerms(model="press", release=4), make_bundle(release=4))
+
+    assert [terms.release for terms in dropped] == [1]
 
 
 def test_steps_stand_in_the_order_of_publishing(trainer: Trainer) -> None:
     bundle = make_bundle(size=3000)
     trainer.sign(bundle, NOW)
-    trainer.rotate_root()
+    trainer.rotate_root(NOW)
 
     steps = trainer.repository.steps()
 
@@ -278,6 +303,19 @@ def test_signatures_are_renewed_past_half_their_lifetime(trainer: Trainer) -> No
     # A renewed trainer role needs a new snapshot, and that a new timestamp.
     assert trainer.repository.commit(trainer.ring, NOW + LIFETIME["trainer"] / 2 + timedelta(days=1))
     assert last_versions(trainer) == {"root": 1, "trainer": 3, "targets": 1, "snapshot": 3, "timestamp": 4}
+
+
+@pytest.mark.parametrize("now", [datetime(1970, 1, 2, tzinfo=UTC), NOW - timedelta(days=1)])
+def test_a_clock_before_the_last_signature_signs_nothing(trainer: Trainer, now: datetime) -> None:
+    trainer.sign(make_bundle(), NOW)
+    before = metadata_files(trainer), last_versions(trainer)
+
+    with pytest.raises(DeviceError, match="the clock of this machine"):
+        trainer.repository.commit(trainer.ring, now, renews_timestamp=True)
+    with pytest.raises(DeviceError, match="the clock of this machine"):
+        trainer.rotate_root(now)
+
+    assert (metadata_files(trainer), last_versions(trainer)) == before
 
 
 def test_an_expired_offline_signature_stops_publishing(trainer: Trainer) -> None:

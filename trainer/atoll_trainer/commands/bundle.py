@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from atoll_contract.bundle import Bundle
+from atoll_contract.release import MAX_RELEASE
 from atoll_link.files import make_folder, storage_error, write_whole
 from atoll_trainer import bundling, own_model
 from atoll_trainer.home import Home
@@ -140,6 +141,6 @@ def _next_release(given: Path | None, model: str) -> int:
 
 def _release(text: str) -> int:
     number = int(text)
-    if not 1 <= number <= 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 2^31")
+    if not 1 <= number <= MAX_RELEASE:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_RELEASE}")
     return number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,6 @@ from tuf.api.metadata import Root, Targets
 
 from atoll_contract.errors import ConfigError
 from atoll_link.command_line import add_log_level
-from atoll_link.files import write_whole
 from atoll_trainer import trust
 from atoll_trainer.commands.options import add_trainer_options, trainer_from
 from atoll_trainer.keys import OFFLINE, KeyName, KeyRing, create_key, key_file, read_passphrases
@@ -26,6 +25,7 @@ from atoll_trainer.repository import Repository
 from atoll_trainer.tables import table
 
 _KEYID_CHARS: Final = 8
+_PUBLISHING: Final = (KeyName.TRAINER, KeyName.ONLINE)
 _NAMES: Final = "root, targets, online (snapshot and timestamp) or trainer (releases)"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -54,22 +54,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
             "--new-passphrase-file",
             type=Path,
             metavar="FILE",
-            help="encrypt new keys with its first line (default: as the last --passphrase-file)",
+            help="encrypt new keys with its first line (default: as the key that they replace)",
         )
     parser.epilog = (
         f"{parser.epilog}\n"
         "  atoll-trainer keys rotate trainer --settings trainer.toml --keys /media/targets-key\n"
         "  atoll-trainer keys root --add 2 --threshold 2 --settings trainer.toml --keys /media/root-key\n\n"
         "Needed beside the online keys: the targets key to rotate trainer and to renew targets, and as\n"
-        "many root keys as must sign for everything else. New root and targets keys are written to the\n"
-        "first --keys folder, others to HOME/keys. Run it again after any failure."
+        "many root keys as must sign for everything else. A new key is written beside the one that it\n"
+        "replaces; if that is not here, root and targets keys to the first --keys folder, others to\n"
+        "HOME/keys. Run it again after any failure."
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the action says."""
     perform: Callable[[Trainer, argparse.Namespace], None] = arguments.perform
-    perform(trainer_from(arguments), arguments)
+    trainer = trainer_from(arguments)
+    given = read_passphrases(filter(None, [arguments.new_passphrase_file]))
+    perform(replace(trainer, ring=trainer.ring.with_passphrases(given)), arguments)
     return 0
 
 
@@ -131,12 +134,13 @@ def _rotate(trainer: Trainer, arguments: argparse.Namespace) -> None:
     if name is KeyName.ROOT:
         _replace_root_keys(trainer, arguments, 1, [_root_key_to_replace(metadata, arguments.id)], None)
         return
-    old = trust.trusted(metadata, name)
-    suspects = old[:-1] if trust.is_rotating(metadata, name) else old
-    with open_publication(trainer, stolen=suspects if arguments.stolen else ()) as publication:
+    stolen = _suspects(metadata, name) if arguments.stolen else []
+    with open_publication(trainer, stolen=stolen) as publication:
         metadata, now = publication.repository.metadata, datetime.now(UTC)
+        trust.require_keys(metadata, trainer.ring, trust.keys_to_replace(metadata, name))
         if not trust.is_rotating(metadata, name):
-            trust.admit(metadata, trainer.ring, now, name, lambda: _new_key(trainer, arguments, name))
+            old = trust.trusted(metadata, name)
+            trust.admit(metadata, trainer.ring, now, name, lambda: _new_key(trainer, arguments, name, old))
         if arguments.stolen:
             trust.dismiss(metadata, trainer.ring, now, name)
         if not metadata.is_signed(Targets.type):
@@ -145,7 +149,14 @@ def _rotate(trainer: Trainer, arguments: argparse.Namespace) -> None:
         # Only now: whatever devices have fetched until here, they can verify by the old key or the new.
         if trust.dismiss(metadata, trainer.ring, now, name):
             publication.bring_out()
-    _conclude(trainer, arguments)
+    _list(trainer, arguments)
+
+
+def _suspects(metadata: SignedMetadata, name: KeyName) -> list[str]:
+    """Return the ids of keys that a thief of this one may have; the online key lies beside it, or near."""
+    old = trust.trusted(metadata, name)
+    stolen = old[:-1] if trust.is_rotating(metadata, name) else old
+    return stolen if name is KeyName.ONLINE else [*stolen, *trust.trusted(metadata, KeyName.ONLINE)]
 
 
 def _set_root(trainer: Trainer, arguments: argparse.Namespace) -> None:
@@ -159,42 +170,46 @@ def _replace_root_keys(
 ) -> None:
     with open_publication(trainer) as publication:
         metadata = publication.repository.metadata
+        trust.require_keys(metadata, trainer.ring, (KeyName.ROOT, *_PUBLISHING))
+        beside = [*trust.trusted(metadata, KeyName.ROOT), *remove]
         trust.set_root_keys(
             metadata,
             trainer.ring,
             datetime.now(UTC),
             add=add,
-            make_key=lambda: _new_key(trainer, arguments, KeyName.ROOT),
+            make_key=lambda: _new_key(trainer, arguments, KeyName.ROOT, beside),
             remove=remove,
             threshold=threshold,
         )
         publication.bring_out()
-    _conclude(trainer, arguments)
+    _list(trainer, arguments)
 
 
 def _renew(trainer: Trainer, arguments: argparse.Namespace) -> None:
     with open_publication(trainer) as publication:
         metadata, now = publication.repository.metadata, datetime.now(UTC)
+        trust.require_keys(metadata, trainer.ring, (*map(KeyName, arguments.roles), *_PUBLISHING))
         if Root.type in arguments.roles:
             trust.change_root(metadata, trainer.ring, now, lambda _root: None)
         if Targets.type in arguments.roles:
             trust.sign_targets(metadata, trainer.ring, now)
         publication.bring_out()
-    _conclude(trainer, arguments)
-
-
-def _conclude(trainer: Trainer, arguments: argparse.Namespace) -> None:
-    """Put the newest root where agents are enrolled from, and show what there is now."""
-    write_whole(trainer.home.root, Repository.load(trainer.home.repository).root)
     _list(trainer, arguments)
 
 
-def _new_key(trainer: Trainer, arguments: argparse.Namespace, name: KeyName) -> Key:
-    folder = arguments.keys[0] if name in OFFLINE and arguments.keys else trainer.home.keys
+def _new_key(trainer: Trainer, arguments: argparse.Namespace, name: KeyName, replaced: Sequence[str]) -> Key:
+    """Make a key beside the last of ``replaced`` that is here, and encrypt it like that one."""
+    ring = trainer.ring
+    old = next((path for keyid in reversed(replaced) if (path := ring.find(name, keyid))), None)
+    if old is not None:
+        folder = old.parent
+    else:
+        folder = arguments.keys[0] if name in OFFLINE and arguments.keys else trainer.home.keys
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder: is the medium there?")
-    given = filter(None, [arguments.new_passphrase_file])
-    passphrase = next(iter(read_passphrases(given) or trainer.ring.passphrases[::-1]), None)
+    passphrase = ring.passphrases[-1] if ring.passphrases else None
+    if old is not None and arguments.new_passphrase_file is None:
+        passphrase = ring.passphrase_of(old)
     key = create_key(folder, name, passphrase).public_key
     file = str(folder / key_file(name, key.keyid))
     _log.info("key.made", key=name.value, file=file, is_encrypted=passphrase is not None)
@@ -238,4 +253,5 @@ def _action(
     add_log_level(action)
     add_trainer_options(action)
     action.add_argument("--json", action="store_true", help="print the keys as one JSON object")
+    action.set_defaults(new_passphrase_file=None)
     return action

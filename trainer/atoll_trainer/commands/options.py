@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from atoll_contract.ids import is_id
+from atoll_contract.release import MAX_RELEASE
 from atoll_trainer.home import Home
 from atoll_trainer.keys import KeyRing, read_passphrases
 from atoll_trainer.publication import Trainer
@@ -84,6 +85,6 @@ def _model(text: str) -> str:
 
 
 def _release(text: str) -> int:
-    if re.fullmatch("[1-9][0-9]{0,8}", text) is None:
+    if re.fullmatch("[1-9][0-9]{0,9}", text) is None or int(text) > MAX_RELEASE:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of a release")
     return int(text)

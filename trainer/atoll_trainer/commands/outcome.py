@@ -6,18 +6,20 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
 import structlog
 
+from atoll_contract.release import ReleaseTerms
 from atoll_link.exits import Exit
 from atoll_trainer.cohort import Cohort, Standing
 from atoll_trainer.commands.options import duration
 from atoll_trainer.fleet import watch_fleet
 from atoll_trainer.publication import Trainer, open_publication
 from atoll_trainer.publisher import Summary
-from atoll_trainer.repository import MAX_WHY_CHARS, Available
+from atoll_trainer.repository import MAX_WHY_CHARS, Available, Repository
 from atoll_trainer.rollout import Rollout, Verdict, follow
 
 _WAIT_S: Final = 600.0
@@ -68,8 +70,14 @@ def add_wait_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
 
-def conclude(trainer: Trainer, arguments: argparse.Namespace, published: Available, summary: Summary) -> int:
-    """Print what is out and, if asked to, follow it to its end; return the exit code."""
+def conclude(
+    trainer: Trainer,
+    arguments: argparse.Namespace,
+    published: Available,
+    summary: Summary,
+    dropped: Sequence[ReleaseTerms] = (),
+) -> int:
+    """Print what is out, and what no more; if asked to, follow it to its end; return the exit code."""
     terms = published.terms
     _log.info(
         "release.published",
@@ -81,8 +89,10 @@ def conclude(trainer: Trainer, arguments: argparse.Namespace, published: Availab
         topics_stored=summary.topics_stored,
         duration_s=round(summary.duration_s, 3),
     )
+    for old in dropped:
+        _log.info("release.dropped", model=old.model, release=old.release, channel=old.channel)
     if not arguments.json:
-        print(_summary(published, summary), flush=True)  # noqa: T201 - the result
+        print(_summary(published, summary, dropped), flush=True)  # noqa: T201 - the result
     rollout, code = None, Exit.SUCCESS
     if arguments.wait or arguments.wait_for is not None or arguments.withdraw_above is not None:
         rollout = _followed(trainer, arguments, published)
@@ -90,20 +100,24 @@ def conclude(trainer: Trainer, arguments: argparse.Namespace, published: Availab
         if not arguments.json:
             print(_end(rollout))  # noqa: T201 - the result
     if arguments.json:
-        print(json.dumps(_document(published, summary, rollout)))  # noqa: T201 - the result
+        print(json.dumps(_document(published, summary, dropped, rollout)))  # noqa: T201 - the result
     return code
 
 
 def _followed(trainer: Trainer, arguments: argparse.Namespace, published: Available) -> Rollout:
     with watch_fleet(trainer.broker, trainer.id) as watch:
-        return follow(
+        rollout = follow(
             watch,
             published.terms,
             published.sha256,
+            available=lambda: Repository.load(trainer.home.repository).releases(published.terms.model),
             wait_s=arguments.wait_for or _WAIT_S + published.terms.max_delay_s,
             withdraw_above=arguments.withdraw_above,
             tell=lambda cohort: print(f"{time.strftime('%H:%M:%S')}  {_counts(cohort)}", file=sys.stderr),  # noqa: T201
         )
+        for agent, sites in watch.fleet.at_several_sites.items():
+            _log.warning("agent.ambiguous", agent=agent, sites=sites)
+    return rollout
 
 
 def _judged(
@@ -116,7 +130,7 @@ def _judged(
             reasons = ", ".join(f"{reason} {count}" for reason, count in cohort.refusals())
             withdraw(trainer, terms.model, terms.release, f"{_counts(cohort)}: {reasons}"[:MAX_WHY_CHARS])
             return Exit.GATE_REFUSED
-        case Verdict.TIME_UP:
+        case Verdict.TIME_UP | Verdict.UNHEARD:
             return Exit.FAILURE
         case Verdict.SETTLED:
             is_tolerated = withdraw_above is not None or not cohort.count(Standing.REFUSED)
@@ -146,6 +160,7 @@ def _counts(cohort: Cohort) -> str:
         Standing.WAITING: "waiting",
         Standing.REFUSED: "refused it",
         Standing.NEWER: "run a newer one",
+        Standing.LOST: "fell silent",
         Standing.SILENT: "silent",
     }
     counts = [f"{number} {words}" for standing, words in shown.items() if (number := cohort.count(standing))]
@@ -155,29 +170,37 @@ def _counts(cohort: Cohort) -> str:
     return f"{agents}: {', '.join(counts)}"
 
 
-def _summary(published: Available, summary: Summary) -> str:
+def _summary(published: Available, summary: Summary, dropped: Sequence[ReleaseTerms]) -> str:
     terms = published.terms
-    return (
-        f"{terms.model} release {terms.release} is out: {published.size_bytes:,} bytes, "
-        f"channel {terms.channel}, {terms.rollout_percent} % of the devices\n{summary}"
-    )
+    lines = [
+        (
+            f"{terms.model} release {terms.release} is out: {published.size_bytes:,} bytes, "
+            f"channel {terms.channel}, {terms.rollout_percent} % of the devices"
+        ),
+        *(f"release {old.release} (channel {old.channel}) is not available any more" for old in dropped),
+        str(summary),
+    ]
+    return "\n".join(lines)
 
 
 def _end(rollout: Rollout) -> str:
     refused = [
         f"  {member.site}/{member.agent} refused it: {member.reason}: {member.detail}"
         for member in rollout.cohort.members
-        if member.standing is Standing.REFUSED
+        if member.is_refusal
     ]
     ends = {
         Verdict.SETTLED: "settled",
         Verdict.TOO_MANY_REFUSED: "withdrawn: too many refused it",
         Verdict.TIME_UP: "time is up",
+        Verdict.UNHEARD: "no agent that it is for is connected",
     }
     return "\n".join([f"{ends[rollout.verdict]}: {_counts(rollout.cohort)}", *refused])
 
 
-def _document(published: Available, summary: Summary, rollout: Rollout | None) -> dict[str, object]:
+def _document(
+    published: Available, summary: Summary, dropped: Sequence[ReleaseTerms], rollout: Rollout | None
+) -> dict[str, object]:
     terms = published.terms
     document: dict[str, object] = {
         "model": terms.model,
@@ -187,6 +210,7 @@ def _document(published: Available, summary: Summary, rollout: Rollout | None) -
         "channel": terms.channel,
         "rollout_percent": terms.rollout_percent,
         "max_delay_s": terms.max_delay_s,
+        "dropped": [old.release for old in dropped],
         "topics": summary.topics,
         "topics_stored": summary.topics_stored,
         "bytes_stored": summary.bytes_stored,

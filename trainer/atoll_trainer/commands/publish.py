@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from atoll_link.exits import Exit
 from atoll_trainer.commands.options import add_trainer_options, trainer_from
 from atoll_trainer.commands.outcome import add_term_options, add_wait_options, asked_terms, conclude
 from atoll_trainer.gate import Gate
-from atoll_trainer.publication import open_publication
+from atoll_trainer.publication import Publication, open_publication
 from atoll_trainer.repository import Repository
 from atoll_trainer.runs import Run
 
@@ -41,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     gate.add_argument(
         "--worse-by",
-        type=float,
+        type=_excess,
         default=0.05,
         metavar="SHARE",
         help="how much larger its error may be than the champion's (default: %(default)s)",
@@ -51,10 +52,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         f"{parser.epilog}\n\n"
         "Run it again after any failure: it completes what is missing and leaves the rest alone. Whom a\n"
-        "release is for is changed by atoll-trainer promote. The last three releases of a model stay\n"
-        "available, and the highest that is for all. The root and targets keys are not needed.\n\n"
-        "With --wait: exit status 0 when every connected agent runs it, 1 when some refused it or time\n"
-        "was up, 3 when more than --withdraw-above refused it and it was withdrawn."
+        "release is for is changed by atoll-trainer promote. The last three releases of a channel stay\n"
+        "available, the last two that are for all, and whatever some device is still offered;\n"
+        "those that are dropped are told. The root and targets keys are not needed.\n\n"
+        "With --wait: exit status 0 when every connected agent runs it, 1 when some refused it, time was\n"
+        "up or no agent that it is for is connected, 3 when more than --withdraw-above refused it and it\n"
+        "was withdrawn."
     )
 
 
@@ -69,14 +72,18 @@ def run(arguments: argparse.Namespace) -> int:
         repository = publication.repository
         terms = _terms(repository, bundle, content, asked_terms(arguments))
         is_new = all(held.release != terms.release for held in repository.releases(terms.model))
-        refusal = gate.refusal(bundle, _champion(repository, terms.model)) if is_new and gate else None
+        refusal = None
+        if is_new and gate is not None:
+            refusal = gate.refusal(
+                bundle, _champion(publication, terms.model) if examples is not None else None
+            )
         if refusal is not None:
             print(f"{arguments.bundle}: refused: {refusal} (--no-gate publishes it)", file=sys.stderr)  # noqa: T201
             return Exit.GATE_REFUSED
-        repository.add(terms, content)
+        dropped = repository.add(terms, content)
         summary = publication.bring_out(compare={terms.target})
         published = repository.release(terms.model, terms.release)
-    return conclude(trainer, arguments, published, summary)
+    return conclude(trainer, arguments, published, summary, dropped)
 
 
 def _read(path: Path) -> bytes:
@@ -88,11 +95,11 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{path}: the bundle cannot be read: {error.strerror}") from error
 
 
-def _unpacked(path: Path, content: bytes) -> Bundle:
+def _unpacked(source: object, content: bytes) -> Bundle:
     try:
         return Bundle.unpack(content)
     except BundleRejectedError as error:
-        raise BundleRejectedError(f"{path}: {error.detail}", error.reason) from error
+        raise BundleRejectedError(f"{source}: {error.detail}", error.reason) from error
 
 
 def _terms(
@@ -123,6 +130,18 @@ def _terms(
     return terms
 
 
-def _champion(repository: Repository, model: str) -> Bundle | None:
-    terms = repository.champion(model)
-    return None if terms is None else Bundle.unpack(repository.bundle(model, terms.release))
+def _champion(publication: Publication, model: str) -> Bundle | None:
+    terms = publication.repository.champion(model)
+    if terms is None:
+        return None
+    return _unpacked(f"release {terms.release} of {model}", publication.bundle(terms))
+
+
+def _excess(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: 0 or more")
+    return share

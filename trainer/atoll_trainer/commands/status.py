@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from tuf.api.metadata import Timestamp
 
+from atoll_contract.errors import Reason
 from atoll_contract.messages import Message, SlotStatus
 from atoll_trainer.cohort import Cohort, Standing, cohort_of, offered
 from atoll_trainer.commands.options import add_settings_options
@@ -19,6 +21,8 @@ from atoll_trainer.home import Home
 from atoll_trainer.repository import Available, Repository
 from atoll_trainer.settings import TrainerSettings
 from atoll_trainer.tables import table
+
+_SHOWN_SITES: Final = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,10 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     releases = [] if repository is None else repository.all_releases()
     if arguments.model is not None:
         releases = [one for one in releases if one.terms.model == arguments.model]
+    terms = [one.terms for one in releases]
     view = View(
-        _publication(repository, fleet.timestamp),
-        [(one, cohort_of(one.terms, one.sha256, fleet.agents)) for one in releases],
+        _publication(repository, fleet.timestamp) + _unverified(fleet.agents),
+        [(one, cohort_of(one.terms, one.sha256, fleet.agents, available=terms)) for one in releases],
         list(_rows(fleet.agents, arguments.model)),
+        fleet.at_several_sites,
     )
     print(json.dumps(_document(view)) if arguments.json else _text(view))  # noqa: T201 - the result
     return 0
@@ -56,14 +62,16 @@ class View:
     """What is printed.
 
     Attributes:
-        publication: Whether the broker holds what this repository signed last.
+        publication: Whether the broker holds what this repository signed last, and agents can verify it.
         releases: With the agents that each is for.
         slots: Agents, and their slots; None for one without any.
+        at_several_sites: Ids that are seen at more than one site, and those sites.
     """
 
     publication: str
     releases: list[tuple[Available, Cohort]]
     slots: list[tuple[Agent, SlotStatus | None]]
+    at_several_sites: dict[str, list[str]]
 
     def offered(self, agent: Agent, slot: SlotStatus) -> int | None:
         """Return the number of the release that ``agent`` is to run."""
@@ -81,6 +89,26 @@ def _publication(repository: Repository | None, timestamp: bytes) -> str:
     return "not out, or not all of it: atoll-trainer republish"
 
 
+def _unverified(agents: Sequence[Agent]) -> str:
+    """Return what to add when agents that are connected cannot verify what they see."""
+    notes = Counter(
+        slot.note
+        for agent in agents
+        if not agent.is_silent
+        for slot in agent.slots.values()
+        if slot.note in {Reason.METADATA_FORGED, Reason.METADATA_EXPIRED}
+    )
+    causes = {
+        Reason.METADATA_FORGED: "older than what they have seen, or signed by nobody whom they trust",
+        Reason.METADATA_EXPIRED: "nothing was signed anew in time, or their clock is wrong",
+    }
+    return "".join(
+        f"; slots that refuse it: {count} ({note}: {causes[note]})"
+        for note, count in notes.items()
+        if note is not None
+    )
+
+
 def _rows(agents: Sequence[Agent], model: str | None) -> Iterator[tuple[Agent, SlotStatus | None]]:
     for agent in agents:
         slots = [slot for _, slot in sorted(agent.slots.items()) if model in {None, slot.model}]
@@ -95,7 +123,7 @@ def _health(agent: Agent) -> str:
 
 def _text(view: View) -> str:
     now_ms = time.time() * 1e3
-    standings = list(Standing)
+    standings = [standing for standing in Standing if standing is not Standing.LOST]  # nobody was followed
     releases = table(
         ["model", "release", "channel", "percent", "agents", *standings],
         [
@@ -117,7 +145,11 @@ def _text(view: View) -> str:
             for agent, slot in view.slots
         ],
     )
-    return f"publication: {view.publication}\n\n{releases}\n\n{slots}"
+    ambiguous = [
+        f"\n\n{name} is seen at {len(sites)} sites ({', '.join(sites[:_SHOWN_SITES])}) and counts once"
+        for name, sites in view.at_several_sites.items()
+    ]
+    return f"publication: {view.publication}\n\n{releases}\n\n{slots}{''.join(ambiguous)}"
 
 
 def _said(agent: Agent, now_ms: float) -> str:
@@ -144,6 +176,7 @@ def _slot_cells(view: View, agent: Agent, slot: SlotStatus | None) -> list[objec
 def _document(view: View) -> dict[str, object]:
     return {
         "publication": view.publication,
+        "at_several_sites": view.at_several_sites,
         "releases": [
             {
                 "model": one.terms.model,
