@@ -125,9 +125,11 @@ class PahoClient(paho.Client):
             else:
                 properties = self._properties_of_session()
                 self.connect(host, port, keepalive_s, clean_start=self._is_clean, properties=properties)
-        except BaseException:
+        except BaseException as error:
             if self._made is not None:
                 self._made.close()
+            if isinstance(error, _MALFORMED):  # what paho makes of a strange answer to the handshake
+                raise ConnectionError(f"a malformed answer to the WebSocket handshake: {error}") from error
             raise
 
     def flush(self) -> list[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,3 +98,31 @@ def test_a_listener_without_websocket_is_told(mosquitto_broker: RunningBroker) -
 
     assert "WebSocket handshake error" in failure.detail
     assert not failure.was_connected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade:websocket\r\nSec-WebSocket-Accept:x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"\xff\xfe\xfd\r\n\r\n",
+    ],
+)
+def test_a_strange_answer_to_the_handshake_is_a_failed_attempt(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_one() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.settimeout(10)
+                peer.recv(4096)
+                peer.sendall(answer)
+
+        answering = threading.Thread(target=answer_one)
+        answering.start()
+        session = Session(Broker("127.0.0.1", server.getsockname()[1], websocket_path="/mqtt"), "client")
+        failures = of_kind(Disconnected, step_until(session, has(Disconnected), 20.0))
+        answering.join(10)
+        session.close()
+
+    assert not failures[0].was_connected
