@@ -88,7 +88,6 @@ def compose(settings: AgentSettings) -> Supervisor:
     plans = {
         model.name: ModelPlan(
             model.name,
-            model.stream,
             model.channel or agent.channel,
             by_name[model.stream].units,
             by_name[model.stream].is_shared,

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.settings import AgentSettings, AgentTable
+from atoll_agent.toml_edit import Key, with_values
 from atoll_contract.errors import ConfigError
 from atoll_contract.ids import is_id
 from atoll_link.files import make_folder, write_whole
-from atoll_link.toml_edit import Key, with_values
 
 SETTINGS: Final = "agent.toml"
 STATE: Final = "state"

@@ -57,7 +57,6 @@ class LaneReport:
         counts: Counters by name.
         refusals: How many messages of which stream or model were refused for which reason.
         last_refusal: The latest detail for each of them.
-        turns: Grows while the lane makes progress.
         refused_filters: Subscriptions that the broker refused.
         trials: How the releases on trial stand, or stood when they failed, by model.
     """
@@ -66,7 +65,6 @@ class LaneReport:
     counts: Mapping[str, int] = field(default_factory=dict)
     refusals: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     last_refusal: Mapping[tuple[str, Reason], str] = field(default_factory=dict)
-    turns: int = 0
     refused_filters: tuple[str, ...] = ()
     trials: Mapping[str, TrialReport] = field(default_factory=dict)
 
@@ -80,10 +78,7 @@ class LaneControl(Protocol):
         """Work until stopped: the body of the lane's thread."""
 
     def swap(self, predictor: Predictor, *, has_restarted: bool) -> Future[None]:
-        """Let ``predictor`` answer for its model from the next reading on; done when it does.
-
-        Cancelled before that, nothing is swapped.
-        """
+        """Let ``predictor`` answer for its model from the next reading on; done when it does."""
 
     def try_out(self, predictor: Predictor) -> Future[int]:
         """Let ``predictor`` answer in shadow beside the champion; the trial's number, as in the report."""

@@ -102,10 +102,9 @@ class Predictor:
 
         Returns False, and nothing is changed, where its tensors are not the manifest's in a batch.
         """
-        size = model.inputs[0].shape[0]
-        if not _is_batch(self._input, model.inputs[0], size) or not _is_batch(
-            self._output, model.outputs[0], size
-        ):
+        found, given = model.inputs[0], model.outputs[0]
+        size = found.shape[0]
+        if given.shape[0] != size or not (_is_batch(self._input, found) and _is_batch(self._output, given)):
             return False
         self._batch = _Batch(model, size, pays_from)
         return True
@@ -251,10 +250,8 @@ def _is_same(declared: TensorSpec, found: TensorSpec) -> bool:
     )
 
 
-def _is_batch(declared: TensorSpec, found: TensorSpec, size: int) -> bool:
-    return _is_same(declared, found.model_copy(update={"shape": [1, *found.shape[1:]]})) and (
-        found.shape[0] == size
-    )
+def _is_batch(declared: TensorSpec, found: TensorSpec) -> bool:
+    return _is_same(declared, found.model_copy(update={"shape": [1, *found.shape[1:]]}))
 
 
 def _shown(spec: TensorSpec) -> str:

@@ -33,6 +33,7 @@ class TopicPattern:
 
     text: str
     _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _is_own: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile the pattern."""
@@ -46,6 +47,7 @@ class TopicPattern:
                 raise ValueError(f"topic {self.text!r}: level {level!r} holds one of + # {{ }}")
         parts = [_LEVEL.get(level, re.escape(level)) for level in levels]
         object.__setattr__(self, "_regex", re.compile("/".join(parts)))
+        object.__setattr__(self, "_is_own", self._topic.startswith(f"{PREFIX}/"))
 
     @property
     def filter(self) -> str:
@@ -78,10 +80,6 @@ class TopicPattern:
     @property
     def _topic(self) -> str:
         return _SHARED.sub("", self.text)
-
-    @property
-    def _is_own(self) -> bool:
-        return self._topic.startswith(f"{PREFIX}/")
 
 
 _LEVEL: Final = {DEVICE: "(?P<device>[^/]+)", "+": "[^/]*"}

@@ -27,6 +27,10 @@ class Backoff:
     until: float = 0.0
     source: random.Random = field(default_factory=random.Random)
 
+    def reset(self) -> None:
+        """Note that a connection has stood for a while."""
+        self.attempts = 0
+
     def fail(self, now: float) -> None:
         """Note that an attempt failed."""
         ceiling = min(_CAP_S, _BASE_S * 2.0**self.attempts)

@@ -58,7 +58,11 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
-    """The broker acknowledged this QoS 1 message, or the network took this QoS 0 message."""
+    """The broker acknowledged this QoS 1 message, or the network took this QoS 0 message.
+
+    Attributes:
+        mid: The number that ``publish`` returned; no packet id.
+    """
 
     mid: int
 
@@ -67,7 +71,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     """The broker does not take this message, and it is not sent again. Only with MQTT 5.
 
     Attributes:
-        mid: Its number.
+        mid: The number that ``publish`` returned; no packet id.
         detail: Why, for people: an access rule, a limit.
     """
 

@@ -327,7 +327,7 @@ class Session:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_unsubscribe = self._on_unsubscribe
         self._inbox = PacketBuffer(self._max_packet_bytes)
-        self._reader = PublishReader(self._connection, level, self._max_packet_bytes)
+        self._reader = PublishReader(self._connection + 1, level, self._max_packet_bytes)
         self._limits = BrokerLimits()
         self._refusal: int | None = None
 
@@ -371,7 +371,7 @@ class Session:
             return
         now = time.monotonic()
         if was_connected and now - self._connected_since > _STABLE_AFTER_S:
-            self._backoff.attempts = 0
+            self._backoff.reset()
         self._backoff.fail(now)
         self._events.append(Disconnected(detail, was_connected, was_refused))
 
@@ -462,8 +462,6 @@ class Session:
         self._look_at = 0.0
         self._levels.accept(client.level, self._connected_since)
         self._limits = limits_of(properties)
-        self._reader = PublishReader(self._connection, client.level, self._max_packet_bytes)
-        self._reader.arrive(time.time() * 1e3, time.monotonic_ns())
         session_present = bool(flags.session_present)
         self._events.append(Connected(self._connection, session_present))
         self._subscriptions.connect(session_present=session_present)

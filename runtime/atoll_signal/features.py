@@ -34,7 +34,6 @@ class FeatureRow:
         self._numbers = _getter(self._features)
         # "=": the native byte order, and an error where a number is too large (without, it is infinite).
         self._pack = struct.Struct(f"={manifest.columns}f").pack
-        self.columns = manifest.columns
 
     def row(self, values: Mapping[str, Value]) -> bytes:
         """Return the row of one reading: ``columns`` packed float32 numbers, in the values' units.

@@ -67,7 +67,6 @@ class Lane:
         self._by_wire = {wires[name]: track for name, track in self._tracks.items()}
         self._orders: deque[Callable[[], None]] = deque()
         self._stopping = threading.Event()
-        self._turns = 0
         self._trials = 0
         self._idle_ns = time.monotonic_ns()
         self._reported_ns = 0
@@ -141,7 +140,6 @@ class Lane:
             self._by_wire[wire].heed(wire.step(0.0))
         for track in self._tracks.values():
             track.work(now_ns / 1e9, is_behind=now_ns - self._idle_ns > _BEHIND_AFTER_NS)
-        self._turns += 1
         with_news = [track for track in self._tracks.values() if track.take_news()]
         if with_news or now_ns - self._reported_ns > _REPORT_EVERY_NS:
             self._make_report(now_ns)
@@ -203,7 +201,6 @@ class Lane:
             dict(counts),
             dict(refusals),
             last_refusal,
-            self._turns,
             tuple(sorted({topic_filter for track in tracks for topic_filter in track.refused_filters})),
             {model: trial for track in tracks for model, trial in track.trials.items()},
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.pending import Pending
 from atoll_agent.lane.recent import Asked, Recent
-from atoll_agent.rollout.trial import Phase, TrialReport, Verdict
+from atoll_agent.rollout.trial import TrialPhase, TrialReport, Verdict
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Label, Reading
@@ -45,7 +45,7 @@ class LiveTrial:
         self._manifest = manifest
         self._rules = manifest.passing
         self._overload = overload
-        self._phase = Phase(self._rules, manifest.task, self._rules.shadow_windows, now_s)
+        self._phase = TrialPhase(self._rules, manifest.task, self._rules.shadow_windows, now_s)
         self._recent = Recent()
         self._open: dict[int, Asked] = {}
 
@@ -61,7 +61,7 @@ class LiveTrial:
         self._open.clear()
         windows, champion_error = self._rules.probation_windows, self._phase.champion_error
         rules = self._rules.model_copy(update={"max_disagreement": None})  # there is nobody to agree with
-        self._phase = Phase(rules, self._manifest.task, windows, now_s, champion_error)
+        self._phase = TrialPhase(rules, self._manifest.task, windows, now_s, champion_error)
 
     def take(self, reading: Reading, device: str, delivery: Delivery) -> None:
         """Let the one who is not heard take in a reading that the other has taken in.
@@ -97,11 +97,14 @@ class LiveTrial:
         """Note that the challenger cannot use a reading that the champion answers."""
         self._phase.broke(Reason.ANSWERS_FEWER, f"it cannot use a reading of {device}: {error.detail}")
 
+    def time(self, times_s: list[float]) -> None:
+        """Note how long an answer of the challenger took, for each call of its model."""
+        for answer_s in times_s:
+            self._phase.timed(answer_s)
+
     def note(self, answering: Answering, pending: Pending, answer: Answer | Reason) -> None:
         """Note what one of the two said of a window."""
         if answering is self.challenger and pending.is_heard is self.is_on_probation:
-            for answer_s in answering.executor.take_times_s():
-                self._phase.timed(answer_s)
             self._note_challenger(pending, answer)
         elif answering is self.champion and isinstance(answer, Answer):
             asked = self._open.get(id(pending.reading))

@@ -109,12 +109,9 @@ class Track:
         self.counts["swaps"] += 1
 
     def try_out(self, challenger: Answering, manifest: Manifest, number: int, now_s: float) -> None:
-        """Let ``challenger`` answer in shadow beside the champion, if there is one; else at once."""
+        """Let ``challenger`` answer in shadow beside the champion, which there must be."""
         model = challenger.model
-        champion = self._answering.get(model)
-        if champion is None:
-            self.swap(challenger)
-            return
+        champion = self._answering[model]
         self.end_trial(model, has_passed=False)
         challenger.succeed(champion)
         self._trials[model] = LiveTrial(number, champion, challenger, manifest, self.stream.overload, now_s)
@@ -272,13 +269,13 @@ class Track:
             again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
             if again is not None and successor.executor.submit(again) is None:
                 return
-        self._leave_out(successor.model, pending)
+        self._leave_out(successor.model, pending, "its release left before it answered")
 
-    def _leave_out(self, model: str, pending: Pending) -> None:
+    def _leave_out(self, model: str, pending: Pending, why: str = "readings come too fast") -> None:
         if pending.entry is not None:
             pending.entry.outstanding -= 1
         if self.stream.overload is Overload.BLOCK:
-            self._refuse(model, Reason.OVERLOAD, f"{pending.device}: readings come too fast")
+            self._refuse(model, Reason.OVERLOAD, f"{pending.device}: {why}")
         else:
             self.counts["readings_left_out"] += 1
 
@@ -314,6 +311,8 @@ class Track:
     def _collect(self, answering: Answering) -> None:
         trial = self._trials.get(answering.model)
         answered = answering.executor.finished()
+        if trial is not None and answering is trial.challenger:
+            trial.time(answering.executor.take_times_s())
         now_ns = time.monotonic_ns()
         for pending, answer in answered:
             if trial is not None:

@@ -98,7 +98,7 @@ class Mean:
         return math.sqrt(self._squares / (self.count - 1) / self.count)
 
 
-class Phase:
+class TrialPhase:
     """One phase of a trial on live windows: *shadow* or *probation*.
 
     Whoever runs it tells what happened; :meth:`verdict` says when that suffices. Differences and
@@ -210,17 +210,17 @@ class Phase:
         return Verdict(Outcome.FAILED, Reason.TOO_SLOW, detail)
 
     def _error_breach(self) -> Verdict | None:
-        rules, error = self._rules, self.error
-        told = f"its mean error on {error.count} labels is {error.value:g}"
+        rules = self._rules
         if rules.max_error is not None and self._is_beyond(self._beyond_rule):
-            return Verdict(Outcome.FAILED, Reason.ERROR_TOO_LARGE, f"{told}, allowed is {rules.max_error:g}")
-        if rules.max_error_ratio > 0 and self._is_beyond(self._beyond_champion):
-            detail = (
-                f"{told}, the champion's {self.champion_error:g}; "
-                f"allowed is {rules.max_error_ratio:g} times as much"
+            allowed = f"allowed is {rules.max_error:g}"
+        elif rules.max_error_ratio > 0 and self._is_beyond(self._beyond_champion):
+            allowed = (
+                f"the champion's {self.champion_error:g}; allowed is {rules.max_error_ratio:g} times as much"
             )
-            return Verdict(Outcome.FAILED, Reason.ERROR_TOO_LARGE, detail)
-        return None
+        else:
+            return None
+        detail = f"its mean error on {self.error.count} labels is {self.error.value:g}, {allowed}"
+        return Verdict(Outcome.FAILED, Reason.ERROR_TOO_LARGE, detail)
 
     def _is_beyond(self, excess: Mean) -> bool:
         """Whether what is above the allowed is more than chance."""

@@ -64,8 +64,7 @@ class Slots:
         Raises:
             StorageError: It cannot be stored; the slot stays as it was.
         """
-        self._store_slot(slot)
-        self._slots[slot.model] = slot
+        self._keep_untold(slot)
         self.on_change(slot.model)
 
     def advance(self, model: str, event: Event) -> None:
@@ -74,8 +73,7 @@ class Slots:
         Raises:
             StorageError: It cannot be stored, and has not happened.
         """
-        self.advance_untold(model, event)
-        self.on_change(model)
+        self.keep(self._slots[model].advanced(event))
 
     def advance_untold(self, model: str, event: Event) -> None:
         """Let ``event`` happen, which is told by whoever acts on it, once that is done.
@@ -83,9 +81,7 @@ class Slots:
         Raises:
             StorageError: It cannot be stored, and has not happened.
         """
-        slot = self._slots[model].advanced(event)
-        self._store_slot(slot)
-        self._slots[model] = slot
+        self._keep_untold(self._slots[model].advanced(event))
 
     def activate(self, model: str, predictor: Predictor) -> None:
         """Let the release on its way be the champion, which is told by whoever lets it answer.
@@ -166,6 +162,10 @@ class Slots:
             self._unsaved.add(slot.model)
             log.warning("slot.unsaved", model=slot.model, reason=error.reason.value, detail=error.detail)
         self.on_change(slot.model)
+
+    def _keep_untold(self, slot: Slot) -> None:
+        self._store_slot(slot)
+        self._slots[slot.model] = slot
 
     def _store_slot(self, slot: Slot) -> None:
         self._store.save_slot(slot, self._fingerprint)

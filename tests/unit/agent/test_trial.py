@@ -4,13 +4,13 @@ import random
 
 import pytest
 
-from atoll_agent.rollout.trial import Mean, Outcome, Phase
+from atoll_agent.rollout.trial import Mean, Outcome, TrialPhase
 from atoll_contract.errors import Reason
 from atoll_contract.manifest import PassRules, Task
 
 
-def phase(task=Task.REGRESSION, windows=3, champion_error=None, **rules) -> Phase:
-    return Phase(PassRules(**rules), task, windows, started_s=100.0, champion_error=champion_error)
+def phase(task=Task.REGRESSION, windows=3, champion_error=None, **rules) -> TrialPhase:
+    return TrialPhase(PassRules(**rules), task, windows, started_s=100.0, champion_error=champion_error)
 
 
 def test_it_passes_after_as_many_windows_as_were_asked_for_and_not_before():
