@@ -16,8 +16,11 @@ from atoll_agent.adapters.control import ControlLink
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.adapters.systemd import Notifier
 from atoll_agent.adapters.wire import StreamWires
+from atoll_agent.decisions.exception import Exceptions
+from atoll_agent.decisions.rules import Rules
 from atoll_agent.lane.lane import Lane
-from atoll_agent.ports import Line
+from atoll_agent.lane.outlet import Outlet
+from atoll_agent.ports import ClockState, Line
 from atoll_agent.settings import AgentSettings
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.means import Means, ModelPlan
@@ -77,6 +80,7 @@ def compose(settings: AgentSettings) -> Supervisor:
         max_devices=agent.max_devices,
         clock=clock,
         trusted_writers=agent.trusted_writers,
+        outlets=outlets(settings, clock),
     )
     link = ControlLink(
         broker,
@@ -126,6 +130,20 @@ def compose(settings: AgentSettings) -> Supervisor:
     )
     releases.start()
     return supervisor
+
+
+def outlets(settings: AgentSettings, clock: ClockState) -> dict[str, Outlet]:
+    """Return what decides over predictions, for the models that have rules or a report by exception."""
+    agent = settings.agent
+    made: dict[str, Outlet] = {}
+    for model in settings.model:
+        built = [rule.build(agent.site, agent.id) for rule in settings.rule if rule.model == model.name]
+        most = agent.max_devices
+        rules = Rules(built, site=agent.site, agent=agent.id, max_devices=most) if built else None
+        exceptions = Exceptions(model.report.build(), most) if model.report else None
+        if rules or exceptions:
+            made[model.name] = Outlet(rules, exceptions, clock)
+    return made
 
 
 class _Asking:

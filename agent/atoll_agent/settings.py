@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from atoll_agent.rule_settings import ReportTable, RuleTable, faults_of_rules
 from atoll_contract.bundle import MAX_BUNDLE_BYTES
 from atoll_contract.errors import ConfigError
 from atoll_link.settings import BrokerTable, Id, Site, StreamsFile, StreamTable, Table, Writer, load
@@ -50,12 +51,14 @@ class ModelTable(Table):
         stream: The stream whose readings it answers.
         channel: Its channel, if not the agent's.
         accelerator: ``auto`` or ``cpu``.
+        report: Publish predictions only when they say something new; by default each is published.
     """
 
     name: Id
     stream: Id
     channel: Id | None = None
     accelerator: Literal["auto", "cpu"] = "auto"
+    report: ReportTable | None = None
 
 
 class AgentSettings(Table):
@@ -66,12 +69,14 @@ class AgentSettings(Table):
         broker: Where the broker is.
         stream: What it reads.
         model: What answers.
+        rule: What to make of its answers.
     """
 
     agent: AgentTable
     broker: BrokerTable = BrokerTable()
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
     model: Annotated[list[ModelTable], Field(max_length=256)] = []
+    rule: Annotated[list[RuleTable], Field(max_length=1024)] = []
 
     @classmethod
     def read(cls, path: Path) -> AgentSettings:
@@ -99,7 +104,8 @@ def _faults_across(path: Path, document: Mapping[str, Any]) -> list[str]:
         for number, stream in enumerate(_names(models, "stream"))
         if stream and stream not in streams
     ]
-    return faults
+    rules = faults_of_rules(document, _names(models, "name"))
+    return faults + [f"{path}: {key}: {fault}" for key, fault in rules]
 
 
 def _streams_elsewhere(path: Path, document: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -25,6 +25,7 @@ class Answering:
 
     Attributes:
         model: Its model.
+        release: Its release.
         executor: Who runs it.
         length: How many readings a window of it holds.
     """
@@ -44,7 +45,7 @@ class Answering:
         self.model = manifest.model
         self.executor = executor
         self._manifest = manifest
-        self._release = manifest.release
+        self.release = manifest.release
         self._stream = stream
         self._clock = clock
         self._site = site
@@ -96,27 +97,31 @@ class Answering:
         """Return topic and payload of the prediction that tells ``answer``; monotonic time."""
         return self._topic(pending.device), self._encode(pending, answer, now_ns)
 
-    def _encode(self, pending: Pending, answer: Answer, now_ns: int) -> bytes:
-        reading, delivery = pending.reading, pending.delivery
+    def quality(self, pending: Pending, answer: Answer) -> list[Quality]:
+        """Return what a reader of the prediction should know before trusting it."""
         quality = [*answer.quality]
         if pending.has_gap:
             quality.append(Quality.GAP)
-        if delivery.is_retained:
+        if pending.delivery.is_retained:
             quality.append(Quality.REPLAYED)
-        if reading.time_ms is None and self._clock.is_time_unsynced:
+        if pending.reading.time_ms is None and self._clock.is_time_unsynced:
             quality.append(Quality.TIME_UNSYNCED)
+        return quality
+
+    def _encode(self, pending: Pending, answer: Answer, now_ns: int) -> bytes:
+        reading, delivery = pending.reading, pending.delivery
         return encode_prediction(
             Prediction(  # in the order of its fields: keywords cost more than the encoding
                 pending.time_ms,
                 answer.value,
-                self._release,
+                self.release,
                 (now_ns - delivery.arrival_ns) // 1000 / 1000,
                 reading.seq,
                 reading.boot,
                 self._stream,
                 pending.bounds,
                 answer.output,
-                quality or None,
+                self.quality(pending, answer) or None,
             )
         )
 

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
+from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.track import Track
 from atoll_agent.ports import ClockState, LaneReport, Waiter, Wire
 from atoll_contract.errors import Reason
@@ -47,6 +48,7 @@ class Lane:
         max_devices: int,
         clock: ClockState,
         trusted_writers: Collection[str] = (),
+        outlets: Mapping[str, Outlet] | None = None,
     ) -> None:
         self._waiter = waiter
         self._stream_of = dict(stream_of)
@@ -54,6 +56,7 @@ class Lane:
         self._agent = agent
         self._max_devices = max_devices
         self._clock = clock
+        self._outlets = dict(outlets or {})
         self._tracks = {
             stream.name: Track(
                 stream,
@@ -61,6 +64,7 @@ class Lane:
                 site=site,
                 max_devices=max_devices,
                 trusted_writers=trusted_writers,
+                outlets=self._outlets,
             )
             for stream in streams
         }
@@ -194,6 +198,8 @@ class Lane:
             counts.update(track.counts)
             refusals.update(track.refusals)
             last_refusal.update(track.last_refusal)
+        for outlet in self._outlets.values():
+            counts.update(outlet.counts)
         counts["devices"] = sum(track.devices for track in tracks)
         counts["windows_forgotten"] = sum(track.windows_forgotten for track in tracks)
         self.report = LaneReport(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -16,6 +16,7 @@ from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.intake import Intake
 from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.live_trial import LiveTrial
+from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.pending import Pending
 from atoll_agent.ports import Wire
 from atoll_agent.rollout.trial import Outcome, TrialReport
@@ -55,6 +56,7 @@ class Track:
         site: str,
         max_devices: int,
         trusted_writers: Collection[str],
+        outlets: Mapping[str, Outlet],
     ) -> None:
         self.stream = stream
         self._own_topics = f"{PREFIX}/{site}/"
@@ -73,6 +75,9 @@ class Track:
         self._labels: list[tuple[str, str, Label]] = []
         self._ledger = Ledger()
         self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
+        self._outlets = outlets
+        self._acts: deque[tuple[str, bytes, Entry]] = deque()
+        self._acts_sent: set[int] = set()
         self._is_stopping = False
         self._has_news = False
 
@@ -81,7 +86,7 @@ class Track:
         """Whether no reading waits for an answer, and no prediction for its PUBACK."""
         heard = [*self._answering.values(), *self._retiring]
         is_busy = any(answering.executor.waiting for answering in heard)
-        return not (is_busy or self._backlog or self._ledger.outstanding)
+        return not (is_busy or self._backlog or self._acts or self._ledger.outstanding)
 
     @property
     def devices(self) -> int:
@@ -159,11 +164,12 @@ class Track:
             if isinstance(event, Delivery):
                 self._take(event)
             elif isinstance(event, Published):
-                if self._ledger.settle(event.mid):
+                if self._ledger.settle(event.mid) and not self._is_act(event.mid):
                     self.counts["predictions_acknowledged"] += 1
             elif isinstance(event, Refused):  # sent again, it would be refused again
                 self._ledger.settle(event.mid)
-                self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"a prediction: {event.detail}")
+                what = "a decision or command" if self._is_act(event.mid) else "a prediction"
+                self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"{what}: {event.detail}")
             else:
                 self._heed_connection(event)
 
@@ -182,6 +188,8 @@ class Track:
             self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
         self._send()
+        if self._acts:
+            self._send_acts()
         due = self._ledger.due()
         if due:
             for delivery in due:
@@ -201,7 +209,8 @@ class Track:
                 self.counts["redelivered"] += 1
                 return
         self.counts["messages"] += 1
-        if entry is None and len(self._backlog) + self._ledger.outstanding >= MAX_OUTSTANDING:
+        waiting = len(self._backlog) + len(self._acts) + self._ledger.outstanding
+        if entry is None and waiting >= MAX_OUTSTANDING:
             self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
             return
         try:
@@ -310,6 +319,7 @@ class Track:
 
     def _collect(self, answering: Answering) -> None:
         trial = self._trials.get(answering.model)
+        outlet = self._outlets.get(answering.model)
         answered = answering.executor.finished()
         if trial is not None and answering is trial.challenger:
             trial.time(answering.executor.take_times_s())
@@ -320,11 +330,48 @@ class Track:
             if not pending.is_heard:
                 continue
             if isinstance(answer, Answer):
-                self._backlog.append((*answering.prediction(pending, answer, now_ns), pending.entry))
+                if outlet is None or self._is_told(outlet, answering, pending, answer, now_ns):
+                    self._backlog.append((*answering.prediction(pending, answer, now_ns), pending.entry))
                 continue
             if pending.entry is not None:
                 pending.entry.outstanding -= 1
             self._refuse(answering.model, answer, f"{pending.device}: {answer.value}")
+
+    def _is_told(
+        self, outlet: Outlet, answering: Answering, pending: Pending, answer: Answer, now_ns: int
+    ) -> bool:
+        """Let the rules judge an answer; whether the prediction is published too."""
+        quality = answering.quality(pending, answer)
+        acts = outlet.acts(pending, answer, answering.release, quality, now_ns)
+        for act in acts:
+            # At QoS 1 also for a reading that came at QoS 0, which no acknowledgement waits for.
+            entry = Entry() if pending.entry is None else pending.entry
+            entry.outstanding += 1
+            self._acts.append((act.topic, act.payload, entry))
+        if outlet.is_worth_telling(pending, answer, answering.release, quality):
+            return True
+        if pending.entry is not None:
+            pending.entry.outstanding -= 1
+        return False
+
+    def _is_act(self, mid: int) -> bool:
+        """Whether this was a decision or a command; asked once."""
+        if mid not in self._acts_sent:
+            return False
+        self._acts_sent.discard(mid)
+        return True
+
+    def _send_acts(self) -> None:
+        """Hand over the decisions and commands, behind the predictions that they follow from."""
+        acts = self._acts
+        while acts:
+            topic, payload, entry = acts[0]
+            mid = self._wire.publish(topic, payload, qos=1)
+            if mid is None:
+                return
+            acts.popleft()
+            self._acts_sent.add(mid)
+            self._ledger.sent(entry, mid)
 
     def _send(self) -> None:
         """Hand over as many predictions as the wire takes; at the QoS of their readings."""
