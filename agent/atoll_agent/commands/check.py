@@ -9,7 +9,7 @@ from pathlib import Path
 
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.store import StateStore
-from atoll_agent.commands import add_settings_argument
+from atoll_agent.commands import add_settings_argument, check_capture
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.settings import AgentSettings, ModelTable
 from atoll_contract.bundle import Bundle
@@ -22,11 +22,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_settings_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    check_capture.configure(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the settings and print what they mean; faults end it with exit code 78."""
     settings = AgentSettings.read(arguments.settings)
+    if arguments.capture is not None:
+        return check_capture.run(arguments, settings)
     agent = settings.agent
     streams = [stream.build(agent.site) for stream in settings.stream]
     broker = settings.broker.build(agent.id)
@@ -60,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             model.name: {"stream": model.stream, "channel": model.channel or agent.channel}
             for model in settings.model
         },
+        "rules": {rule.name: rule.model for rule in settings.rule},
     }
     if arguments.json:
         print(json.dumps(facts))  # noqa: T201
@@ -72,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"stream    {stream.name}: {values} from {topics}")  # noqa: T201
     for model in settings.model:
         print(f"model     {model.name}: answers {model.stream}")  # noqa: T201
+    for rule in settings.rule:
+        print(f"rule      {rule.name}: {len(rule.command)} commands, on {rule.model}")  # noqa: T201
     if not settings.model:
         print("model     none: the agent would answer nothing")  # noqa: T201
     return 0
