@@ -13,6 +13,7 @@ from typing import Any, Final
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
+from atoll_agent.adapters.notes import NotesFile
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.adapters.systemd import Notifier
 from atoll_agent.adapters.wire import StreamWires
@@ -23,8 +24,11 @@ from atoll_agent.lane.outlet import Outlet
 from atoll_agent.ports import ClockState, Line
 from atoll_agent.settings import AgentSettings
 from atoll_agent.supervisor import reports
+from atoll_agent.supervisor.discovery import Shown
+from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.releases import Releases
+from atoll_agent.supervisor.requests import Requests
 from atoll_agent.supervisor.slots import Slots
 from atoll_agent.supervisor.supervisor import TRIGGERS, Sessions, Supervisor
 from atoll_contract.topics import LabelTopic, StatusTopic
@@ -81,12 +85,7 @@ def compose(settings: AgentSettings) -> Supervisor:
         clock=clock,
         trusted_writers=agent.trusted_writers,
         outlets=outlets(settings, clock),
-    )
-    link = ControlLink(
-        broker,
-        f"{agent.id}-control-{identity.token}",
-        will=will,
-        topic_filters=[*TRIGGERS, status_topic],
+        shown_devices=settings.homeassistant.max_sensors + 1 if settings.homeassistant.enabled else 0,
     )
     by_name = {stream.name: stream for stream in streams}
     plans = {
@@ -113,6 +112,14 @@ def compose(settings: AgentSettings) -> Supervisor:
         refresh=ask.refresh,
         clock=clock,
     )
+    homeassistant = _homeassistant(settings, store)
+    requests = Requests(agent.site, agent.id, agent.trusted_writers, skip_delay=releases.skip_delay)
+    link = ControlLink(
+        broker,
+        f"{agent.id}-control-{identity.token}",
+        will=will,
+        topic_filters=[*TRIGGERS, status_topic, requests.topic_filter, *homeassistant.topic_filters],
+    )
     me = reports.Self(
         session=0, started_ms=time.time() * 1e3, token=token, version=version("atoll"), backend_why=chosen.why
     )
@@ -127,9 +134,25 @@ def compose(settings: AgentSettings) -> Supervisor:
         service=Notifier(),
         clock=clock,
         status_interval_s=agent.status_interval_s,
+        requests=requests,
+        homeassistant=homeassistant,
     )
     releases.start()
     return supervisor
+
+
+def _homeassistant(settings: AgentSettings, store: StateStore) -> HomeAssistant:
+    agent, table = settings.agent, settings.homeassistant
+    shown = Shown(
+        agent.site,
+        agent.id,
+        version("atoll"),
+        table.prefix,
+        table.writer if table.writer in agent.trusted_writers else None,
+        table.expire_after_s,
+    )
+    notes = NotesFile(store.folder / "homeassistant.json")
+    return HomeAssistant(shown if table.enabled else None, notes, table.max_sensors)
 
 
 def outlets(settings: AgentSettings, clock: ClockState) -> dict[str, Outlet]:

@@ -59,6 +59,7 @@ class LaneReport:
         last_refusal: The latest detail for each of them.
         refused_filters: Subscriptions that the broker refused.
         trials: How the releases on trial stand, or stood when they failed, by model.
+        devices: Devices that were answered, by model; no more than were asked for.
     """
 
     is_connected: bool = False
@@ -67,6 +68,7 @@ class LaneReport:
     last_refusal: Mapping[tuple[str, Reason], str] = field(default_factory=dict)
     refused_filters: tuple[str, ...] = ()
     trials: Mapping[str, TrialReport] = field(default_factory=dict)
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class LaneControl(Protocol):
@@ -109,8 +111,8 @@ class Link(Protocol):
     async def next_event(self) -> Event:
         """Return the next event."""
 
-    def publish_retained(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 1, retained."""
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """Publish at QoS 1."""
 
 
 class SlotStore(Protocol):
@@ -133,6 +135,34 @@ class SlotStore(Protocol):
 
     def drop_bundles_except(self, keep: set[str], *, only_parts: bool = False) -> int:
         """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What Home Assistant was told last.
+
+    Attributes:
+        topic: Where.
+        platforms: The entities, by key.
+        sensors: Model and device of those that are sensors.
+    """
+
+    topic: str
+    platforms: dict[str, str] = field(default_factory=dict)
+    sensors: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Notes(Protocol):
+    """What was announced, kept over a restart; none of them raises."""
+
+    def read(self) -> Announced | None:
+        """Return it; None: nothing was."""
+
+    def write(self, announced: Announced) -> None:
+        """Keep it, if that can be."""
+
+    def delete(self) -> None:
+        """Forget it."""
 
 
 class ClockState(Protocol):

@@ -28,7 +28,7 @@ class AgentTable(Table):
         clock: Whether the system clock is right: ``auto`` asks the system whether a time server has set
             it, ``trusted`` is for a clock that is kept right in another way, ``untrusted`` for none.
         status_interval_s: How often the status is published, if it changed.
-        trusted_writers: Whose labels count, besides those of a device about itself.
+        trusted_writers: Whose requests and labels count; a device's labels about itself do anyway.
     """
 
     id: Writer
@@ -61,6 +61,25 @@ class ModelTable(Table):
     report: ReportTable | None = None
 
 
+class HomeAssistantTable(Table):
+    """``[homeassistant]``: let Home Assistant show models and releases by its MQTT discovery.
+
+    Attributes:
+        enabled: Whether it does.
+        prefix: Its discovery prefix.
+        writer: Its MQTT user name: if it is one of ``trusted_writers``, its button to install a release
+            skips the random delay.
+        max_sensors: Most sensors that it is shown: one for each device and model.
+        expire_after_s: A sensor without a prediction for so long is unavailable; by default never.
+    """
+
+    enabled: bool = False
+    prefix: Annotated[str, Field(pattern=r"^[^+#/$\x00]+(/[^+#/\x00]+)*$", max_length=64)] = "homeassistant"
+    writer: Writer = "homeassistant"
+    max_sensors: Annotated[int, Field(ge=1, le=1000)] = 64
+    expire_after_s: Annotated[int, Field(ge=1)] | None = None
+
+
 class AgentSettings(Table):
     """The whole file.
 
@@ -70,6 +89,7 @@ class AgentSettings(Table):
         stream: What it reads.
         model: What answers.
         rule: What to make of its answers.
+        homeassistant: What Home Assistant is shown.
     """
 
     agent: AgentTable
@@ -77,6 +97,7 @@ class AgentSettings(Table):
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
     model: Annotated[list[ModelTable], Field(max_length=256)] = []
     rule: Annotated[list[RuleTable], Field(max_length=1024)] = []
+    homeassistant: HomeAssistantTable = HomeAssistantTable()
 
     @classmethod
     def read(cls, path: Path) -> AgentSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 
 from atoll_agent.lane.executors import Executor
@@ -66,6 +67,10 @@ class Answering:
     def devices(self) -> int:
         """How many devices it has answered."""
         return len(self._topics)
+
+    def known_devices(self, most: int) -> tuple[str, ...]:
+        """Return devices that it has answered, those first that it has known longest."""
+        return tuple(islice(self._topics, most))
 
     @property
     def forgotten(self) -> int:

@@ -49,6 +49,7 @@ class Lane:
         clock: ClockState,
         trusted_writers: Collection[str] = (),
         outlets: Mapping[str, Outlet] | None = None,
+        shown_devices: int = 0,
     ) -> None:
         self._waiter = waiter
         self._stream_of = dict(stream_of)
@@ -57,6 +58,7 @@ class Lane:
         self._max_devices = max_devices
         self._clock = clock
         self._outlets = dict(outlets or {})
+        self._shown_devices = shown_devices
         self._tracks = {
             stream.name: Track(
                 stream,
@@ -209,4 +211,9 @@ class Lane:
             last_refusal,
             tuple(sorted({topic_filter for track in tracks for topic_filter in track.refused_filters})),
             {model: trial for track in tracks for model, trial in track.trials.items()},
+            {
+                model: devices
+                for track in (tracks if self._shown_devices else ())
+                for model, devices in track.known_devices(self._shown_devices).items()
+            },
         )

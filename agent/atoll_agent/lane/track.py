@@ -93,6 +93,10 @@ class Track:
         """How many devices its models have answered."""
         return sum(answering.devices for answering in self._answering.values())
 
+    def known_devices(self, most: int) -> dict[str, tuple[str, ...]]:
+        """Return up to ``most`` devices that were answered, by model."""
+        return {model: answering.known_devices(most) for model, answering in self._answering.items()}
+
     @property
     def windows_forgotten(self) -> int:
         """How many devices lost their window to make room."""

@@ -18,7 +18,7 @@ from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.climb import Climb
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.slots import Slots
-from atoll_contract.errors import AtollError, BundleRejectedError, Reason, StorageError
+from atoll_contract.errors import AtollError, BundleRejectedError, Reason, RequestRefusedError, StorageError
 
 log = structlog.get_logger()
 
@@ -61,6 +61,17 @@ class Releases:
     def channel_of(self, model: str) -> str:
         """Return the channel that ``model`` follows, besides ``stable``."""
         return self._plans[model].channel
+
+    def skip_delay(self, model: str, release: int | None) -> None:
+        """Begin at once with the release of ``model`` that waits for its drawn time.
+
+        Raises:
+            RequestRefusedError: There is no such model, or nothing of it waits.
+            StorageError: It cannot be stored.
+        """
+        if model not in self._climbs:
+            raise RequestRefusedError(f"this agent has no model {model!r}")
+        self._climbs[model].skip_delay(release)
 
     async def run(self) -> None:
         """Let all models climb until cancelled."""
