@@ -152,7 +152,12 @@ def _homeassistant(settings: AgentSettings, store: StateStore) -> HomeAssistant:
         table.expire_after_s,
     )
     notes = NotesFile(store.folder / "homeassistant.json")
-    return HomeAssistant(shown if table.enabled else None, notes, table.max_sensors)
+    return HomeAssistant(
+        shown if table.enabled else None,
+        notes,
+        max_sensors=table.max_sensors,
+        max_delay_s=table.max_delay_s,
+    )
 
 
 def outlets(settings: AgentSettings, clock: ClockState) -> dict[str, Outlet]:

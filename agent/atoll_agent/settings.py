@@ -71,6 +71,7 @@ class HomeAssistantTable(Table):
             skips the random delay.
         max_sensors: Most sensors that it is shown: one for each device and model.
         expire_after_s: A sensor without a prediction for so long is unavailable; by default never.
+        max_delay_s: Agents that answer a start of Home Assistant spread over so many seconds.
     """
 
     enabled: bool = False
@@ -78,6 +79,7 @@ class HomeAssistantTable(Table):
     writer: Writer = "homeassistant"
     max_sensors: Annotated[int, Field(ge=1, le=1000)] = 64
     expire_after_s: Annotated[int, Field(ge=1)] | None = None
+    max_delay_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
 
 
 class AgentSettings(Table):

@@ -27,9 +27,16 @@ Publish = Callable[[str, bytes], None]
 
 
 class HomeAssistant:
-    """Announces the models of an agent. ``shown`` is None when the feature is off."""
+    """Announces the models of an agent. ``shown`` is None when the feature is off.
 
-    def __init__(self, shown: Shown | None, notes: Notes, max_sensors: int) -> None:
+    Attributes:
+        max_delay_s: After a start of Home Assistant, announce again within this time.
+    """
+
+    def __init__(
+        self, shown: Shown | None, notes: Notes, *, max_sensors: int, max_delay_s: float = 0.0
+    ) -> None:
+        self.max_delay_s = max_delay_s
         self._shown = shown
         self._notes = notes
         self._max_sensors = max_sensors

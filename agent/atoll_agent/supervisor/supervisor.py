@@ -34,8 +34,6 @@ _DUPLICATE_S: Final = 3 * _HEARTBEAT_S
 """An agent with our id that was not heard of for so long is gone."""
 _LANE_STOP_S: Final = 8.0
 _CLOCK_S: Final = 5.0
-_BIRTH_S: Final = 10.0
-"""A fleet that answers a start of Home Assistant spreads over so many seconds."""
 
 
 @dataclass(slots=True)
@@ -154,7 +152,7 @@ class Supervisor:
         """Tell Home Assistant all of it, some time after it has started."""
         while True:
             await self._born.wait()
-            await asyncio.sleep(random.uniform(0, _BIRTH_S))  # noqa: S311 - spreads a fleet
+            await asyncio.sleep(random.uniform(0, self._homeassistant.max_delay_s))  # noqa: S311 - spreads a fleet
             self._born.clear()
             self._announce(is_again=True)
 
