@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from atoll_agent.settings import AgentSettings
-from atoll_contract import bundle, manifest, messages, topics
+from atoll_contract import bundle, decisions, manifest, messages, requests, topics
 from atoll_contract.release import ReleaseTerms
 from atoll_link.settings import ENVIRONMENT_PREFIX, Table
 from atoll_trainer.settings import TrainerSettings
@@ -29,6 +29,9 @@ MESSAGES = (
     messages.WindowBounds,
     messages.Label,
     messages.Command,
+    decisions.Decision,
+    requests.Request,
+    requests.Response,
     messages.Status,
     messages.Refusals,
     messages.SlotStatus,

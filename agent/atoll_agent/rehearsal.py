@@ -31,7 +31,7 @@ from atoll_infer.runtime import Runtime
 from atoll_ingest.stream import Stream
 from atoll_link import recording
 from atoll_link.files import storage_error
-from atoll_link.session import Connected, Delivery, Event, Published
+from atoll_link.session import Delivery, Event, Published
 
 MAX_TOLD: Final = 100_000
 """Decisions and commands that are kept to be shown."""
@@ -92,7 +92,6 @@ class Outcome:
         counts: The lane's counters.
         refusals: How many messages were refused, by where and why.
         last_refusal: The latest detail for each of them.
-        prediction_bytes: Topics and payloads of the predictions, in bytes.
     """
 
     messages: Counter[str] = field(default_factory=Counter)
@@ -105,7 +104,6 @@ class Outcome:
     counts: Counter[str] = field(default_factory=Counter)
     refusals: Counter[tuple[str, Reason]] = field(default_factory=Counter)
     last_refusal: dict[tuple[str, Reason], str] = field(default_factory=dict)
-    prediction_bytes: int = 0
 
 
 class Tape:
@@ -133,7 +131,6 @@ class Tape:
             named = PredictionTopic.parse(topic)
             found = self._outcome.predictions.setdefault((named.model, named.device), Range())
             found.add(decode_prediction(payload).value)
-            self._outcome.prediction_bytes += len(topic.encode()) + len(payload)
         elif len(self._outcome.told) < MAX_TOLD:
             decision = Decision.decode(payload) if kind == "decision" else None
             self._outcome.told.append(Told(self.arrival_ms, topic, payload, decision))
@@ -168,17 +165,19 @@ class Rehearsal:
         outcome: What has been found so far.
     """
 
-    def __init__(self, settings: AgentSettings, predictors: Mapping[str, Predictor]) -> None:
+    def __init__(
+        self, settings: AgentSettings, predictors: Mapping[str, Predictor], *, tape: type[Tape] = Tape
+    ) -> None:
         agent = settings.agent
         self.outcome = Outcome(releases={name: one.manifest.release for name, one in predictors.items()})
         self._outlets = outlets(settings, SetClock())
         self._lines: dict[str, tuple[Track, Tape]] = {}
         used = {model.stream for model in settings.model}
         for stream in (table.build(agent.site) for table in settings.stream if table.name in used):
-            tape = Tape(self.outcome)
+            line = tape(self.outcome)
             track = Track(
                 stream,
-                tape,
+                line,
                 site=agent.site,
                 max_devices=agent.max_devices,
                 trusted_writers=(),
@@ -187,9 +186,7 @@ class Rehearsal:
             for model in settings.model:
                 if model.stream == stream.name and model.name in predictors:
                     track.swap(_answering(predictors[model.name], stream, settings))
-            # Not the first connection of a process: it would doubt what is flagged as sent before.
-            track.heed([Connected(2, session_present=False)])
-            self._lines[stream.name] = track, tape
+            self._lines[stream.name] = track, line
         self._mid = 0
 
     @property
