@@ -178,7 +178,8 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(rows))
         return 0
-    print("| data | readings | raw, bytes | every prediction | dead band | | dead band | |")
+    bands = 2 * "dead band | by exception | "
+    print(f"| data | readings | bytes, forwarded raw | every prediction | {bands}".rstrip())
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         cells = [row["case"], row["readings"], row["raw_bytes"], row["every_bytes"]]

@@ -1,7 +1,8 @@
 """Discovery payloads of an agent, judged by Home Assistant itself: its schemas and its templates.
 
 Runs in an environment of its own, with Home Assistant and without atoll: `make test-homeassistant`.
-It reads payloads as JSON lines, as homeassistant_payloads.py writes them, and ends with 1 at the first that is refused.
+It reads payloads as JSON lines, as homeassistant_payloads.py writes them, and ends with 1 at the first
+that is refused.
 """
 
 from __future__ import annotations

@@ -209,7 +209,8 @@ def _examine(request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIte
 def _fingerprint(settings: AgentSettings, runtime: str) -> str:
     """Return a digest of all that decides whether a bundle fits this device."""
     decisive = settings.model_dump_json(
-        include={"agent": {"max_bundle_bytes"}, "stream": True, "model": True}
+        include={"agent": {"max_bundle_bytes"}, "stream": True, "model": True},
+        exclude={"model": {"__all__": {"report"}}},
     )
     text = "\n".join([decisive, runtime, version("atoll")])
     return hashlib.sha256(text.encode()).hexdigest()
