@@ -168,7 +168,7 @@ class Track:
             if isinstance(event, Delivery):
                 self._take(event)
             elif isinstance(event, Published):
-                if self._ledger.settle(event.mid) and not self._is_act(event.mid):
+                if self._ledger.settle(event.mid) and not (self._acts_sent and self._is_act(event.mid)):
                     self.counts["predictions_acknowledged"] += 1
             elif isinstance(event, Refused):  # sent again, it would be refused again
                 self._ledger.settle(event.mid)
