@@ -211,7 +211,11 @@ class StreamTable(Table):
 
 
 class StreamsFile(Table):
-    """A file of its own with streams, read by agent, recorder and simulator alike."""
+    """A file of its own with streams, read by agent, recorder and simulator alike.
+
+    Attributes:
+        stream: The streams.
+    """
 
     stream: Annotated[list[StreamTable], Field(min_length=1)]
 
