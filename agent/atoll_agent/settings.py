@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from atoll_contract.bundle import MAX_BUNDLE_BYTES
+from atoll_contract.errors import ConfigError
 from atoll_link.settings import (
     BrokerTable,
     Id,
@@ -20,7 +21,7 @@ from atoll_link.settings import (
     load,
     streams_elsewhere,
 )
-from atoll_link.settings_faults import Fault, texts, twice
+from atoll_link.settings_faults import Fault, texts, told, twice
 
 
 class AgentTable(Table):
@@ -95,6 +96,23 @@ class AgentSettings(Table):
         if settings.agent.streams_file is not None:
             streams += load(StreamsFile, settings.agent.streams_file, environment={}).stream
         return settings.model_copy(update={"stream": streams})
+
+
+def require_changeable(path: Path, before: AgentSettings, after: AgentSettings) -> None:
+    """Refuse settings, read from ``path``, that differ in what cannot change while the agent runs.
+
+    Raises:
+        ConfigError: With one line per key.
+    """
+    tables = {"agent": ("id", "site", "state_dir"), "broker": tuple(BrokerTable.model_fields)}
+    faults = [
+        Fault((table, key), "cannot change while the agent runs: restart it")
+        for table, keys in tables.items()
+        for key in keys
+        if getattr(getattr(before, table), key) != getattr(getattr(after, table), key)
+    ]
+    if faults:
+        raise ConfigError(told(faults, path, path.read_text(encoding="utf-8"), {}))
 
 
 def _faults_across(path: Path, document: Mapping[str, Any]) -> Iterator[Fault | str]:

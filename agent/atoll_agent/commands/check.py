@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
-from pathlib import Path
 
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.commands import add_settings_argument
-from atoll_agent.rollout.fit import require_fit
-from atoll_agent.settings import AgentSettings, ModelTable
-from atoll_contract.bundle import Bundle
-from atoll_contract.errors import BundleRejectedError, ConfigError
+from atoll_agent.compose import require_champions_fit
+from atoll_agent.settings import AgentSettings
+from atoll_contract.errors import ConfigError
 from atoll_infer.runtime import choose_runtime
-from atoll_ingest.stream import Stream
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         broker.tls_context()
     chosen = choose_runtime()
     store = StateStore(agent.state_dir)
-    _require_champions_fit(arguments.settings, settings.model, streams, store)
+    require_champions_fit(arguments.settings, settings, store)
     try:
         store.identity()
         enrolment = "enrolled"
@@ -75,36 +71,3 @@ def run(arguments: argparse.Namespace) -> int:
     if not settings.model:
         print("model     none: the agent would answer nothing")  # noqa: T201
     return 0
-
-
-def _require_champions_fit(
-    path: Path, models: Iterable[ModelTable], streams: Iterable[Stream], store: StateStore
-) -> None:
-    """Refuse settings with which the agent would lose a champion that it has stored.
-
-    Raises:
-        ConfigError: With one line per champion that does not fit.
-    """
-    by_name = {stream.name: stream for stream in streams}
-    faults = []
-    for model in models:
-        stored = store.peek_champion(model.name)
-        if stored is None:
-            continue
-        champion, bundle = stored
-        stream = by_name[model.stream]
-        try:
-            require_fit(
-                Bundle.unpack(bundle).manifest,
-                model=model.name,
-                release=champion.release,
-                units=stream.units,
-                is_shared=stream.is_shared,
-            )
-        except BundleRejectedError as error:
-            faults.append(
-                f"{path}: model {model.name!r}: its champion, release {champion.release}, "
-                f"does not fit stream {stream.name!r}: {error.detail} [{error.reason}]"
-            )
-    if faults:
-        raise ConfigError(faults)
