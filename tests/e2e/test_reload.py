@@ -57,6 +57,10 @@ def test_models_come_and_go_and_what_cannot_change_is_refused(mosquitto_site, tm
         site.spy.wait(lambda: "restart it" in (site.status().detail or ""), "a note in the status")
         reload(site.agent, text, "settings.reloaded")
         site.spy.wait(lambda: site.spy.on("/slot/heat")[-1].payload == b"", "the slot to be cleared")
+        site.spy.wait(
+            lambda: [event["stream"] for event in site.agent.events("session.ended")] == ["room"],
+            "the end of the session of the stream that is gone",
+        )
         site.spy.wait(lambda: "not reloaded" not in (site.status().detail or ""), "the note to go")
         told = []
         while True:

@@ -7,7 +7,7 @@ import json
 
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.store import StateStore
-from atoll_agent.commands import add_settings_argument
+from atoll_agent.commands import add_settings_argument, check_sample
 from atoll_agent.compose import require_champions_fit
 from atoll_agent.settings import AgentSettings
 from atoll_contract.errors import ConfigError
@@ -18,10 +18,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_settings_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    check_sample.configure(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the settings and print what they mean; faults end it with exit code 78."""
+    if check_sample.is_wanted(arguments):
+        return check_sample.run(arguments)
+    return _summarise(arguments)
+
+
+def _summarise(arguments: argparse.Namespace) -> int:
     settings = AgentSettings.read(arguments.settings)
     agent = settings.agent
     streams = [stream.build(agent.site) for stream in settings.stream]
