@@ -20,7 +20,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet test-homeassistant chaos-line chaos-kills chaos-publish docs format clean
+.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet test-homeassistant chaos-line chaos-kills chaos-reload chaos-publish docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -71,6 +71,9 @@ chaos-line: $(VENV)/.dev-installed
 
 chaos-kills: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/agent_kills.py $(CHAOS)
+
+chaos-reload: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/reloads.py $(CHAOS)
 
 chaos-publish: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)

@@ -104,7 +104,7 @@ class SimulatedAgent:
             max_bundle_bytes=10**8,
         )
         self._releases = Releases(
-            {MODEL: ModelPlan(MODEL, "press", "stable", {"x": None})},
+            {MODEL: ModelPlan(MODEL, "press", "stable", {"x": None}, is_shared=False)},
             Slots(self._store, "same"),
             means,
             refresh=self._child(self._refresh),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from atoll_agent.decisions.exception import Exceptions
+from atoll_agent.decisions.rules import Rules
 from atoll_agent.rollout.slot import Slot
 from atoll_agent.rollout.trial import TrialReport
 from atoll_contract.errors import DeviceError, Reason
 from atoll_infer.predictor import Predictor
+from atoll_ingest.stream import Stream
 from atoll_link.session import Delivery, Event
 
 
@@ -41,11 +44,42 @@ class Wire(Protocol):
 class Waiter(Protocol):
     """Waits on all connections of the lane at once; only :meth:`wake` may be called by other threads."""
 
+    def rewire(self, plan: LanePlan) -> Mapping[str, Wire]:
+        """Subscribe each stream to its filters, new ones first, and to no others; return their wires."""
+
+    def end(self, stream: str) -> None:
+        """Have the broker forget the session of a stream whose wire was closed."""
+
     def wait(self, timeout_s: float) -> Sequence[Wire]:
         """Return the wires that need a step, once there is one or ``timeout_s`` have passed."""
 
     def wake(self) -> None:
         """Make a waiting :meth:`wait` return."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """What the lane is to do, by the settings.
+
+    Attributes:
+        streams: The streams that are answered.
+        filters: What each of them is subscribed to, labels included.
+        left: What the broker may know from earlier settings, by stream, and shall forget.
+        stream_of: Which stream each model answers.
+        max_devices: Devices that a model keeps windows for.
+        trusted_writers: Whose labels count, besides those of a device about itself.
+        rules: What is decided over the predictions of a model.
+        exceptions: Which predictions of a model are published, if not all.
+    """
+
+    streams: Sequence[Stream]
+    filters: Mapping[str, Collection[str]]
+    left: Mapping[str, Collection[str]]
+    stream_of: Mapping[str, str]
+    max_devices: int
+    trusted_writers: Collection[str]
+    rules: Mapping[str, Rules] = field(default_factory=dict)
+    exceptions: Mapping[str, Exceptions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +124,9 @@ class LaneControl(Protocol):
 
     def end_trial(self, model: str, *, has_passed: bool) -> Future[None]:
         """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
+
+    def change(self, plan: LanePlan, predictors: Sequence[Predictor]) -> Future[None]:
+        """Go on by ``plan`` from the next reading on, with the champions of new models; done when it does."""
 
     def stop(self) -> None:
         """End the lane."""

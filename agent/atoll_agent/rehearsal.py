@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from atoll_agent.adapters.store import StateStore
-from atoll_agent.compose import outlets
+from atoll_agent.compose import decided
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.executors import LaneExecutor
+from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.track import Track
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.settings import AgentSettings
@@ -170,7 +171,11 @@ class Rehearsal:
     ) -> None:
         agent = settings.agent
         self.outcome = Outcome(releases={name: one.manifest.release for name, one in predictors.items()})
-        self._outlets = outlets(settings, SetClock())
+        rules, exceptions = decided(settings)
+        self._outlets = {
+            model: Outlet(rules.get(model), exceptions.get(model), SetClock())
+            for model in rules.keys() | exceptions.keys()
+        }
         self._lines: dict[str, tuple[Track, Tape]] = {}
         used = {model.stream for model in settings.model}
         for stream in (table.build(agent.site) for table in settings.stream if table.name in used):
@@ -180,8 +185,14 @@ class Rehearsal:
                 line,
                 site=agent.site,
                 max_devices=agent.max_devices,
+            )
+            track.change(
+                stream,
+                max_devices=agent.max_devices,
                 trusted_writers=(),
+                topic_filters=(),
                 outlets=self._outlets,
+                now_s=0.0,
             )
             for model in settings.model:
                 if model.stream == stream.name and model.name in predictors:

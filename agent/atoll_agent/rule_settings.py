@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -24,6 +24,7 @@ from atoll_agent.decisions.template import Template, topic_fault
 from atoll_contract.decisions import State
 from atoll_contract.topics import PREFIX, CommandTopic
 from atoll_link.settings import Id, Table
+from atoll_link.settings_faults import Fault, texts, twice
 
 _ANY_TEXT: Final = dict.fromkeys(("device", "device_name", "rule", "model", "site", "agent"), "x")
 
@@ -261,18 +262,10 @@ class RuleTable(Table):
         )
 
 
-def faults_of_rules(document: Mapping[str, Any], models: list[str]) -> list[tuple[str, str]]:
-    """Return what is wrong between rules, and between them and ``models``: key and fault."""
-    tables = document.get("rule")
-    rules = [rule for rule in tables if isinstance(rule, dict)] if isinstance(tables, list) else []
-    names = [rule.get("name") for rule in rules]
-    faults = [
-        (f"rule[{number}].name", f"{name!r} stands twice")
-        for number, name in enumerate(names)
-        if isinstance(name, str) and name in names[:number]
-    ]
-    for number, rule in enumerate(rules):
-        model = rule.get("model")
-        if isinstance(model, str) and model not in models:
-            faults.append((f"rule[{number}].model", f"there is no model {model!r}"))
-    return faults
+def faults_of_rules(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what is wrong between rules, and between them and the models."""
+    yield from twice(document, "rule")
+    models = texts(document.get("model"), "name")
+    for number, model in enumerate(texts(document.get("rule"), "model")):
+        if model and model not in models:
+            yield Fault(("rule", number, "model"), f"there is no model {model!r}")

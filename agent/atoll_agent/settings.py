@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,18 @@ from pydantic import Field
 from atoll_agent.rule_settings import ReportTable, RuleTable, faults_of_rules
 from atoll_contract.bundle import MAX_BUNDLE_BYTES
 from atoll_contract.errors import ConfigError
-from atoll_link.settings import BrokerTable, Id, Site, StreamsFile, StreamTable, Table, Writer, load
+from atoll_link.settings import (
+    BrokerTable,
+    Id,
+    Site,
+    StreamsFile,
+    StreamTable,
+    Table,
+    Writer,
+    load,
+    streams_elsewhere,
+)
+from atoll_link.settings_faults import Fault, texts, told, twice
 
 
 class AgentTable(Table):
@@ -115,42 +126,35 @@ class AgentSettings(Table):
         return settings.model_copy(update={"stream": streams})
 
 
-def _faults_across(path: Path, document: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong between tables, and in the file of streams that they name."""
-    streams, faults = _streams_elsewhere(path, document)
-    streams += _names(document.get("stream"), "name")
-    models = document.get("model")
-    for kind, names in (("stream", streams), ("model", _names(models, "name"))):
-        faults += [f"{path}: {kind}: {name!r} stands twice" for name in sorted(_twice(names))]
-    faults += [
-        f"{path}: model[{number}].stream: there is no stream {stream!r}"
-        for number, stream in enumerate(_names(models, "stream"))
-        if stream and stream not in streams
+def require_changeable(path: Path, before: AgentSettings, after: AgentSettings) -> None:
+    """Refuse settings, read from ``path``, that differ in what cannot change while the agent runs.
+
+    Raises:
+        ConfigError: With one line per key.
+    """
+    tables = {
+        "agent": ("id", "site", "state_dir"),
+        "broker": tuple(BrokerTable.model_fields),
+        "homeassistant": tuple(HomeAssistantTable.model_fields),
+    }
+    faults = [
+        Fault((table, key), "cannot change while the agent runs: restart it")
+        for table, keys in tables.items()
+        for key in keys
+        if getattr(getattr(before, table), key) != getattr(getattr(after, table), key)
     ]
-    rules = faults_of_rules(document, _names(models, "name"))
-    return faults + [f"{path}: {key}: {fault}" for key, fault in rules]
+    if faults:
+        raise ConfigError(told(faults, path, path.read_text(encoding="utf-8"), {}))
 
 
-def _streams_elsewhere(path: Path, document: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the names of the streams in the file of streams, and what is wrong with that file."""
-    agent = document.get("agent")
-    named = agent.get("streams_file") if isinstance(agent, dict) else None
-    if not isinstance(named, str):
-        return [], []
-    try:
-        file = load(StreamsFile, path.absolute().parent / named, environment={})
-    except ConfigError as error:
-        return [], error.faults
-    return [stream.name for stream in file.stream], []
-
-
-def _names(tables: object, key: str) -> list[str]:
-    """Return ``key`` of each table, empty where it is missing or no text."""
-    if not isinstance(tables, list):
-        return []
-    found = [table.get(key) if isinstance(table, dict) else None for table in tables]
-    return [name if isinstance(name, str) else "" for name in found]
-
-
-def _twice(names: list[str]) -> set[str]:
-    return {name for name in names if name and names.count(name) > 1}
+def _faults_across(path: Path, document: Mapping[str, Any]) -> Iterator[Fault | str]:
+    """Yield what is wrong between tables, and in the file of streams that they name."""
+    elsewhere, faults = streams_elsewhere(path, document, "agent")
+    yield from faults
+    yield from twice(document, "stream", elsewhere)
+    yield from twice(document, "model")
+    streams = [*elsewhere, *texts(document.get("stream"), "name")]
+    for number, stream in enumerate(texts(document.get("model"), "stream")):
+        if stream and stream not in streams and not faults:
+            yield Fault(("model", number, "stream"), f"there is no stream {stream!r}")
+    yield from faults_of_rules(document)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
-from pathlib import Path
 
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.store import StateStore
-from atoll_agent.commands import add_settings_argument, check_capture
-from atoll_agent.rollout.fit import require_fit
-from atoll_agent.settings import AgentSettings, ModelTable
-from atoll_contract.bundle import Bundle
-from atoll_contract.errors import BundleRejectedError, ConfigError
+from atoll_agent.commands import add_settings_argument, check_capture, check_sample
+from atoll_agent.compose import require_champions_fit
+from atoll_agent.settings import AgentSettings
+from atoll_contract.errors import ConfigError
 from atoll_infer.runtime import choose_runtime
-from atoll_ingest.stream import Stream
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +19,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_settings_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     check_capture.configure(parser)
+    check_sample.configure(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the settings and print what they mean; faults end it with exit code 78."""
+    if check_sample.is_wanted(arguments):
+        return check_sample.run(arguments)
+    return _summarise(arguments)
+
+
+def _summarise(arguments: argparse.Namespace) -> int:
     settings = AgentSettings.read(arguments.settings)
     if arguments.capture is not None:
         return check_capture.run(arguments, settings)
@@ -38,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         broker.tls_context()
     chosen = choose_runtime()
     store = StateStore(agent.state_dir)
-    _require_champions_fit(arguments.settings, settings.model, streams, store)
+    require_champions_fit(arguments.settings, settings, store)
     try:
         store.identity()
         enrolment = "enrolled"
@@ -81,36 +84,3 @@ def run(arguments: argparse.Namespace) -> int:
     if not settings.model:
         print("model     none: the agent would answer nothing")  # noqa: T201
     return 0
-
-
-def _require_champions_fit(
-    path: Path, models: Iterable[ModelTable], streams: Iterable[Stream], store: StateStore
-) -> None:
-    """Refuse settings with which the agent would lose a champion that it has stored.
-
-    Raises:
-        ConfigError: With one line per champion that does not fit.
-    """
-    by_name = {stream.name: stream for stream in streams}
-    faults = []
-    for model in models:
-        stored = store.peek_champion(model.name)
-        if stored is None:
-            continue
-        champion, bundle = stored
-        stream = by_name[model.stream]
-        try:
-            require_fit(
-                Bundle.unpack(bundle).manifest,
-                model=model.name,
-                release=champion.release,
-                units=stream.units,
-                is_shared=stream.is_shared,
-            )
-        except BundleRejectedError as error:
-            faults.append(
-                f"{path}: model {model.name!r}: its champion, release {champion.release}, "
-                f"does not fit stream {stream.name!r}: {error.detail} [{error.reason}]"
-            )
-    if faults:
-        raise ConfigError(faults)

@@ -54,11 +54,10 @@ class Answering:
         self._row = FeatureRow(manifest)
         self.length = manifest.window.length
         self._max_devices = max_devices
-        window_bytes = Window.size_bytes(manifest.window, manifest.columns)
         self._windows = Windows(
             manifest.window,
             manifest.columns,
-            max_devices=max(1, min(max_devices, MAX_WINDOW_BYTES // window_bytes)),
+            max_devices=self._most_windows(max_devices),
             has_restarted=has_restarted,
         )
         self._topics: dict[str, str] = {}
@@ -76,6 +75,11 @@ class Answering:
     def forgotten(self) -> int:
         """How many devices lost their window to make room."""
         return self._windows.forgotten
+
+    def limit(self, max_devices: int) -> None:
+        """Answer so many devices at the most; those that go are forgotten as others come."""
+        self._max_devices = max_devices
+        self._windows.max_devices = self._most_windows(max_devices)
 
     def succeed(self, champion: Answering) -> None:
         """Begin with the windows of ``champion``, if both are made of the same columns."""
@@ -129,6 +133,10 @@ class Answering:
                 self.quality(pending, answer) or None,
             )
         )
+
+    def _most_windows(self, max_devices: int) -> int:
+        window_bytes = Window.size_bytes(self._manifest.window, self._manifest.columns)
+        return max(1, min(max_devices, MAX_WINDOW_BYTES // window_bytes))
 
     def _topic(self, device: str) -> str:
         topic = self._topics.get(device)

@@ -32,6 +32,10 @@ class Outlet:
         self._clock = clock
         self.counts: Counter[str] = Counter() if rules is None else rules.counts
 
+    def is_same(self, other: Outlet) -> bool:
+        """Whether ``other`` decides by the very same rules."""
+        return self._rules is other._rules and self._exceptions is other._exceptions
+
     def is_worth_telling(
         self, pending: Pending, answer: Answer, release: int, quality: Sequence[Quality]
     ) -> bool:

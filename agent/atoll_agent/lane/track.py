@@ -18,6 +18,7 @@ from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.live_trial import LiveTrial
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.pending import Pending
+from atoll_agent.lane.twins import Twins
 from atoll_agent.ports import Wire
 from atoll_agent.rollout.trial import Outcome, TrialReport
 from atoll_contract.errors import MalformedMessageError, Reason
@@ -34,6 +35,8 @@ MAX_OUTSTANDING: Final = 20_000
 """Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
 as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
 65,535 at the most."""
+MAX_FORMER: Final = 8
+"""Earlier settings of a stream that are remembered: messages read by them may still wait at the broker."""
 
 
 class Track:
@@ -55,12 +58,10 @@ class Track:
         *,
         site: str,
         max_devices: int,
-        trusted_writers: Collection[str],
-        outlets: Mapping[str, Outlet],
     ) -> None:
         self.stream = stream
         self._own_topics = f"{PREFIX}/{site}/"
-        self._trusted_writers = frozenset(trusted_writers)
+        self._trusted_writers: frozenset[str] = frozenset()
         self.is_connected = False
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[tuple[str, Reason]] = Counter()
@@ -68,6 +69,9 @@ class Track:
         self.refused_filters: set[str] = set()
         self._wire = wire
         self._intake = Intake(stream, self.counts, max_devices)
+        self._former: deque[Intake] = deque(maxlen=MAX_FORMER)
+        self._topic_filters: frozenset[str] = frozenset()
+        self._twins = Twins()
         self._answering: dict[str, Answering] = {}
         self._retiring: list[Answering] = []
         self._trials: dict[str, LiveTrial] = {}
@@ -75,7 +79,7 @@ class Track:
         self._labels: list[tuple[str, str, Label]] = []
         self._ledger = Ledger()
         self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
-        self._outlets = outlets
+        self._outlets: Mapping[str, Outlet] = {}
         self._acts: deque[tuple[str, bytes, Entry]] = deque()
         self._acts_sent: set[int] = set()
         self._is_stopping = False
@@ -147,6 +151,42 @@ class Track:
         for pending in goes.executor.cancel():
             self._hand_over(pending, stays)
 
+    def change(
+        self,
+        stream: Stream,
+        *,
+        max_devices: int,
+        trusted_writers: Collection[str],
+        topic_filters: Collection[str],
+        outlets: Mapping[str, Outlet],
+        now_s: float,
+    ) -> None:
+        """Read messages as ``stream`` says from the next one on; windows and what is at work stay.
+
+        What arrives on topics that only the settings before named is read as those said.
+        """
+        self._twins.expect(topic_filters, self._topic_filters, now_s)
+        self._topic_filters = frozenset(topic_filters)
+        self.refused_filters &= self._topic_filters
+        self._trusted_writers = frozenset(trusted_writers)
+        self._outlets = outlets
+        if stream != self.stream:
+            self._former.appendleft(self._intake)
+        self._intake = self._intake.changed(stream, max_devices)
+        self.stream = stream
+        for answering in self._at_work():
+            answering.limit(max_devices)
+            answering.executor.obey(stream.overload)
+        for trial in self._trials.values():
+            trial.overload = stream.overload
+
+    def drop(self, model: str) -> None:
+        """Let ``model`` answer no more; what waits for it is still answered."""
+        self.end_trial(model, has_passed=False)
+        answering = self._answering.pop(model, None)
+        if answering is not None:
+            self._retiring.append(answering)
+
     def take_news(self) -> bool:
         """Whether something happened since the last call that the control plane waits for."""
         has_news, self._has_news = self._has_news, False
@@ -184,6 +224,7 @@ class Track:
             now_s: On a monotonic clock.
             is_behind: Whether readings have come faster for a while than they were answered.
         """
+        self._twins.look(now_s)
         for answering in self._at_work():
             answering.executor.relieve(is_behind=is_behind)
             self._collect(answering)
@@ -212,24 +253,35 @@ class Track:
             if entry is None:
                 self.counts["redelivered"] += 1
                 return
+        if self._twins.is_due and self._twins.is_second(delivery):
+            self.counts["delivered_twice"] += 1
+            return
         self.counts["messages"] += 1
         waiting = len(self._backlog) + len(self._acts) + self._ledger.outstanding
         if entry is None and waiting >= MAX_OUTSTANDING:
             self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
             return
+        intake = self._intake
         try:
-            device = self._intake.device(delivery.topic)
+            device = intake.device(delivery.topic)
             if device is None:
                 if self._is_label(delivery.topic):
                     self._take_label(delivery)
                     return
-                device = self._intake.find_device(delivery.topic)
-            readings = self._intake.readings(delivery, device)
+                intake, device = self._find_device(delivery.topic)
+            readings = intake.readings(delivery, device)
         except MalformedMessageError as error:
             self._refuse(self.stream.name, error.reason, f"{delivery.topic}: {error.detail}")
             return
         for reading in readings:
             self._take_reading(reading, device, delivery, entry)
+
+    def _find_device(self, topic: str) -> tuple[Intake, str]:
+        """Return who reads the messages of a new topic, and its device."""
+        for intake in (self._intake, *self._former):
+            if (device := intake.find_device(topic)) is not None:
+                return intake, device
+        raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
 
     def _is_label(self, topic: str) -> bool:
         return topic.startswith(self._own_topics) and topic.split("/")[4:5] == ["label"]

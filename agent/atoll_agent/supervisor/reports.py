@@ -55,10 +55,11 @@ def status(
     time_ms: float,
     fault: str | None,
     *,
+    note: str | None = None,
     is_time_unsynced: bool,
 ) -> Status:
-    """Return how the agent is now; ``fault`` is what needs a person."""
-    notes = [] if fault is None else [fault]
+    """Return how the agent is now; ``fault`` is what needs a person, ``note`` what one should know."""
+    notes = [text for text in (fault, note) if text is not None]
     if not lane.is_connected:
         notes.append("the lane waits for the broker")
     if lane.refused_filters:

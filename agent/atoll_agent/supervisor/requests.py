@@ -43,6 +43,10 @@ class Requests:
         self._skip_delay = skip_delay
         self._responses: OrderedDict[tuple[str, str, str], Response] = OrderedDict()
 
+    def trust(self, writers: Collection[str]) -> None:
+        """Obey these writers from now on."""
+        self._trusted_writers = frozenset(writers)
+
     def heed(self, delivery: Delivery, now_ms: float) -> tuple[ResponseTopic, Response] | None:
         """Obey or refuse a request; return the response. Nobody who is not trusted gets one."""
         try:

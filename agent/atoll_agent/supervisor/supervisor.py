@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -18,7 +19,7 @@ from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.releases import Releases
 from atoll_agent.supervisor.requests import Requests
-from atoll_contract.errors import MalformedMessageError
+from atoll_contract.errors import AtollError, ConfigError, MalformedMessageError
 from atoll_contract.messages import Health, SlotStatus, Status
 from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Refused, Subscribed
@@ -34,6 +35,21 @@ _DUPLICATE_S: Final = 3 * _HEARTBEAT_S
 """An agent with our id that was not heard of for so long is gone."""
 _LANE_STOP_S: Final = 8.0
 _CLOCK_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of reading the settings again.
+
+    Attributes:
+        changes: What has changed, for people; empty: nothing.
+        gone: Models that are answered no more.
+        status_interval_s: How often the status is published.
+    """
+
+    changes: Sequence[str]
+    gone: Sequence[str]
+    status_interval_s: float
 
 
 @dataclass(slots=True)
@@ -58,6 +74,7 @@ class Supervisor:
         sessions: Sessions,
         service: ServiceState,
         clock: ClockState,
+        reload: Callable[[], Awaitable[Reloaded]],
         status_interval_s: float,
         requests: Requests,
         homeassistant: HomeAssistant,
@@ -72,6 +89,8 @@ class Supervisor:
         self._sessions = sessions
         self._service = service
         self._clock = clock
+        self._reload = reload
+        self._reload_note: str | None = None
         self._status_interval_s = status_interval_s
         self._requests = requests
         self._homeassistant = homeassistant
@@ -79,6 +98,7 @@ class Supervisor:
         self._status_topic = str(StatusTopic(site, agent))
         self._stop = asyncio.Event()
         self._trigger = asyncio.Event()
+        self._wanted_reload = asyncio.Event()
         releases.slots.on_refused = self._trigger.set
         self._duplicate_seen_s = -_DUPLICATE_S
         self._published: Status | None = None
@@ -86,8 +106,9 @@ class Supervisor:
         self._lane_ended: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT; a bug anywhere ends all of it."""
+        """Work until SIGTERM or SIGINT, read the settings again at SIGHUP; a bug anywhere ends all of it."""
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._wanted_reload.set)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         thread = self._start_lane(loop)
@@ -115,6 +136,7 @@ class Supervisor:
                 group.create_task(self._tell_status(), name="status"),
                 group.create_task(self._announce_again(), name="homeassistant"),
                 group.create_task(self._watch_lane(), name="lane-watch"),
+                group.create_task(self._follow_reloads(), name="reloads"),
             ]
             self._service.tell(READY="1", STATUS="ready; waiting for the broker")
             log.info("agent.started", agent=self._agent, site=self._site)
@@ -276,6 +298,35 @@ class Supervisor:
             retry_s = await self._releases.refresh()
             wait_s = _DAY_S if retry_s is None else retry_s
 
+    async def _follow_reloads(self) -> None:
+        while True:
+            await self._wanted_reload.wait()
+            self._wanted_reload.clear()
+            now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            self._service.tell(RELOADING="1", MONOTONIC_USEC=str(now_us), STATUS="reading the settings again")
+            await self._take_settings()
+            self._service.tell(READY="1")
+            self._publish_status()
+
+    async def _take_settings(self) -> None:
+        """Go on by the settings as they are now, or, if anything is wrong with them, as before."""
+        try:
+            reloaded = await self._reload()
+        except AtollError as error:
+            faults = error.faults if isinstance(error, ConfigError) else [error.detail]
+            log.error("settings.refused", faults=faults)  # noqa: TRY400 - the faults say it all
+            more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+            self._reload_note = f"the settings were not reloaded: {faults[0][:300]}{more}"
+            return
+        self._reload_note = None
+        self._status_interval_s = reloaded.status_interval_s
+        log.info("settings.reloaded", changes=list(reloaded.changes))
+        for model in reloaded.gone:
+            self._link.publish(str(SlotTopic(self._site, self._agent, model)), b"", retain=True)
+        for model in self._releases.slots.all():
+            self.slot_changed(model)
+        self._trigger.set()
+
     async def _watch_clock(self) -> None:
         while True:
             await asyncio.sleep(_CLOCK_S)
@@ -299,6 +350,7 @@ class Supervisor:
             self._releases.slots.all(),
             now_ms,
             self._fault,
+            note=self._reload_note,
             is_time_unsynced=self._clock.is_time_unsynced,
         )
         before = self._published

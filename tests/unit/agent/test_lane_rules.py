@@ -10,7 +10,6 @@ from support.lanes import Bench, predictor
 
 from atoll_agent.decisions.exception import Band, Exceptions
 from atoll_agent.decisions.rules import Rules
-from atoll_agent.lane.outlet import Outlet
 from atoll_agent.rule_settings import RuleTable
 
 HOT = {"name": "hot", "model": "wear", "when": {"above": 10}, "command": [{"name": "stop", "value": 1}]}
@@ -20,12 +19,10 @@ SECOND_NS = 1_000_000_000
 def bench(*tables, band: Band | None = None, **options) -> Bench:
     """Return a lane whose model says 2 x + 1, with these rules on it."""
 
-    def outlets(clock):
-        built = [RuleTable(**table).build("site", "pi") for table in tables]
-        rules = Rules(built, site="site", agent="pi", max_devices=10) if built else None
-        return {"wear": Outlet(rules, Exceptions(band, 10) if band else None, clock)}
-
-    return Bench(predictor(), outlets=outlets, **options)
+    built = [RuleTable(**table).build("site", "pi") for table in tables]
+    rules = {"wear": Rules(built, site="site", agent="pi", max_devices=10)} if built else {}
+    exceptions = {"wear": Exceptions(band, 10)} if band else {}
+    return Bench(predictor(), rules=rules, exceptions=exceptions, **options)
 
 
 def reading(x: float, time_ms: float = 5.0) -> bytes:
