@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.store import StateStore
@@ -20,10 +21,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     check_capture.configure(parser)
     check_sample.configure(parser)
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="with --capture or --sample: a release to answer with, in place of the stored champion",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the settings and print what they mean; faults end it with exit code 78."""
+    if arguments.sample is not None and arguments.capture is not None:
+        raise ConfigError("--sample and --capture do not go together")
+    if arguments.bundle and arguments.sample is None and arguments.capture is None:
+        raise ConfigError("--bundle belongs to --sample or --capture")
     if check_sample.is_wanted(arguments):
         return check_sample.run(arguments)
     return _summarise(arguments)

@@ -30,14 +30,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a recorder's folder, or one of its files: what would have been predicted, decided, commanded",
     )
-    group.add_argument(
-        "--bundle",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a release to answer with instead of the stored champion; may be given for each model",
-    )
 
 
 def run(arguments: argparse.Namespace, settings: AgentSettings) -> int:

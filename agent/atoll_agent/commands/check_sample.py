@@ -27,12 +27,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--sample", type=Path, metavar="FILE", help="a payload as it was captured")
     group.add_argument("--topic", metavar="TOPIC", help="where it was captured")
-    group.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="FILE",
-        help="a release to read it with, in place of the one stored",
-    )
 
 
 def is_wanted(arguments: argparse.Namespace) -> bool:
@@ -43,8 +37,8 @@ def is_wanted(arguments: argparse.Namespace) -> bool:
     """
     if (arguments.sample is None) != (arguments.topic is None):
         raise ConfigError("--sample and --topic go together")
-    if arguments.bundle is not None and arguments.sample is None:
-        raise ConfigError("--bundle belongs to --sample and --topic")
+    if arguments.sample is not None and len(arguments.bundle) > 1:
+        raise ConfigError("--sample is read with one --bundle")
     return arguments.sample is not None
 
 
@@ -55,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.topic,
         _bytes(arguments.sample),
         [stream.build(settings.agent.site) for stream in settings.stream],
-        _candidates(settings, arguments.bundle),
+        _candidates(settings, *arguments.bundle),
         choose_runtime().runtime,
     )
     if arguments.json:
@@ -66,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     return Exit.SUCCESS if sample.is_usable else Exit.FAILURE
 
 
-def _candidates(settings: AgentSettings, given: Path | None) -> list[Candidate]:
+def _candidates(settings: AgentSettings, given: Path | None = None) -> list[Candidate]:
     """Return the models of the settings with the releases stored here, or the one that was given."""
     names = {model.name: model.stream for model in settings.model}
     if given is not None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from atoll_agent.settings import AgentSettings
@@ -21,7 +23,7 @@ def read(tmp_path, text: str) -> AgentSettings:
 def faults(tmp_path, text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
-    return [fault.partition("agent.toml: ")[2] for fault in caught.value.faults]
+    return [re.sub(r"^.*agent\.toml:\d+: ", "", fault) for fault in caught.value.faults]
 
 
 def test_all_that_can_be_said_is_read(tmp_path):
@@ -99,10 +101,10 @@ def test_all_faults_are_told_at_once_also_those_between_rules(tmp_path):
 
     assert [fault.split(":")[0] for fault in found] == [
         "model[0].report.dead_band",
-        "rule[1].when",
-        "rule[2].max_age_s",
         "rule[1].name",
+        "rule[1].when",
         "rule[2].model",
+        "rule[2].max_age_s",
     ]
 
 
