@@ -37,6 +37,7 @@ class Reason(StrEnum):
     UNSUPPORTED_TENSORS = "unsupported_tensors"
     MODEL_UNREADABLE = "model_unreadable"
     MODEL_NEEDS_EDGETPU = "model_needs_edgetpu"
+    MODEL_NOT_COMPILED = "model_not_compiled"
     VALUES_MISSING = "values_missing"
     UNIT_MISMATCH = "unit_mismatch"
     SHARED_STREAM = "shared_stream"

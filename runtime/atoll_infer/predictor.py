@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from atoll_contract.errors import BundleRejectedError, PeerError, Reason
 from atoll_contract.manifest import Dtype, Manifest, Task, TensorSpec
 from atoll_contract.messages import Quality
+from atoll_infer.model_file import is_same_tensor, shown
 from atoll_infer.runtime import ModelFailedError, TfliteModel
 from atoll_signal.features import Normaliser
 
@@ -236,23 +237,10 @@ def _require_tensors(manifest: Manifest, model: TfliteModel) -> None:
         if len(found) != 1:
             message = f"the model file has {len(found)} {side}; models with one can be run"
             raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
-        if not _is_same(declared[0], found[0]):
-            message = f"{side}: the manifest says {_shown(declared[0])}, the model file {_shown(found[0])}"
+        if not is_same_tensor(declared[0], found[0]):
+            message = f"{side}: the manifest says {shown(declared[0])}, the model file {shown(found[0])}"
             raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
 
 
-def _is_same(declared: TensorSpec, found: TensorSpec) -> bool:
-    return (
-        declared.shape == found.shape
-        and declared.dtype == found.dtype
-        and declared.zero_point == found.zero_point
-        and bool(np.isclose(declared.scale, found.scale, rtol=1e-6, atol=0.0))
-    )
-
-
 def _is_batch(declared: TensorSpec, found: TensorSpec) -> bool:
-    return _is_same(declared, found.model_copy(update={"shape": [1, *found.shape[1:]]}))
-
-
-def _shown(spec: TensorSpec) -> str:
-    return f"{spec.dtype.value} {spec.shape} scale {spec.scale:g} zero point {spec.zero_point}"
+    return is_same_tensor(declared, found.model_copy(update={"shape": [1, *found.shape[1:]]}))

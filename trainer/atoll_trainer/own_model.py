@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from atoll_contract.bundle import Bundle
-from atoll_contract.errors import BundleRejectedError, ConfigError, Reason
+from atoll_contract.errors import ConfigError
 from atoll_contract.manifest import (
     MAX_WINDOW_LENGTH,
     Dtype,
@@ -34,6 +34,7 @@ from atoll_contract.manifest import (
 )
 from atoll_contract.release import MAX_RELEASE
 from atoll_infer import golden
+from atoll_infer.model_file import read_model_file, require_compiled, require_twins, require_uncompiled
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
 from atoll_link.settings import Id, Table, load
@@ -42,7 +43,6 @@ from atoll_trainer.child import in_child
 from atoll_trainer.samples import read_samples
 from atoll_trainer.task import InputTable, ValueName
 
-_EDGETPU_OP: Final = b"edgetpu-custom-op"
 _DEADLINE_S: Final = 300.0
 
 
@@ -233,9 +233,14 @@ def from_files(
     """
     content = _content(model_path)
     edgetpu = None if edgetpu_path is None else _content(edgetpu_path)
-    if edgetpu is not None and _EDGETPU_OP not in edgetpu:
-        message = f"{edgetpu_path}: not compiled for the Edge TPU: no {_EDGETPU_OP.decode()} in it"
-        raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
+    with naming(model_path):
+        cpu = read_model_file(content)
+        require_uncompiled(cpu)
+    if edgetpu is not None and edgetpu_path is not None:
+        with naming(edgetpu_path):
+            compiled = read_model_file(edgetpu)
+            require_compiled(compiled)
+            require_twins(cpu, compiled)
     windows = read_samples(samples_path, description.names, description.window.length, description.columns)
     manifest = description.manifest(release)
     with naming(model_path):

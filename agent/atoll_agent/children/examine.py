@@ -15,6 +15,7 @@ from atoll_agent.rollout.fit import require_fit
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import AtollError, DigestMismatchError
 from atoll_infer import golden
+from atoll_infer.model_file import require_files
 from atoll_infer.runtime import choose_runtime
 from atoll_infer.tuning import tune
 from atoll_link.files import storage_error
@@ -62,6 +63,7 @@ def _verified(request: dict[str, Any]) -> Bundle:
         units=request["units"],
         is_shared=request["is_shared"],
     )
+    require_files(bundle)
     return bundle
 
 
