@@ -62,6 +62,7 @@ class Reason(StrEnum):
     NOT_STORED = "not_stored"
     STORAGE = "storage"
     NO_RUNTIME = "no_runtime"
+    ACCELERATOR_LOST = "accelerator_lost"
     CHILD_CRASHED = "child_crashed"
     CHILD_TIMEOUT = "child_timeout"
     SETTINGS = "settings"
@@ -158,3 +159,9 @@ class RuntimeUnavailableError(DeviceError):
     """No inference runtime works on this device."""
 
     default_reason = Reason.NO_RUNTIME
+
+
+class AcceleratorLostError(DeviceError):
+    """The Edge TPU does not answer, or is not there: the CPU answers until it comes back."""
+
+    default_reason = Reason.ACCELERATOR_LOST
