@@ -10,7 +10,8 @@ from pydantic import Field
 
 from atoll_contract.bundle import MAX_BUNDLE_BYTES
 from atoll_contract.errors import ConfigError
-from atoll_link.settings import BrokerTable, Id, Site, StreamsFile, StreamTable, Table, Writer, load
+from atoll_link.settings import BrokerTable, Id, Site, Table, Writer, load
+from atoll_link.stream_settings import StreamsFile, StreamTable
 
 
 class AgentTable(Table):

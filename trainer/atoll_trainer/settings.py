@@ -9,7 +9,8 @@ from pydantic import Field
 
 from atoll_contract.errors import ConfigError
 from atoll_link.broker import Broker
-from atoll_link.settings import BrokerTable, Site, StreamsFile, StreamTable, Table, Writer, load
+from atoll_link.settings import BrokerTable, Site, Table, Writer, load
+from atoll_link.stream_settings import StreamsFile, StreamTable
 
 
 class TrainerTable(Table):

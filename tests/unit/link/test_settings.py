@@ -12,7 +12,8 @@ from atoll_contract.errors import ConfigError, Reason
 from atoll_ingest.dialect import AtollDialect
 from atoll_ingest.pointer import PointerDialect
 from atoll_ingest.time import TimeUnit
-from atoll_link.settings import BrokerTable, Site, StreamsFile, StreamTable, Table, Writer, load
+from atoll_link.settings import BrokerTable, Site, Table, Writer, load
+from atoll_link.stream_settings import StreamsFile, StreamTable
 
 
 class Owner(Table):

@@ -1,0 +1,116 @@
+"""``[[stream]]`` of a settings file: what agent, recorder, simulator and dashboard read, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from atoll_contract.topics import ReadingTopic
+from atoll_ingest.dialect import AtollDialect, Dialect
+from atoll_ingest.pointer import PointerDialect, parse_pointer
+from atoll_ingest.stream import DEVICE, Overload, Stream, TopicPattern
+from atoll_ingest.time import TimeUnit
+from atoll_link.settings import Id, Table
+
+
+def _valid_pointer(pointer: str) -> str:
+    parse_pointer(pointer)
+    return pointer
+
+
+def _valid_pattern(topic: str) -> str:
+    TopicPattern(topic)
+    return topic
+
+
+Pointer = Annotated[str, AfterValidator(_valid_pointer)]
+Pattern = Annotated[str, AfterValidator(_valid_pattern)]
+
+
+class ValueTable(Table):
+    """``values.NAME`` of a stream: one value that its readings carry.
+
+    Attributes:
+        unit: Unit that the sensor sends; leave it out for a number without one.
+        pointer: RFC 6901 JSON pointer, for the dialect ``json``.
+    """
+
+    unit: str | None = None
+    pointer: Pointer | None = None
+
+
+class TimeTable(Table):
+    """``time`` of a stream: where its event time stands, for the dialect ``json``.
+
+    Attributes:
+        pointer: RFC 6901 JSON pointer.
+        unit: How it is written: s, ms, us, ns or iso8601.
+    """
+
+    pointer: Pointer
+    unit: TimeUnit = TimeUnit.MILLISECONDS
+
+
+class StreamTable(Table):
+    """``[[stream]]``: readings of one kind, from any number of devices.
+
+    Attributes:
+        name: Id of the stream.
+        topics: Topic filters; the level ``{device}`` names the device, ``+`` is any level. By
+            default the topic of our own dialect. Behind ``$share/GROUP/`` the broker gives each
+            reading to one agent of the group; models of such a stream answer single readings.
+        dialect: How payloads are written: ``atoll`` or ``json``.
+        values: The values of a reading, by name.
+        time: Where the event time stands (dialect ``json``); by default the time of arrival.
+        retained: Whether a retained reading is used (once, flagged ``replayed``) or ignored.
+        overload: What happens when readings come faster than they are answered: ``block`` leaves
+            the rest at the broker (QoS 1), ``newest`` answers the newest of each device, ``sample``
+            those that find room. Those left out enter their windows and are counted.
+    """
+
+    name: Id
+    topics: Annotated[list[Pattern], Field(max_length=64)] = []
+    dialect: Literal["atoll", "json"] = "atoll"
+    values: Annotated[dict[str, ValueTable], Field(min_length=1, max_length=256)]
+    time: TimeTable | None = None
+    retained: Literal["ignore", "use"] = "ignore"
+    overload: Overload = Overload.BLOCK
+
+    @model_validator(mode="after")
+    def _keys_fit_the_dialect(self) -> StreamTable:
+        pointers = [value.pointer is not None for value in self.values.values()]
+        if self.dialect == "json":
+            if not all(pointers):
+                raise ValueError("dialect 'json' needs a pointer for every value")
+            if not self.topics:
+                raise ValueError("dialect 'json' needs topics")
+        elif any(pointers) or self.time is not None:
+            raise ValueError("pointer and time belong to dialect 'json'")
+        return self
+
+    def build(self, site: str) -> Stream:
+        """Return the stream as it is at ``site``."""
+        own = ReadingTopic.any_of(site=site, stream=self.name).replace("+", DEVICE)
+        return Stream(
+            name=self.name,
+            patterns=tuple(TopicPattern(topic) for topic in self.topics or [own]),
+            dialect=self._dialect(),
+            units={name: value.unit for name, value in self.values.items()},
+            use_retained=self.retained == "use",
+            overload=self.overload,
+        )
+
+    def _dialect(self) -> Dialect:
+        if self.dialect == "atoll":
+            return AtollDialect()
+        values = {name: parse_pointer(value.pointer or "") for name, value in self.values.items()}
+        if self.time is None:
+            return PointerDialect(values)
+        return PointerDialect(values, parse_pointer(self.time.pointer), self.time.unit)
+
+
+class StreamsFile(Table):
+    """A file of its own with streams, read by agent, recorder and simulator alike."""
+
+    stream: Annotated[list[StreamTable], Field(min_length=1)]
