@@ -26,6 +26,7 @@ from atoll_agent.supervisor.slots import Slots
 from atoll_agent.supervisor.supervisor import TRIGGERS, Sessions, Supervisor
 from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_infer.runtime import choose_runtime
+from atoll_ingest.picture import PictureDialect
 from atoll_link.session import Broker, Will
 
 _REFRESH: Final = "atoll_agent.children.refresh"
@@ -66,7 +67,14 @@ def compose(settings: AgentSettings) -> Supervisor:
     for model in settings.model:
         filters[model.stream].append(LabelTopic.any_of(site=agent.site, model=model.name))
     clock = SystemClock(agent.clock)
-    wires = StreamWires(broker, f"{agent.id}-lane", identity.token, filters, left=store.left_filters(filters))
+    wires = StreamWires(
+        broker,
+        f"{agent.id}-lane",
+        identity.token,
+        filters,
+        left=store.left_filters(filters),
+        large={stream.name for stream in answered if isinstance(stream.dialect, PictureDialect)},
+    )
     lane = Lane(
         wires.by_stream,
         wires,

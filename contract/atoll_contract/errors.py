@@ -38,6 +38,7 @@ class Reason(StrEnum):
     MODEL_UNREADABLE = "model_unreadable"
     MODEL_NEEDS_EDGETPU = "model_needs_edgetpu"
     MODEL_NOT_COMPILED = "model_not_compiled"
+    PICTURES_UNSUPPORTED = "pictures_unsupported"
     VALUES_MISSING = "values_missing"
     UNIT_MISMATCH = "unit_mismatch"
     SHARED_STREAM = "shared_stream"

@@ -32,8 +32,17 @@ _OPERATOR_CODE, _OPERATOR_OPTIONS = 0, 5
 _CUSTOM: Final = 32
 """The operator code of all custom operators."""
 _TYPES: Final = {
-    **{0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 5: "string", 6: "bool"},
-    **{7: "int16", 8: "complex64", 9: "int8", 10: "float64"},
+    0: "float32",
+    1: "float16",
+    2: "int32",
+    3: "uint8",
+    4: "int64",
+    5: "string",
+    6: "bool",
+    7: "int16",
+    8: "complex64",
+    9: "int8",
+    10: "float64",
 }
 # Of the compiler's package: libedgetpu executable/executable.fbs.
 _PACKAGE: Final = b"4"
@@ -205,13 +214,13 @@ def require_twins(cpu: ModelFile, compiled: ModelFile) -> None:
         BundleRejectedError: Their tensors differ.
     """
     for side in ("inputs", "outputs"):
-        for own, other in zip(_padded(cpu, compiled, side), _padded(compiled, cpu, side), strict=True):
-            if own is None or other is None or not _is_same(own, other):
-                message = (
-                    f"the compiled file belongs to another model: {side} are {_listed(cpu, side)} for the CPU, "
-                    f"{_listed(compiled, side)} for the Edge TPU"
-                )
-                raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
+        own, other = getattr(cpu, side), getattr(compiled, side)
+        if len(own) != len(other) or not all(map(_is_same, own, other)):
+            message = (
+                f"the compiled file belongs to another model: {side} are {_listed(cpu, side)} "
+                f"for the CPU, {_listed(compiled, side)} for the Edge TPU"
+            )
+            raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
 
 
 def require_tensors(manifest: Manifest, file: ModelFile) -> None:
@@ -350,12 +359,6 @@ def _package(operator: FlatTable) -> tuple[int | None, str]:
         ]
     except DamagedBufferError:
         return None, ""
-
-
-def _padded(file: ModelFile, other: ModelFile, side: str) -> list[FileTensor | None]:
-    own: tuple[FileTensor, ...] = getattr(file, side)
-    missing = max(0, len(getattr(other, side)) - len(own))
-    return [*own, *[None] * missing]
 
 
 def _is_same(one: FileTensor, other: FileTensor) -> bool:

@@ -19,6 +19,7 @@ from atoll_contract.messages import Quality
 from atoll_infer.model_file import is_same_tensor, shown
 from atoll_infer.runtime import ModelFailedError, TfliteModel
 from atoll_signal.features import Normaliser
+from atoll_signal.picture import require_decoder, takes_pictures
 
 _MAX_PROBABILITIES: Final = 5
 _NO_FLAGS: Final[tuple[Quality, ...]] = ()
@@ -83,11 +84,14 @@ class Predictor:
         answer_s: How long one answer takes here, as :func:`atoll_infer.tuning.tune` found; 0 before.
 
     Raises:
-        BundleRejectedError: The model file's tensors are not those of the manifest.
+        BundleRejectedError: The model file's tensors are not those of the manifest, or it takes pictures
+            and nothing here decodes them.
     """
 
     def __init__(self, manifest: Manifest, model: TfliteModel) -> None:
         _require_tensors(manifest, model)
+        if takes_pictures(manifest):
+            require_decoder()
         self.manifest = manifest
         self.backend = model.backend
         self._model = model
@@ -195,7 +199,9 @@ class Predictor:
         spec = self.manifest.output
         match self.manifest.task:
             case Task.REGRESSION:
-                return output[0], None
+                if spec.below is None or spec.above is None:
+                    return output[0], None
+                return output[0], {"low": output[0] - spec.below, "high": output[0] + spec.above}
             case Task.CLASSIFICATION:
                 return self._classes(output)
             case Task.FORECAST if len(output) == 1:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from atoll_contract.topics import ReadingTopic
 from atoll_ingest.dialect import AtollDialect, Dialect
+from atoll_ingest.picture import PictureDialect
 from atoll_ingest.pointer import PointerDialect, parse_pointer
 from atoll_ingest.stream import DEVICE, Overload, Stream, TopicPattern
 from atoll_ingest.time import TimeUnit
@@ -60,7 +61,8 @@ class StreamTable(Table):
         topics: Topic filters; the level ``{device}`` names the device, ``+`` is any level. By
             default the topic of our own dialect. Behind ``$share/GROUP/`` the broker gives each
             reading to one agent of the group; models of such a stream answer single readings.
-        dialect: How payloads are written: ``atoll`` or ``json``.
+        dialect: How payloads are written: ``atoll``, ``json`` or ``picture`` (JPEG or PNG; of its one
+            value the model says what becomes of it).
         values: The values of a reading, by name.
         time: Where the event time stands (dialect ``json``); by default the time of arrival.
         retained: Whether a retained reading is used (once, flagged ``replayed``) or ignored.
@@ -71,7 +73,7 @@ class StreamTable(Table):
 
     name: Id
     topics: Annotated[list[Pattern], Field(max_length=64)] = []
-    dialect: Literal["atoll", "json"] = "atoll"
+    dialect: Literal["atoll", "json", "picture"] = "atoll"
     values: Annotated[dict[str, ValueTable], Field(min_length=1, max_length=256)]
     time: TimeTable | None = None
     retained: Literal["ignore", "use"] = "ignore"
@@ -80,6 +82,8 @@ class StreamTable(Table):
     @model_validator(mode="after")
     def _keys_fit_the_dialect(self) -> StreamTable:
         pointers = [value.pointer is not None for value in self.values.values()]
+        if self.dialect == "picture" and (len(self.values) > 1 or not self.topics):
+            raise ValueError("dialect 'picture' needs topics and one value")
         if self.dialect == "json":
             if not all(pointers):
                 raise ValueError("dialect 'json' needs a pointer for every value")
@@ -104,6 +108,8 @@ class StreamTable(Table):
     def _dialect(self) -> Dialect:
         if self.dialect == "atoll":
             return AtollDialect()
+        if self.dialect == "picture":
+            return PictureDialect(*self.values)
         values = {name: parse_pointer(value.pointer or "") for name, value in self.values.items()}
         if self.time is None:
             return PointerDialect(values)

@@ -14,6 +14,8 @@ from atoll_link.waiting import Waiter
 log = structlog.get_logger()
 
 _MAX_INFLIGHT: Final = 1000
+_FEW: Final = 20
+"""Of large messages a broker with MQTT 5 sends no more ahead; with 3.1.1 it has a setting of its own."""
 
 
 class StreamWires:
@@ -21,7 +23,7 @@ class StreamWires:
 
     The client id of a session is ``{prefix}-{stream}-{token}``. ``left`` are the topic filters of
     earlier settings, by stream, which the broker is told to forget; the session of a stream that is
-    gone is ended.
+    gone is ended. The messages of streams in ``large`` are large: few of them are taken ahead.
 
     Attributes:
         by_stream: The sessions.
@@ -35,6 +37,7 @@ class StreamWires:
         filters: Mapping[str, Collection[str]],
         *,
         left: Mapping[str, Collection[str]],
+        large: Collection[str] = (),
     ) -> None:
         self.by_stream: dict[str, Session] = {}
         for stream, wanted in filters.items():
@@ -44,6 +47,7 @@ class StreamWires:
                 is_clean=False,
                 acknowledges_by_hand=True,
                 max_inflight=_MAX_INFLIGHT,
+                receive_maximum=_FEW if stream in large else _MAX_INFLIGHT,
             )
             for topic_filter in wanted:
                 session.subscribe(topic_filter, qos=1)
