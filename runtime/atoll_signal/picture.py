@@ -49,13 +49,18 @@ def takes_pictures(manifest: Manifest) -> bool:
     return any(value.picture is not None for value in manifest.values)
 
 
+def has_decoder() -> bool:
+    """Whether Pillow is installed."""
+    return importlib.util.find_spec("PIL") is not None
+
+
 def require_decoder() -> None:
     """Refuse a release that takes pictures where nothing decodes them.
 
     Raises:
         BundleRejectedError: With what to install.
     """
-    if importlib.util.find_spec("PIL") is None:
+    if not has_decoder():
         message = "the bundle takes pictures; install what decodes them: pip install 'atoll[pictures]'"
         raise BundleRejectedError(message, Reason.PICTURES_UNSUPPORTED)
 

@@ -194,7 +194,9 @@ class Supervisor:
                 pass
 
     def _compare_status(self, payload: bytes) -> None:
-        """Find another agent with our id by its token."""
+        """Find another agent with our id by its token; atoll-agent doctor sends empty ones."""
+        if not payload:
+            return
         try:
             seen = Status.decode(payload)
         except MalformedMessageError as error:
