@@ -36,9 +36,13 @@ CHUNK_BYTES: Final = 60 * 1024
 _EMPTY_BATCH: Final = b"[]"
 _ANSWER_S: Final = 10.0
 _MOST_SEEN: Final = 10_000
+_ATTEMPTS: Final = 2
 _OWN_READ: Final = f"pattern read {PREFIX}/+/%u/#"
 _OWN_WRITE: Final = f"pattern write {PREFIX}/+/%u/#"
 _RELEASES_READ: Final = f"pattern read {PREFIX}/releases/#"
+_RAISE_LIMIT: Final = (
+    "let the broker take it (max_packet_size of Mosquitto, mqtt.max_packet_size of EMQX); or "
+)
 _ADD_WRITE: Final = f"add to the broker's rules: {_OWN_WRITE}"
 
 
@@ -199,15 +203,20 @@ class _Trial:
 
     def publish_alone(self, topic: str, payload: bytes, *, retain: bool = False) -> str:
         """Publish, and return why the broker does not take it, empty if it does."""
-        if self.lost:
-            self.renew()
-        number = self.session.publish(topic, payload, qos=1, retain=retain)
-        if number is None:
-            raise RuntimeError("a session that is new has no room")
-        self._outcomes.clear()
-        self.step_until(lambda: number in self._outcomes, _ANSWER_S)
-        # Whether the broker goes on to end the connection shows by the next.
-        return self._outcomes.get(number, self.lost or f"no answer within {_ANSWER_S:g} s")
+        for _ in range(_ATTEMPTS):
+            # What the broker ended because of the message before says nothing of this one.
+            if self.lost:
+                self.renew()
+            number = self.session.publish(topic, payload, qos=1, retain=retain)
+            if number is None:
+                raise RuntimeError("a session that is new has no room")
+            self._outcomes.clear()
+            self.step_until(lambda number=number: number in self._outcomes, _ANSWER_S)  # type: ignore[misc]
+            if number in self._outcomes:
+                return self._outcomes[number]
+            if not self.lost:
+                return f"no answer within {_ANSWER_S:g} s"
+        return f"the broker ends the connection: {self.lost}"
 
     def subscribe(self, topic_filter: str) -> None:
         """Subscribe at QoS 0: nothing has to be acknowledged."""
@@ -277,8 +286,7 @@ def _reads_stream(stream: Stream, topic_filter: str, site: str, agent: str) -> R
 
 def _limits(session: Session) -> Iterator[Finding]:
     if session.level is not Level.MQTT_5:
-        todo = "nothing must be done; a broker with MQTT 5 tells why it refuses what"
-        yield warning("broker", "it speaks MQTT 3.1.1, and so tells no limits", todo)
+        yield ok("broker", "it speaks MQTT 3.1.1: it tells neither its limits nor why it refuses what")
         return
     limits = session.limits
     facts = f"packets up to {limits.max_packet_bytes:,} bytes, {limits.max_inflight:,} in flight"
@@ -333,11 +341,9 @@ def _try_spare(trial: _Trial, topic: str) -> Finding:
     """Try whether messages are retained, and as long as a chunk, on a topic that nobody else uses."""
     size = f"{CHUNK_BYTES:,} bytes"
     refusal = trial.publish_alone(topic, bytes(CHUNK_BYTES), retain=True)
-    if trial.lost:
-        todo = "raise its limit: max_packet_size (Mosquitto), mqtt.max_packet_size (EMQX); or "
-        return fault("retain", f"{topic}: the broker ends the connection: {trial.lost}", todo + _ADD_WRITE)
     if refusal:
-        return fault("retain", f"{topic}: {refusal}", _ADD_WRITE)
+        todo = "" if trial.session.level is Level.MQTT_5 and not trial.lost else _RAISE_LIMIT
+        return fault("retain", f"{topic}: {refusal} ({size}, retained)", f"{todo}{_ADD_WRITE}")
     trial.subscribe(topic)
     has_come = trial.step_until(lambda: topic in trial.seen, _ANSWER_S / 2) and not trial.seen[topic]
     trial.publish_alone(topic, b"", retain=True)
