@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -157,12 +158,16 @@ class AcceleratorState:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
+class Accelerator(StrEnum):
+    """What a model may run on."""
+
+    AUTO = "auto"
+    EDGETPU = "edgetpu"
+    CPU = "cpu"
+
+
 class PlacedModel(Model, Protocol):
     """A model that runs on an accelerator, and on the CPU whenever that does not answer."""
-
-    @property
-    def fault(self) -> str | None:
-        """Why the CPU answers; None: the accelerator does."""
 
     def wait_ready(self) -> None:
         """Wait until the accelerator runs it.
@@ -196,6 +201,16 @@ class Accelerators(Protocol):
 
     def close(self) -> None:
         """Use them no more."""
+
+
+class ContestStore(Protocol):
+    """Which backend is the fastest for a bundle, kept with it."""
+
+    def read_contest(self, sha256: str) -> bytes | None:
+        """Return what is stored for the bundle with this digest, if anything can be read."""
+
+    def write_contest(self, sha256: str, content: bytes) -> None:
+        """Store it, if that can be."""
 
 
 class ClockState(Protocol):

@@ -131,6 +131,7 @@ class _OnDevice:
 
     is_degraded: Final = False
     is_remote: Final = True
+    degradation: Final = None
 
     def __init__(
         self,
@@ -212,6 +213,11 @@ class EdgeTpu:
         fault = placed.fault if placed is not None else None
         return self._state.detail if fault is None else fault.detail
 
+    def count(self, name: str) -> None:
+        """Count something; any thread may."""
+        with self._changed:
+            self._counts[name] += 1
+
     def remove(self, number: int) -> None:
         """Forget a model, at the next occasion; any thread may say so at any time."""
         self._left.append(number)
@@ -273,7 +279,7 @@ class EdgeTpu:
             try:
                 output = child.invoke(number, tensor, self._care.deadline_s)
             except ModelFailedError:
-                self._counts["edgetpu_retries"] += 1
+                self.count("edgetpu_retries")
                 output = child.invoke(number, tensor, self._care.deadline_s)
         except ModelFailedError as error:
             self._failed_in_row += 1
@@ -337,9 +343,9 @@ class EdgeTpu:
         """Open ``device`` and load all models; None: that failed."""
         if self._budget.in_row >= _RESET_AFTER and device.kind is Kind.USB:
             fault = reset_usb(device.node)
-            self._counts["edgetpu_resets"] += 1
+            self.count("edgetpu_resets")
             log.warning("accelerator.reset", path=device.path, fault=fault)
-        self._counts["edgetpu_starts"] += 1
+        self.count("edgetpu_starts")
         child: EdgeTpuChild | None = None
         try:
             child = EdgeTpuChild()
@@ -436,7 +442,7 @@ class EdgeTpu:
     def _note_failure(self, path: str, detail: str, *, has_answered: bool) -> None:
         was_resting = self._budget.is_resting
         self._budget.failed(time.monotonic(), has_answered=has_answered)
-        self._counts["edgetpu_failures"] += 1
+        self.count("edgetpu_failures")
         self._tell_lost(f"{path}: {detail}")
         if self._budget.is_resting and not was_resting:
             log.warning("accelerator.rested", path=path, return_after_s=self._care.return_after_s)

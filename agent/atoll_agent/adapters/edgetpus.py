@@ -41,14 +41,13 @@ class TwinnedModel:
     @property
     def backend(self) -> str:
         """See ``Model``."""
-        fault = self.fault
-        return (
-            self._tpu.state.detail if fault is None else f"{self._twin.backend}, for the Edge TPU ({fault})"
-        )
+        if self.degradation is None:
+            return self._tpu.state.detail
+        return f"{self._twin.backend}, in place of the Edge TPU"
 
     @property
-    def fault(self) -> str | None:
-        """Why the CPU answers; None: the Edge TPU does."""
+    def degradation(self) -> str | None:
+        """See ``Model``: why the CPU answers."""
         return self._tpu.fault(self._number)
 
     def wait_ready(self) -> None:
@@ -66,6 +65,7 @@ class TwinnedModel:
             output = self._tpu.invoke(self._number, tensor)
         except AcceleratorLostError:
             self.is_degraded = True
+            self._tpu.count("edgetpu_degraded")
             return self._twin.invoke(tensor)
         self.is_degraded = False
         return output
