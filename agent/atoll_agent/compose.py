@@ -13,19 +13,21 @@ from typing import Any, Final
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
+from atoll_agent.adapters.edgetpu import Care
+from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.adapters.systemd import Notifier
 from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.lane.lane import Lane
 from atoll_agent.ports import Line
-from atoll_agent.settings import AgentSettings
+from atoll_agent.settings import AgentSettings, EdgeTpuTable
 from atoll_agent.supervisor import reports
+from atoll_agent.supervisor.loading import Loader, Wish
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.releases import Releases
 from atoll_agent.supervisor.slots import Slots
 from atoll_agent.supervisor.supervisor import TRIGGERS, Sessions, Supervisor
 from atoll_contract.topics import LabelTopic, StatusTopic
-from atoll_infer.runtime import choose_runtime
 from atoll_ingest.picture import PictureDialect
 from atoll_link.session import Broker, Will
 
@@ -50,7 +52,6 @@ def compose(settings: AgentSettings) -> Supervisor:
     store = StateStore(agent.state_dir)
     identity = store.identity()
     store.lock()
-    chosen = choose_runtime()
     broker = settings.broker.build(agent.id)
     sessions = Sessions()
     token = identity.token[:8]
@@ -99,16 +100,19 @@ def compose(settings: AgentSettings) -> Supervisor:
             model.channel or agent.channel,
             by_name[model.stream].units,
             by_name[model.stream].is_shared,
+            Wish(model.accelerator, model.device or settings.edgetpu.device),
         )
         for model in settings.model
     }
+    accelerators = EdgeTpus(_care(settings.edgetpu))
+    loader = Loader(store, store, accelerators, library=settings.edgetpu.library)
     ask = _Asking(broker, store, identity.token, agent.id)
     releases = Releases(
         plans,
-        Slots(store, _fingerprint(settings, chosen.runtime.name)),
+        Slots(store, _fingerprint(settings, loader.key)),
         Means(
             store=store,
-            runtime=chosen.runtime,
+            loader=loader,
             lane=lane,
             fetch=ask.fetch,
             examine=_examine,
@@ -117,9 +121,7 @@ def compose(settings: AgentSettings) -> Supervisor:
         refresh=ask.refresh,
         clock=clock,
     )
-    me = reports.Self(
-        session=0, started_ms=time.time() * 1e3, token=token, version=version("atoll"), backend_why=chosen.why
-    )
+    me = reports.Self(session=0, started_ms=time.time() * 1e3, token=token, version=version("atoll"))
     supervisor = Supervisor(
         site=agent.site,
         agent=agent.id,
@@ -130,9 +132,11 @@ def compose(settings: AgentSettings) -> Supervisor:
         sessions=sessions,
         service=Notifier(),
         clock=clock,
+        accelerators=accelerators,
         status_interval_s=agent.status_interval_s,
     )
     releases.start()
+    loader.runtimes.any()  # without one there is nothing to wait for
     return supervisor
 
 
@@ -168,10 +172,21 @@ def _examine(request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIte
     return child(_EXAMINE, request, _EXAMINE_TIMEOUT_S)
 
 
-def _fingerprint(settings: AgentSettings, runtime: str) -> str:
+def _care(table: EdgeTpuTable) -> Care:
+    return Care(
+        library=table.library,
+        sysfs=table.sysfs_root,
+        deadline_s=table.deadline_s,
+        open_timeout_s=table.open_timeout_s,
+        restarts_per_minute=table.restarts_per_minute,
+        return_after_s=table.return_after_s,
+    )
+
+
+def _fingerprint(settings: AgentSettings, runtimes: str) -> str:
     """Return a digest of all that decides whether a bundle fits this device."""
     decisive = settings.model_dump_json(
         include={"agent": {"max_bundle_bytes"}, "stream": True, "model": True}
     )
-    text = "\n".join([decisive, runtime, version("atoll")])
+    text = "\n".join([decisive, runtimes, version("atoll")])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -17,7 +17,7 @@ from atoll_contract.errors import BundleRejectedError, PeerError, Reason
 from atoll_contract.manifest import Dtype, Manifest, Task, TensorSpec
 from atoll_contract.messages import Quality
 from atoll_infer.model_file import is_same_tensor, shown
-from atoll_infer.runtime import ModelFailedError, TfliteModel
+from atoll_infer.runtime import Model, ModelFailedError, TfliteModel
 from atoll_signal.features import Normaliser
 from atoll_signal.picture import require_decoder, takes_pictures
 
@@ -80,7 +80,8 @@ class Predictor:
 
     Attributes:
         manifest: What the release is.
-        backend: What runs it, for people.
+        model: What runs it.
+        why: Why that does, for people.
         answer_s: How long one answer takes here, as :func:`atoll_infer.tuning.tune` found; 0 before.
 
     Raises:
@@ -88,19 +89,24 @@ class Predictor:
             and nothing here decodes them.
     """
 
-    def __init__(self, manifest: Manifest, model: TfliteModel) -> None:
+    def __init__(self, manifest: Manifest, model: Model) -> None:
         _require_tensors(manifest, model)
         if takes_pictures(manifest):
             require_decoder()
         self.manifest = manifest
-        self.backend = model.backend
-        self._model = model
+        self.model = model
+        self.why = ""
         self._normaliser = Normaliser(manifest)
         self._input = manifest.inputs[0]
         self._output = manifest.outputs[0]
         self._input_shape = tuple(self._input.shape[1:])
         self._batch: _Batch | None = None
         self.answer_s = 0.0
+
+    @property
+    def backend(self) -> str:
+        """What runs it now, for people."""
+        return self.model.backend
 
     def use_batches(self, model: TfliteModel, *, pays_from: int) -> bool:
         """Answer with ``model``, which takes several inputs at once, where ``pays_from`` or more wait.
@@ -147,6 +153,8 @@ class Predictor:
         found: list[Any] = [Answer(*self._meaning(output), _NO_FLAGS) for output in outputs.tolist()]
         self._raise_flags(found, self._normaliser.is_out_of_range(windows), Quality.OUT_OF_RANGE)
         self._raise_flags(found, is_saturated, Quality.SATURATED)
+        if self.model.is_degraded:
+            self._raise_flags(found, np.ones(len(found), np.bool_), Quality.DEGRADED)
         # The sum is finite only if all are; were it to overflow, the closer look would find nothing.
         if not math.isfinite(outputs.sum()):
             for place in np.flatnonzero(~np.isfinite(outputs).all(axis=1)).tolist():
@@ -173,7 +181,7 @@ class Predictor:
 
     def _invoke(self, tensors: NDArray[Any]) -> NDArray[Any]:
         if len(tensors) == 1:
-            return self._model.invoke(tensors).reshape(1, -1)
+            return self.model.invoke(tensors).reshape(1, -1)
         batch = self._batch
         parts: list[NDArray[Any]] = []
         at = 0
@@ -183,7 +191,7 @@ class Predictor:
                 parts.append(batch.invoke(part))
                 at += len(part)
             else:
-                parts.append(self._model.invoke(tensors[at : at + 1]).reshape(1, -1))
+                parts.append(self.model.invoke(tensors[at : at + 1]).reshape(1, -1))
                 at += 1
         return np.concatenate(parts)
 
@@ -237,7 +245,7 @@ class _Batch:
         return self._model.invoke(self._staged).reshape(self.size, -1)[: len(tensors)]
 
 
-def _require_tensors(manifest: Manifest, model: TfliteModel) -> None:
+def _require_tensors(manifest: Manifest, model: Model) -> None:
     for side in ("inputs", "outputs"):
         declared, found = getattr(manifest, side), getattr(model, side)
         if len(found) != 1:

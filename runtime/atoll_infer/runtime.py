@@ -67,6 +67,14 @@ class Model(Protocol):
     def is_degraded(self) -> bool:
         """Whether the latest output came from less than what should run it."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether another process runs it, so that an answer may have to be waited for."""
+
+    @property
+    def degradation(self) -> str | None:
+        """Why it now runs on less than what should run it, for people; None: it does not."""
+
     def invoke(self, tensor: NDArray[Any]) -> NDArray[Any]:
         """Return the output tensor for ``tensor``, whose shape and dtype are those of the input.
 
@@ -83,9 +91,13 @@ class TfliteModel:
         inputs: See :class:`Model`.
         outputs: See :class:`Model`.
         is_degraded: See :class:`Model`: never.
+        is_remote: See :class:`Model`: it is not.
+        degradation: See :class:`Model`: there is none.
     """
 
     is_degraded: Final = False
+    is_remote: Final = False
+    degradation: Final = None
 
     def __init__(self, interpreter: Any, backend: str) -> None:
         self._interpreter = interpreter

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 from support.bundles import make_bundle
 
 from atoll_agent.adapters.store import StateStore
@@ -19,11 +20,12 @@ from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.slot import Slot
 from atoll_agent.rollout.trial import Outcome, TrialReport, Verdict
 from atoll_agent.supervisor.climb import Climb
+from atoll_agent.supervisor.loading import Loader
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.slots import Slots
 from atoll_contract.errors import Reason, StorageError
 from atoll_contract.manifest import PassRules
-from atoll_infer.runtime import choose_runtime
+from atoll_infer.contest import Contest, Contestant
 
 PASSED = Verdict(Outcome.PASSED)
 FAILED = Verdict(Outcome.FAILED, Reason.OUTPUT_OUT_OF_RANGE, "it answered 9")
@@ -142,6 +144,15 @@ class ObedientLane:
         self.report = LaneReport(trials={"big": report})
 
 
+class NoAccelerators:
+    """Implements ``ports.Accelerators``: there are none."""
+
+    states = ()
+
+    def fault(self, _path):
+        return "none found"
+
+
 class FillingStore(StateStore):
     """A state folder whose disk is full for what the test says.
 
@@ -194,7 +205,7 @@ class World:
         self.slots.on_refused = self._count
         means = Means(
             store=self.store,
-            runtime=choose_runtime().runtime,
+            loader=Loader(self.store, self.store, NoAccelerators(), library="libedgetpu.so.1"),
             lane=self.lane,
             fetch=self._fetch,
             examine=self._examine,
@@ -236,7 +247,8 @@ class World:
         async def lines():
             yield Line("verified", {})
             self.during_examination()
-            yield Line("passed", {"backend": "CPU"})
+            row = Contestant("tflite-runtime CPU", "tflite-runtime", answer_us=1.0)
+            yield Line("passed", {"contest": msgspec.to_builtins(Contest(request["key"], [row]))})
 
         yield lines()
 

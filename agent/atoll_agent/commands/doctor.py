@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             _print(finding)
     counts = {level.value: sum(found.level is level for found in findings) for level in Level}
     if arguments.bundle is not None:
-        content = support_bundle(findings, arguments.settings, arguments.sysfs, arguments.unit)
+        content = support_bundle(findings, arguments.settings, arguments.sysfs or SYSFS, arguments.unit)
         write_whole(arguments.bundle, content, 0o600)
     if arguments.json:
         print(json.dumps({"findings": [vars_of(found) for found in findings], "counts": counts}))  # noqa: T201

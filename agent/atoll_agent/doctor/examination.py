@@ -16,10 +16,10 @@ from atoll_agent.doctor.finding import Finding, Level, fault, ok
 from atoll_agent.doctor.line import log_in, login_fault, login_finding, look_at_line
 from atoll_agent.doctor.rights import try_rights, uses_of
 from atoll_agent.doctor.state import look_at_models, look_at_state
+from atoll_agent.ports import Accelerator
 from atoll_agent.settings import AgentSettings
 from atoll_contract.errors import BrokerUnavailableError, ConfigError
 from atoll_contract.topics import MetadataTopic
-from atoll_infer.edgetpu import LIBRARY
 from atoll_ingest.picture import PictureDialect
 from atoll_ingest.stream import Stream
 
@@ -32,13 +32,13 @@ class Examination:
 
     Attributes:
         settings_path: The settings file.
-        sysfs: Where sysfs is mounted.
+        sysfs: Where sysfs is mounted, if not where the settings say.
         listen_s: How long to wait for messages that only others can publish.
         is_offline: Leave the broker out.
     """
 
     settings_path: Path
-    sysfs: Path
+    sysfs: Path | None
     listen_s: float
     is_offline: bool = False
 
@@ -52,12 +52,14 @@ class Examination:
             return
         yield _settings_finding(self.settings_path, settings)
         agent = settings.agent
-        yield from look_at_device(agent.state_dir, agent.clock, agent.max_bundle_bytes, self.sysfs)
+        sysfs = self.sysfs or settings.edgetpu.sysfs_root
+        yield from look_at_device(agent.state_dir, agent.clock, agent.max_bundle_bytes, sysfs)
         streams = [stream.build(agent.site) for stream in settings.stream]
         needs_pictures = any(isinstance(stream.dialect, PictureDialect) for stream in streams)
         findings, runtimes = look_at_runtimes(needs_pictures=needs_pictures)
         yield from findings
-        yield from look_at_edgetpu(self.sysfs, LIBRARY, runtimes, is_demanded=_is_demanded(settings))
+        is_demanded = any(model.accelerator is Accelerator.EDGETPU for model in settings.model)
+        yield from look_at_edgetpu(sysfs, settings.edgetpu.library, runtimes, is_demanded=is_demanded)
         findings, identity = look_at_state(agent.state_dir, self.settings_path)
         yield from findings
         yield from look_at_models(settings.model, streams, agent.state_dir)
@@ -102,7 +104,3 @@ def _settings_finding(path: Path, settings: AgentSettings) -> Finding:
             "settings", f"{path}: there is no model: the agent would answer nothing", "add [[model]]"
         )
     return ok("settings", f"{path}: {settings.agent.id} at {settings.agent.site} answers {', '.join(names)}")
-
-
-def _is_demanded(settings: AgentSettings) -> bool:
-    return any(str(model.accelerator) == "edgetpu" for model in settings.model)

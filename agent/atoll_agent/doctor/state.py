@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from atoll_agent.adapters.store import Identity, StateStore
 from atoll_agent.doctor.device import fsync_ms
 from atoll_agent.doctor.finding import Finding, fault, ok, warning
@@ -14,6 +16,7 @@ from atoll_agent.rollout.fit import require_fit
 from atoll_agent.settings import ModelTable
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import BundleRejectedError, ConfigError
+from atoll_infer.contest import Contest
 from atoll_infer.model_file import read_model_file, require_files
 from atoll_ingest.stream import Stream
 
@@ -67,7 +70,18 @@ def look_at_models(
         files = [f"model.tflite is {read_model_file(bundle.model)}"]
         if bundle.model_edgetpu is not None:
             files.append(f"model_edgetpu.tflite is {read_model_file(bundle.model_edgetpu)}")
+        if (why := _contest(store, champion.sha256)) is not None:
+            files.append(why)
         yield ok(check, f"release {champion.release}; {'; '.join(files)}")
+
+
+def _contest(store: StateStore, sha256: str) -> str | None:
+    """Return what the contest of backends on a bundle came to, if there was one."""
+    content = store.read_contest(sha256)
+    try:
+        return None if content is None else msgspec.json.decode(content, type=Contest).why
+    except msgspec.MsgspecError:
+        return None
 
 
 def running_pid(folder: Path, locks: Path = _LOCKS) -> int | None:

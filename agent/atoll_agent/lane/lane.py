@@ -177,7 +177,7 @@ class Lane:
         )
 
     def _executor(self, predictor: Predictor, stream: Stream) -> Executor:
-        if predictor.answer_s < SLOW_S:
+        if predictor.answer_s < SLOW_S and not predictor.model.is_remote:
             return LaneExecutor(predictor, stream.overload)
         return ThreadExecutor(predictor, stream.overload, self._waiter.wake)
 

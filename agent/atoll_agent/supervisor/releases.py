@@ -16,6 +16,7 @@ from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rollout.release import Release
 from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.climb import Climb
+from atoll_agent.supervisor.comparison import compare_champions
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.slots import Slots
 from atoll_contract.errors import AtollError, BundleRejectedError, Reason, StorageError
@@ -67,6 +68,7 @@ class Releases:
         async with asyncio.TaskGroup() as group:
             for model, climb in self._climbs.items():
                 group.create_task(climb.run(), name=f"climb-{model}")
+            group.create_task(compare_champions(self._plans, self.slots, self._means), name="comparison")
 
     async def refresh(self) -> float | None:
         """Ask the repository once and offer what it says; return when to ask again, in seconds.
@@ -111,7 +113,7 @@ class Releases:
         """Load a champion from disk into the lane; without it if that cannot be or it fits no more."""
         plan = self._plans[model]
         try:
-            predictor = self._means.load(champion)
+            predictor = self._means.loader.load(champion, plan.wish, may_wait=False)
             require_fit(
                 predictor.manifest,
                 model=model,

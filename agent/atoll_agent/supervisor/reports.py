@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from atoll_agent.ports import LaneReport
+from atoll_agent.ports import AcceleratorState, LaneReport
 from atoll_agent.rollout.machine import Phase
 from atoll_agent.rollout.slot import Refused, Slot
 from atoll_contract.errors import Reason
 from atoll_contract.messages import (
+    MAX_DETAIL_CHARS,
     Challenge,
     Champion,
     Health,
@@ -31,14 +35,12 @@ class Self:
         started_ms: When the agent started.
         token: First 8 digits of the client token.
         version: Version of atoll.
-        backend_why: Which runtime was chosen, and why.
     """
 
     session: int
     started_ms: float
     token: str
     version: str
-    backend_why: str
 
 
 def will(session: int, token: str) -> Status:
@@ -54,9 +56,15 @@ def status(
     fault: str | None,
     *,
     is_time_unsynced: bool,
+    predictors: Mapping[str, Predictor] = MappingProxyType({}),
+    accelerators: Sequence[AcceleratorState] = (),
 ) -> Status:
     """Return how the agent is now; ``fault`` is what needs a person."""
     notes = [] if fault is None else [fault]
+    degraded = {model: why for model, one in predictors.items() if (why := one.model.degradation)}
+    for why in sorted(set(degraded.values())):
+        models = ", ".join(sorted(model for model, found in degraded.items() if found == why))
+        notes.append(f"the CPU answers for {models}: {why}")
     if not lane.is_connected:
         notes.append("the lane waits for the broker")
     if lane.refused_filters:
@@ -66,7 +74,7 @@ def status(
     health = Health.READY
     if fault is not None:
         health = Health.FAULTED
-    elif not lane.is_connected or lane.refused_filters:
+    elif not lane.is_connected or lane.refused_filters or degraded:
         health = Health.DEGRADED
     most = sorted(lane.refusals.items(), key=lambda item: -item[1])[:_MAX_REFUSALS]
     return Status(
@@ -78,7 +86,7 @@ def status(
         version=me.version,
         time_unsynced=is_time_unsynced,
         detail="; ".join(notes) or None,
-        counts=dict(lane.counts),
+        counts=dict(lane.counts) | _accelerator_counts(accelerators),
         refusals=[
             Refusals(where=key[0], reason=key[1], count=count, last=lane.last_refusal.get(key))
             for key, count in most
@@ -89,7 +97,6 @@ def status(
 def slot_status(
     slot: Slot,
     predictor: Predictor | None,
-    backend_why: str,
     trouble: Reason | None,
     time_ms: float,
     *,
@@ -106,7 +113,8 @@ def slot_status(
             task=manifest.task.value,
             unit=manifest.output.unit,
             labels=manifest.output.labels,
-            why=backend_why,
+            why="; ".join(filter(None, [predictor.model.degradation, predictor.why]))[:MAX_DETAIL_CHARS]
+            or None,
         )
     if slot.challenger is not None and slot.phase not in {Phase.CHAMPION, Phase.REFUSED}:
         is_again = slot.failure is not None and slot.failure.sha256 == slot.challenger.sha256
@@ -136,6 +144,18 @@ def slot_status(
         refused=refused,
         note=note,
     )
+
+
+def _accelerator_counts(accelerators: Sequence[AcceleratorState]) -> dict[str, int]:
+    """Return the sums of what they count, the highest temperature and the lowest clock."""
+    counts: Counter[str] = Counter()
+    for state in accelerators:
+        counts.update(state.counts)
+    if temps := [state.temp_c for state in accelerators if state.temp_c is not None]:
+        counts["edgetpu_temp_c"] = round(max(temps))
+    if clocks := [state.clock_percent for state in accelerators if state.clock_percent is not None]:
+        counts["edgetpu_clock_percent"] = min(clocks)
+    return dict(counts)
 
 
 def _refused(slot: Slot) -> Refused | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from atoll_agent.ports import ClockState, LaneControl, Link, ServiceState
+from atoll_agent.ports import Accelerators, ClockState, LaneControl, Link, ServiceState
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.releases import Releases
 from atoll_contract.errors import MalformedMessageError
@@ -54,6 +54,7 @@ class Supervisor:
         sessions: Sessions,
         service: ServiceState,
         clock: ClockState,
+        accelerators: Accelerators,
         status_interval_s: float,
     ) -> None:
         self._site = site
@@ -66,6 +67,7 @@ class Supervisor:
         self._sessions = sessions
         self._service = service
         self._clock = clock
+        self._accelerators = accelerators
         self._status_interval_s = status_interval_s
         self._status_topic = str(StatusTopic(site, agent))
         self._stop = asyncio.Event()
@@ -81,6 +83,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        self._accelerators.on_change = lambda: loop.call_soon_threadsafe(self._accelerator_changed)
         thread = self._start_lane(loop)
         try:
             async with self._link:
@@ -94,6 +97,8 @@ class Supervisor:
                     self._say_goodbye()
         finally:
             self._lane.stop()
+            self._accelerators.on_change = lambda: None
+            self._accelerators.close()
         log.info("agent.stopped", **self._lane.report.counts)
 
     async def _work(self) -> None:
@@ -117,7 +122,6 @@ class Supervisor:
         message = reports.slot_status(
             self._releases.slots[model],
             self._releases.slots.predictors.get(model),
-            self._me.backend_why,
             self._releases.trouble,
             time.time() * 1e3,
             channel=self._releases.channel_of(model),
@@ -125,6 +129,13 @@ class Supervisor:
         topic = SlotTopic(self._site, self._agent, model)
         if self._link.is_connected:
             self._link.publish_retained(str(topic), message.encode())
+
+    def _accelerator_changed(self) -> None:
+        """Tell that an accelerator came or went."""
+        if self._link.is_connected:
+            self._publish_status()
+        for model in self._releases.slots.predictors:
+            self.slot_changed(model)
 
     async def _join(self, thread: threading.Thread) -> None:
         """Wait for the lane, which may hang in looking up a name, but not for long."""
@@ -258,6 +269,8 @@ class Supervisor:
             now_ms,
             self._fault,
             is_time_unsynced=self._clock.is_time_unsynced,
+            predictors=self._releases.slots.predictors,
+            accelerators=self._accelerators.states,
         )
         before = self._published
         is_same = before is not None and before.model_copy(update={"time_ms": now_ms}) == status
