@@ -13,7 +13,7 @@ from typing import Final
 from atoll_agent.doctor.finding import Finding, fault, ok, warning
 from atoll_contract.errors import BrokerUnavailableError, ConfigError
 from atoll_link.packets import Level
-from atoll_link.session import Broker, Disconnected, Session, wait_connected
+from atoll_link.session import Broker, Disconnected, Session
 
 _CONNECT_S: Final = 5.0
 _LOGIN_S: Final = 15.0
@@ -38,16 +38,17 @@ def log_in(broker: Broker, client_id: str) -> Session:
         BrokerUnavailableError: The broker refuses the login, or does not answer.
     """
     session = Session(broker, client_id)
-    try:
-        events = wait_connected(session, _LOGIN_S)
-    except BrokerUnavailableError:
-        session.close()
-        raise
-    if refusals := [
-        event.detail for event in events if isinstance(event, Disconnected) and event.was_refused
-    ]:
-        session.close()
-        raise BrokerUnavailableError(refusals[-1])
+    deadline = time.monotonic() + _LOGIN_S
+    detail = f"{broker}: no answer within {_LOGIN_S:g} s"
+    while not session.is_connected:
+        for event in session.step(0.2):
+            if isinstance(event, Disconnected):
+                detail = event.detail
+                if event.was_refused:
+                    deadline = 0.0  # another attempt would be refused, too
+        if time.monotonic() > deadline and not session.is_connected:
+            session.close()
+            raise BrokerUnavailableError(detail)
     return session
 
 
