@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -42,6 +42,37 @@ def rows_of(manifest: Manifest) -> FeatureRow | PictureRow:
         BundleRejectedError: It takes pictures, and nothing is installed that decodes them.
     """
     return PictureRow(manifest) if takes_pictures(manifest) else FeatureRow(manifest)
+
+
+def waiting_rows_of(manifest: Manifest) -> FeatureRow | PictureRow | WaitingPictureRow:
+    """Return the same for readings whose rows wait for a model of their own thread.
+
+    What they return is a row once :func:`unpacker_of` has unpacked it, in that thread.
+
+    Raises:
+        BundleRejectedError: It takes pictures, and nothing is installed that decodes them.
+    """
+    return WaitingPictureRow(manifest) if decodes_late(manifest) else rows_of(manifest)
+
+
+def unpacker_of(manifest: Manifest) -> Callable[[bytes | bytearray], NDArray[np.float32]]:
+    """Return what makes a window, shape (1, length, columns), of samples that have waited; called once.
+
+    It raises a MalformedMessageError if they are a picture that cannot be decoded.
+    """
+    if decodes_late(manifest):
+        return WaitingPictureRow(manifest).unpack
+    shape = (1, manifest.window.length, manifest.columns)
+    return lambda samples: np.frombuffer(samples, np.float32).reshape(shape)
+
+
+def decodes_late(manifest: Manifest) -> bool:
+    """Whether pictures wait as they are, and are decoded by the thread of their model.
+
+    Decoding one takes milliseconds, which the readings of other streams must not wait for. In windows
+    of several pictures each is decoded once, as it arrives.
+    """
+    return takes_pictures(manifest) and manifest.window.length == 1
 
 
 def takes_pictures(manifest: Manifest) -> bool:
@@ -87,6 +118,40 @@ class PictureRow:
         if isinstance(picture, bytes):
             return self._decoder.decode(picture).astype(np.float32).tobytes()
         return self._arrays.row(values)  # type: ignore[arg-type]  # no bytes in it
+
+
+class WaitingPictureRow:
+    """Leaves a picture as it is until it is unpacked: a byte that says so, then the picture."""
+
+    _PICTURE: Final = b"P"
+    _ROW: Final = b"R"
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._rows = PictureRow(manifest)
+        (self._name,) = manifest.features
+        self._shape = (1, 1, manifest.columns)
+
+    def row(self, values: Mapping[str, Value | bytes]) -> bytes:
+        """Return what :meth:`unpack` makes a window of.
+
+        Raises:
+            MalformedMessageError: The picture is missing, or an array in its place is of another shape.
+        """
+        picture = values.get(self._name)
+        if isinstance(picture, bytes):
+            return self._PICTURE + picture
+        return self._ROW + self._rows.row(values)
+
+    def unpack(self, waited: bytes | bytearray) -> NDArray[np.float32]:
+        """Return the window, float32, shape (1, 1, columns).
+
+        Raises:
+            MalformedMessageError: The picture cannot be decoded or is too large.
+        """
+        if waited[:1] == self._PICTURE:
+            row = self._rows.row({self._name: bytes(waited[1:])})
+            return np.frombuffer(row, np.float32).reshape(self._shape)
+        return np.frombuffer(bytes(waited[1:]), np.float32).reshape(self._shape)
 
 
 class PictureDecoder:

@@ -26,7 +26,7 @@ from atoll_contract.manifest import (
 from atoll_ingest.picture import MAX_PICTURE_BYTES, PictureDialect
 from atoll_signal import picture
 from atoll_signal.features import FeatureRow
-from atoll_signal.picture import PictureRow, rows_of
+from atoll_signal.picture import PictureRow, rows_of, unpacker_of, waiting_rows_of
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow comes with the extra pictures")
 
@@ -129,6 +129,16 @@ def test_an_array_in_place_of_a_picture_is_taken_as_it_is():
     packed = rows_of(manifest()).row({"picture": pixels.tolist()})
 
     assert packed == pixels.astype(np.float32).tobytes()
+
+
+def test_a_picture_that_waits_becomes_the_same_row():
+    described, content = manifest(), encoded(noise(30, 20), "JPEG")
+    for value in (content, np.arange(24.0).tolist()):
+        waited = waiting_rows_of(described).row({"picture": value})
+        assert unpacker_of(described)(waited).tobytes() == rows_of(described).row({"picture": value})
+    assert waiting_rows_of(described).row({"picture": content})[1:] == content
+    with pytest.raises(MalformedMessageError):
+        unpacker_of(described)(b"P" + content[:100])
 
 
 def test_a_missing_picture_is_refused_like_any_value():
