@@ -356,7 +356,10 @@ class EdgeTpu:
                     placed.forgive()
                 self._load_missing(child)
         except AtollError as error:
-            detail = (child.end() if child is not None else "") or error.detail
+            detail = error.detail
+            if child is not None:
+                detail = child.end() or detail
+                child.close()
             self._note_failure(device.path, detail, has_answered=False)
             self._end_attempt()
             return None
@@ -395,6 +398,7 @@ class EdgeTpu:
         with self._lock:
             self._child = None
             detail = child.end() or self._state.detail
+            child.close()
         if not self._is_closing:
             self._note_failure(path, detail, has_answered=child.answered > 0)
 
@@ -422,7 +426,7 @@ class EdgeTpu:
                 placed.fault = error
                 log.warning("accelerator.unfit", model=number, reason=error.reason.value, detail=error.detail)
             except AcceleratorLostError as error:
-                placed.ended(error.detail)
+                placed.ended(child.end() or error.detail)
                 raise
             with self._changed:
                 self._changed.notify_all()

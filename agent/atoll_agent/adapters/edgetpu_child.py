@@ -143,14 +143,17 @@ class EdgeTpuChild:
         """End it at once."""
         self._process.kill()
 
-    def end(self) -> str:
-        """Wait until it has ended, close what leads to it, and return for people how it ended."""
-        self._process.kill()
+    def close(self) -> None:
+        """Close what leads to it, once it has ended."""
         self._close_ends()
-        with suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep: the kernel keeps it
-            self._process.wait(_END_S)
         if self._process.stderr is not None:
             self._process.stderr.close()
+
+    def end(self) -> str:
+        """End it, if it has not ended; return for people how it did; empty: it was told to."""
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep: the kernel keeps it
+            self._process.wait(_END_S)
         status = self._process.returncode
         if status is None or status == -signal.SIGKILL:
             return ""
