@@ -1,4 +1,4 @@
-"""What an Edge TPU's child costs, what the contest finds, how two runtimes differ, what models cost each other.
+"""What an Edge TPU's child costs, what contests find, how runtimes differ, what models cost each other.
 
 The device is the stand-in of the tests: what is measured is the way to it and back. Needs gcc. Prints tables.
 """
@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,9 @@ def median_us(work: Callable[[], object], times: int = 3000) -> float:
 
 def transport() -> None:
     """Ways to hand a tensor to another process and get an answer, median us."""
-    print("| tensor | through pipes | shared memory, tokens through pipes | shared memory, tokens by socket |")
+    print(
+        "| tensor | through pipes | shared memory, tokens through pipes | shared memory, tokens by socket |"
+    )
     print("|---|---|---|---|")
     for name, size in (("[1,8]", 8), ("[1,64,3]", 192), ("128x128x3", 49_152), ("224x224x3", 150_528)):
         found = [median_us(_transport(kind, size), 2000) for kind in ("pipe", "shared", "socket")]
@@ -166,7 +167,9 @@ def _bundles() -> dict[str, Bundle]:
     rng = np.random.default_rng(1)
     for name, shape, outputs in (("dense8_int8", [1, 8], 1), ("dense64x3_int8", [1, 64, 3], 4)):
         size = int(np.prod(shape))
-        layer = Layer(rng.integers(-127, 127, (outputs, size)), np.zeros(outputs), np.full(outputs, 1e-3), 0, 0)
+        layer = Layer(
+            rng.integers(-127, 127, (outputs, size)), np.zeros(outputs), np.full(outputs, 1e-3), 0, 0
+        )
         found[name] = _bundle(fully_connected(layer, (shape, 0.05, 0), ([1, outputs], 0.1, 0)))
     folder = os.environ.get("ATOLL_DATA")
     if folder:
@@ -238,7 +241,9 @@ def models() -> None:
         ("7 small, 1 of 50 ms", [*[load(small) for _ in range(7)], load(slow)]),
     ):
         taken = _at_once(loaded)
-        print(f"| {name} | 100 | {np.percentile(taken, 50):.0f} | {np.percentile(taken, 99):.0f} |", flush=True)
+        print(
+            f"| {name} | 100 | {np.percentile(taken, 50):.0f} | {np.percentile(taken, 99):.0f} |", flush=True
+        )
 
 
 def _at_once(loaded: list[Model], rounds: int = 500) -> list[float]:
