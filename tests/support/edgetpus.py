@@ -12,7 +12,7 @@ from support import edgetpu_stub
 from support.bundles import make_bundle
 from support.sysfs import Sysfs
 
-from atoll_agent.adapters.edgetpu import Care
+from atoll_agent.adapters.edgetpu_care import Care
 from atoll_agent.adapters.edgetpus import EdgeTpus, TwinnedModel
 from atoll_contract.bundle import Bundle
 from atoll_contract.messages import Quality

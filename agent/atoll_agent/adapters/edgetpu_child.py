@@ -29,6 +29,7 @@ class EdgeTpuChild:
 
     Attributes:
         loaded: The models that it has loaded, with their tensors.
+        checked: Those of them that may be used.
         answered: How many inferences it has done.
         runtime: What runs the models, once it is open.
     """
@@ -61,6 +62,7 @@ class EdgeTpuChild:
         self._log = b""
         self._opened = ""
         self.loaded: dict[int, SharedTensors] = {}
+        self.checked: set[int] = set()
         self.answered = 0
         self.runtime = ""
 
@@ -104,6 +106,7 @@ class EdgeTpuChild:
         Raises:
             AcceleratorLostError: It ended meanwhile.
         """
+        self.checked.discard(model)
         if self.loaded.pop(model, None) is not None:
             self._order({"do": "unload", "model": model}, timeout_s)
 

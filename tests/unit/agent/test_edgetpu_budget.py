@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from atoll_agent.adapters.edgetpu import Budget
+from atoll_agent.adapters.edgetpu_care import Budget
 
 
 def test_the_first_failure_waits_for_nothing_and_those_in_a_row_ever_longer():
