@@ -13,7 +13,7 @@ from typing import Any, Final
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
-from atoll_agent.adapters.edgetpu import Care
+from atoll_agent.adapters.edgetpu_care import Care
 from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.adapters.systemd import Notifier

@@ -6,6 +6,7 @@ and the machine. A contest is held in a child process, since all runtimes are lo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,6 +24,8 @@ _THREADS_FROM_S: Final = tuning.SLOW_S
 """A faster model gains nothing from a second thread, and can lose much."""
 _THREADS_PAY: Final = 0.75
 """More threads take cores from others: they have to save a quarter of the time."""
+_BUDGET_S: Final = 40.0
+"""Processor time of a contest: what would take longer than what is left of it does not take part."""
 _TIE: Final = 1.25
 """A runtime in use already is kept unless another is faster by this factor: each takes memory."""
 
@@ -103,12 +106,20 @@ def hold(bundle: Bundle, looked: Sequence[Looked], *, key: str, cpus: int, prefe
     """
     found: list[Contestant] = []
     failures: list[BundleRejectedError] = []
+    started_s, cost_s = time.process_time(), 0.0
     for one in looked:
         if one.runtime is None:
             found.append(Contestant(one.package, one.package, fault=one.why))
             continue
         threads = 1
         while threads <= min(cpus, _MOST_THREADS):
+            began_s = time.process_time()
+            if began_s - started_s + cost_s > _BUDGET_S:
+                backend = f"{one.runtime.name} CPU"
+                found.append(
+                    Contestant(backend, one.package, threads, fault="not tried: it would take too long")
+                )
+                break
             try:
                 contestant = _tried(bundle, one.runtime, threads)
             except BundleRejectedError as error:
@@ -116,6 +127,8 @@ def hold(bundle: Bundle, looked: Sequence[Looked], *, key: str, cpus: int, prefe
                 backend = f"{one.runtime.name} CPU"
                 contestant = Contestant(backend, one.package, threads, fault=error.detail)
             found.append(contestant)
+            # Threads that wait for each other use their time up too.
+            cost_s = max(cost_s, 2 * (time.process_time() - began_s))
             if contestant.answer_us is None or contestant.answer_us < _THREADS_FROM_S * 1e6:
                 break
             threads *= 2

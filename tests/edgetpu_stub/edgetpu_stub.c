@@ -2,13 +2,14 @@
  *
  * Runs `edgetpu-custom-op` in one of two ways: a model made by fold.py is computed with the rounding of
  * TensorFlow Lite's int8 kernels; of any other compiled model the outputs are filled with their zero points.
+ * A folded model that needs runtime 0 aborts when it is run.
  * With CLAIM=int8 it also takes int8 and uint8 builtin operators and runs their own kernels.
  *
  * Switches, as EDGETPU_STUB_X in the environment or as option Stub.X, read when they are needed:
  *   DEVICES          usb:PATH,pci:PATH,... or none (default usb:/sys/bus/usb/devices/1-1)
  *   RUNTIME          version of the runtime (14); a folded model may need a newer one
  *   COMPILER         of the build label (12.2.0)
- *   OLD_ABI          1: the delegate has the layout of before TensorFlow 2.12
+ *   OLD_ABI          1: the kernels are shorter, as before TensorFlow 2.12: behind them something else stands
  *   CREATE_DELAY_MS  opening takes so long
  *   CREATE_ERROR     opening fails with this text; empty, as the real one fails
  *   LOCKDIR          one process at a time has a device: lock files in this folder
@@ -402,6 +403,7 @@ static int misbehave(Context *context) {
 static int kernel_invoke(Context *context, Node *node) {
   Kernel *kernel = node->user_data;
   if (kernel->forwards) return kernel->registration.invoke(context, &kernel->node);
+  if (kernel->chain && kernel->chain->min_runtime == 0) abort();
   if (misbehave(context)) return ERROR;
   rest_us(number_of("LATENCY_US", 0) + (kernel->has_run ? 0 : number_of("FIRST_LATENCY_US", 0)));
   kernel->has_run = true;
@@ -438,6 +440,7 @@ static int prepare(Context *context, Delegate *delegate) {
   Registration kernel = {.init = kernel_init, .free = kernel_free, .prepare = kernel_prepare,
                          .invoke = kernel_invoke, .custom_name = "EdgeTpuDelegateForCustomOp", .version = 1};
   IntArray *plan;
+  if (number_of("OLD_ABI", 0)) kernel.registration_external = kernel.async_kernel = (void *)1;
   context->set_external_context(context, EDGETPU_CONTEXT, &opened->context);
   if (context->get_execution_plan(context, &plan)) return ERROR;
   plan = copied(plan);
@@ -496,7 +499,6 @@ EXPORT Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_
   opened->delegate = (Delegate){.prepare = prepare, .flags = 1};
   opened->context.type = EDGETPU_CONTEXT;
   opened->lock = lock;
-  if (number_of("OLD_ABI", 0)) opened->delegate.opaque_delegate_builder = &opened->context;
   const char *control = text_of("CONTROL");
   pthread_t thread;
   if (control && *control && !pthread_create(&thread, NULL, watch, NULL)) pthread_detach(thread);

@@ -8,122 +8,31 @@ The device is looked for in sysfs first: opening one that cannot be opened takes
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 from numpy.typing import NDArray
 
+from atoll_agent.adapters.edgetpu_care import RESET_AFTER, Budget, Care, Placed
 from atoll_agent.adapters.edgetpu_child import EdgeTpuChild
-from atoll_agent.adapters.edgetpu_devices import SYSFS, Device, Kind, find_devices
+from atoll_agent.adapters.edgetpu_devices import Device, Kind, find_devices
 from atoll_agent.adapters.edgetpu_reset import reset_usb
 from atoll_agent.ports import AcceleratorState
-from atoll_contract.errors import AcceleratorLostError, AtollError, BundleRejectedError, Reason
+from atoll_contract.errors import AcceleratorLostError, AtollError, BundleRejectedError
 from atoll_contract.manifest import TensorSpec
-from atoll_infer.edgetpu import LIBRARY
 from atoll_infer.runtime import Model, ModelFailedError
 
 log = structlog.get_logger()
 
-_MINUTE_S: Final = 60.0
 _LOAD_S: Final = 20.0
 _LOOK_S: Final = 1.0
-_RESET_AFTER: Final = 2
-"""Failures in a row, without an answer in between, after which a USB device is reset."""
 _FAILED_IN_ROW: Final = 3
 """Readings in a row whose inference failed gracefully, and again, after which the child is started anew."""
-_ENDS_AT_LOADING: Final = 2
-"""Ends of the child in a row at the same model, after which the others go on without it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Care:
-    """How an Edge TPU is kept.
-
-    Attributes:
-        library: File of libedgetpu.
-        sysfs: Where sysfs is.
-        deadline_s: Longest time of an inference.
-        open_timeout_s: Longest time of opening it.
-        restarts_per_minute: Failures in a minute after which it rests.
-        return_after_s: How long it rests before the next attempt.
-    """
-
-    library: str = LIBRARY
-    sysfs: Path = SYSFS
-    deadline_s: float = 2.0
-    open_timeout_s: float = 60.0
-    restarts_per_minute: int = 5
-    return_after_s: float = 60.0
-
-
-class Budget:
-    """When the child may be started again. Times are of a monotonic clock."""
-
-    def __init__(self, restarts_per_minute: int, return_after_s: float) -> None:
-        self._return_after_s = return_after_s
-        self._failures: deque[float] = deque(maxlen=restarts_per_minute + 1)
-        self._in_row = 0
-        self.is_resting = False
-
-    @property
-    def in_row(self) -> int:
-        """Failures since the last success."""
-        return self._in_row
-
-    def failed(self, now_s: float, *, has_answered: bool) -> None:
-        """Note a failure; ``has_answered``: of a child that had been of use."""
-        self._in_row = 1 if has_answered else self._in_row + 1
-        self._failures.append(now_s)
-        is_full = len(self._failures) == self._failures.maxlen
-        self.is_resting = self.is_resting or (is_full and now_s - self._failures[0] < _MINUTE_S)
-
-    def lives(self, since_s: float, now_s: float) -> None:
-        """Note that a child answers since then: one that has for a minute has mended it."""
-        if now_s - since_s >= _MINUTE_S:
-            self.is_resting = False
-
-    def wait_s(self, now_s: float) -> float:
-        """Return how long to wait before the next start."""
-        if not self._failures:
-            return 0.0
-        pause_s = 0.0 if self._in_row < _RESET_AFTER else min(0.25 * 2.0**self._in_row, 8.0)
-        if self.is_resting:
-            pause_s = self._return_after_s
-        return max(0.0, self._failures[-1] + pause_s - now_s)
-
-
-class _Placed:
-    """A model that the device shall run: its file, its tensors, and what it has to show when loaded."""
-
-    def __init__(
-        self, content: bytes, ends: tuple[TensorSpec, TensorSpec], check: Callable[[Model], None]
-    ) -> None:
-        self.file = os.memfd_create("model")
-        os.write(self.file, content)
-        self.ends = ends
-        self.check = check
-        self.fault: BundleRejectedError | None = None
-        self.ends_at_loading = 0
-
-    def ended(self, detail: str) -> None:
-        """Note that the child ended while it loaded it."""
-        self.ends_at_loading += 1
-        if self.ends_at_loading >= _ENDS_AT_LOADING:
-            self.fault = BundleRejectedError(
-                f"the Edge TPU's child ends at it: {detail}", Reason.SELF_TEST_CRASHED
-            )
-
-    def forgive(self) -> None:
-        """Let a new child try it, unless it ends them."""
-        if self.ends_at_loading < _ENDS_AT_LOADING:
-            self.fault = None
 
 
 class _OnDevice:
@@ -166,7 +75,7 @@ class EdgeTpu:
         self._budget = Budget(care.restarts_per_minute, care.return_after_s)
         self._lock = threading.Lock()  # held for an inference, a load, and to take a child away
         self._changed = threading.Condition()
-        self._models: dict[int, _Placed] = {}
+        self._models: dict[int, Placed] = {}
         self._left: deque[int] = deque()
         self._placed = 0
         self._child: EdgeTpuChild | None = None
@@ -192,7 +101,7 @@ class EdgeTpu:
 
         ``check`` gets the model each time that it has been loaded, and raises where it is not to be used.
         """
-        placed = _Placed(content, ends, check)
+        placed = Placed(content, ends, check)
         with self._changed:
             self._placed += 1
             number = self._placed
@@ -201,6 +110,7 @@ class EdgeTpu:
                 self._thread = threading.Thread(target=self._run, name="edgetpu", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+        with self._lock:
             if self._child is not None:
                 self._child.nudge()
         return number
@@ -268,7 +178,7 @@ class EdgeTpu:
             raise AcceleratorLostError("the Edge TPU is busy")
         try:
             child = self._child
-            if child is None or number not in child.loaded:
+            if child is None or number not in child.checked:
                 raise AcceleratorLostError(self._state.detail)
             return self._invoke(child, number, tensor)
         finally:
@@ -341,7 +251,7 @@ class EdgeTpu:
 
     def _open(self, device: Device) -> EdgeTpuChild | None:
         """Open ``device`` and load all models; None: that failed."""
-        if self._budget.in_row >= _RESET_AFTER and device.kind is Kind.USB:
+        if self._budget.in_row >= RESET_AFTER and device.kind is Kind.USB:
             fault = reset_usb(device.node)
             self.count("edgetpu_resets")
             log.warning("accelerator.reset", path=device.path, fault=fault)
@@ -356,7 +266,10 @@ class EdgeTpu:
                     placed.forgive()
                 self._load_missing(child)
         except AtollError as error:
-            detail = (child.end() if child is not None else "") or error.detail
+            detail = error.detail
+            if child is not None:
+                detail = child.end() or detail
+                child.close()
             self._note_failure(device.path, detail, has_answered=False)
             self._end_attempt()
             return None
@@ -371,7 +284,7 @@ class EdgeTpu:
             )
             self._child = child
             self._changed.notify_all()
-        log.info("accelerator.opened", path=device.path, runtime=child.runtime, models=len(child.loaded))
+        log.info("accelerator.opened", path=device.path, runtime=child.runtime, models=len(child.checked))
         self._on_change()
         if self._is_closing:
             child.kill()
@@ -395,6 +308,7 @@ class EdgeTpu:
         with self._lock:
             self._child = None
             detail = child.end() or self._state.detail
+            child.close()
         if not self._is_closing:
             self._note_failure(path, detail, has_answered=child.answered > 0)
 
@@ -411,18 +325,18 @@ class EdgeTpu:
             AcceleratorLostError: The child ended meanwhile.
         """
         for number, placed in list(self._models.items()):
-            if number in child.loaded or placed.fault is not None:
+            if number in child.checked or placed.fault is not None:
                 continue
             try:
                 ends = child.load(number, placed.file, placed.ends, _LOAD_S)
                 placed.check(_OnDevice(child, number, ends, self._care.deadline_s))
                 placed.ends_at_loading = 0
+                child.checked.add(number)
             except BundleRejectedError as error:
-                child.loaded.pop(number, None)
                 placed.fault = error
                 log.warning("accelerator.unfit", model=number, reason=error.reason.value, detail=error.detail)
             except AcceleratorLostError as error:
-                placed.ended(error.detail)
+                placed.ended(child.end() or error.detail)
                 raise
             with self._changed:
                 self._changed.notify_all()
@@ -432,12 +346,12 @@ class EdgeTpu:
             number = self._left.popleft()
             placed = self._models.pop(number, None)
             if placed is not None:
-                os.close(placed.file)
+                placed.close()
                 child.unload(number, _LOAD_S)
 
     def _runs(self, number: int) -> bool:
         child = self._child
-        return child is not None and number in child.loaded
+        return child is not None and number in child.checked
 
     def _note_failure(self, path: str, detail: str, *, has_answered: bool) -> None:
         was_resting = self._budget.is_resting

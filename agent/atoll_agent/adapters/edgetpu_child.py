@@ -29,6 +29,7 @@ class EdgeTpuChild:
 
     Attributes:
         loaded: The models that it has loaded, with their tensors.
+        checked: Those of them that may be used.
         answered: How many inferences it has done.
         runtime: What runs the models, once it is open.
     """
@@ -61,6 +62,7 @@ class EdgeTpuChild:
         self._log = b""
         self._opened = ""
         self.loaded: dict[int, SharedTensors] = {}
+        self.checked: set[int] = set()
         self.answered = 0
         self.runtime = ""
 
@@ -104,6 +106,7 @@ class EdgeTpuChild:
         Raises:
             AcceleratorLostError: It ended meanwhile.
         """
+        self.checked.discard(model)
         if self.loaded.pop(model, None) is not None:
             self._order({"do": "unload", "model": model}, timeout_s)
 
@@ -143,14 +146,17 @@ class EdgeTpuChild:
         """End it at once."""
         self._process.kill()
 
-    def end(self) -> str:
-        """Wait until it has ended, close what leads to it, and return for people how it ended."""
-        self._process.kill()
+    def close(self) -> None:
+        """Close what leads to it, once it has ended."""
         self._close_ends()
-        with suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep: the kernel keeps it
-            self._process.wait(_END_S)
         if self._process.stderr is not None:
             self._process.stderr.close()
+
+    def end(self) -> str:
+        """End it, if it has not ended; return for people how it did; empty: it was told to."""
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep: the kernel keeps it
+            self._process.wait(_END_S)
         status = self._process.returncode
         if status is None or status == -signal.SIGKILL:
             return ""

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from atoll_agent.adapters.edgetpu import Care, EdgeTpu
+from atoll_agent.adapters.edgetpu import EdgeTpu
+from atoll_agent.adapters.edgetpu_care import Care
 from atoll_agent.adapters.edgetpu_devices import find_devices
 from atoll_agent.ports import AcceleratorState
 from atoll_contract.errors import AcceleratorLostError

@@ -22,6 +22,7 @@ from atoll_infer.runtime import Model, Runtime, choose_runtime, installed_runtim
 log = structlog.get_logger()
 
 _DECODER: Final = msgspec.json.Decoder(Contest)
+_MAX_HELD: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,5 +226,8 @@ class Loader:
         return contest if usable and contest is not None and contest.contestants else None
 
     def _keep(self, sha256: str, contest: Contest) -> None:
-        self._held = {sha256: contest, **dict(list(self._held.items())[:255])}
+        self._held.pop(sha256, None)
+        self._held[sha256] = contest
+        while len(self._held) > _MAX_HELD:
+            self._held.pop(next(iter(self._held)))
         self._contests.write_contest(sha256, msgspec.json.encode(contest))

@@ -83,7 +83,11 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        self._accelerators.on_change = lambda: loop.call_soon_threadsafe(self._accelerator_changed)
+
+        def tell_change() -> None:
+            loop.call_soon_threadsafe(self._accelerator_changed)
+
+        self._accelerators.on_change = tell_change
         thread = self._start_lane(loop)
         try:
             async with self._link:

@@ -10,7 +10,7 @@ from atoll_contract.errors import BundleRejectedError, Reason, RuntimeUnavailabl
 from atoll_infer import contest, edgetpu, runtime, tuning
 from atoll_infer.contest import EDGETPU, Contest, Contestant
 from atoll_infer.edgetpu import Library
-from atoll_infer.runtime import Looked, Runtime, load_runtime, look_for_runtimes
+from atoll_infer.runtime import Looked, Runtime, choose_runtime, load_runtime, look_for_runtimes
 
 
 def hold(bundle, looked=None, *, cpus=1, preferred=None) -> Contest:
@@ -63,22 +63,20 @@ def test_a_broken_runtime_is_named_with_what_it_says():
 def test_every_runtime_takes_part_and_the_fastest_is_first(file):
     held = hold(make_bundle(file=file))
 
-    packages = {one.package for one in held.contestants if one.answer_us is not None}
-    assert {"tflite-runtime"} <= packages
+    works = {looked.package for looked in look_for_runtimes() if looked.runtime is not None}
+    assert {one.package for one in held.contestants if one.answer_us is not None} == works
     assert held.cpu is held.contestants[0]
     assert "µs" in held.why
 
 
 def test_one_that_does_not_give_the_golden_outputs_is_out():
     bundle = make_bundle()
-    good = load_runtime("tflite-runtime")
+    good = choose_runtime().runtime
     bad = Runtime("other 1.0", breaks(ValueError("no")))
 
-    held = hold(
-        bundle, [Looked("other", bad, ""), Looked("tflite-runtime", good, ""), Looked("x", None, "gone")]
-    )
+    held = hold(bundle, [Looked("other", bad, ""), Looked(good.package, good, ""), Looked("x", None, "gone")])
 
-    assert held.cpu.package == "tflite-runtime"
+    assert held.cpu.package == good.package
     assert [(one.package, one.answer_us is None) for one in held.contestants[1:]] == [
         ("other", True),
         ("x", True),
@@ -99,10 +97,10 @@ def times(monkeypatch, *seconds: float) -> None:
 
 
 def test_threads_are_tried_for_slow_models_up_to_the_cpus_allowed(monkeypatch):
-    good = load_runtime("tflite-runtime")
+    good = choose_runtime().runtime
     times(monkeypatch, 0.008, 0.005, 0.004)
 
-    held = hold(make_bundle(), [Looked("tflite-runtime", good, "")], cpus=3)
+    held = hold(make_bundle(), [Looked(good.package, good, "")], cpus=3)
 
     assert [(one.threads, one.answer_us) for one in held.contestants] == [(2, 5000.0), (1, 8000.0)]
     assert held.cpu.backend == f"{good.name} CPU, 2 threads"
@@ -111,19 +109,29 @@ def test_threads_are_tried_for_slow_models_up_to_the_cpus_allowed(monkeypatch):
 def test_threads_that_save_little_are_left_to_others(monkeypatch):
     times(monkeypatch, 0.008, 0.0065)
 
-    held = hold(make_bundle(), [Looked("tflite-runtime", load_runtime("tflite-runtime"), "")], cpus=2)
+    held = hold(make_bundle(), [Looked("a", choose_runtime().runtime, "")], cpus=2)
 
     assert held.cpu.threads == 1
 
 
+def test_a_contest_that_takes_too_long_ends_with_those_that_were_tried(monkeypatch):
+    used_s = [0.0, 0.0, 21.0, 21.0]
+    monkeypatch.setattr(contest.time, "process_time", lambda: used_s.pop(0))
+    good = choose_runtime().runtime
+
+    held = hold(make_bundle(), [Looked("a", good, ""), Looked("b", good, "")])
+
+    assert [one.fault for one in held.contestants] == [None, "not tried: it would take too long"]
+
+
 def test_a_runtime_in_use_is_kept_unless_another_is_clearly_faster(monkeypatch):
-    good = load_runtime("tflite-runtime")
-    two = [Looked("tflite-runtime", good, ""), Looked("b", Runtime("b 1", good.interpreter), "")]
+    interpreter = choose_runtime().runtime.interpreter
+    two = [Looked(name, Runtime(f"{name} 1", interpreter), "") for name in ("a", "b")]
 
     times(monkeypatch, 1.2e-6, 1.0e-6)
-    assert hold(make_bundle(), two, preferred="tflite-runtime").cpu.package == "tflite-runtime"
+    assert hold(make_bundle(), two, preferred="a").cpu.package == "a"
     times(monkeypatch, 1.3e-6, 1.0e-6)
-    assert hold(make_bundle(), two, preferred="tflite-runtime").cpu.package == "b"
+    assert hold(make_bundle(), two, preferred="a").cpu.package == "b"
 
 
 def test_an_edge_tpu_wins_where_it_is_faster_and_is_kept_in_the_table_where_not():
