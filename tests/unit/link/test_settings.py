@@ -327,7 +327,7 @@ def test_defaults_of_the_broker_depend_on_how_it_is_reached_and_on_a_password() 
         ('name = "s"\nvalues.x = {}\ntime = { pointer = "/t" }', "belong to dialect 'json'"),
         ('name = "s"\ndialect = "json"\ntopics = ["{device}"]\nvalues.x = {}', "needs a pointer"),
         ('name = "s"\ndialect = "json"\nvalues.x = { pointer = "/x" }', "needs topics"),
-        ('name = "s"\ndialect = "xml"\nvalues.x = {}', "'atoll' or 'json' (found 'xml')"),
+        ('name = "s"\ndialect = "xml"\nvalues.x = {}', "'json' or 'picture' (found 'xml')"),
         ('name = "s"\ntopics = ["a/b"]\nvalues.x = {}', "exactly one level"),
         ('name = "s"\ntopics = ["a/{device}/#"]\nvalues.x = {}', "holds one of"),
         ('name = "s"\nretained = "yes"\nvalues.x = {}', "'ignore' or 'use'"),
