@@ -86,7 +86,7 @@ def test_a_device_that_may_do_all_has_no_fault(root, tmp_path):
     with guarded(tmp_path) as broker, publishing(broker.port):
         agent = AgentProcess(tmp_path / "agent", broker.port, root)
 
-        code, found = doctor(agent, "--bundle", str(tmp_path / "support.zip"), "--listen", "10")
+        code, found = doctor(agent, "--bundle", str(tmp_path / "support.zip"), "--listen", "4")
 
     assert code == 0
     assert not [finding for finding in found.values() if finding["level"] == "fault"]
@@ -115,8 +115,9 @@ def test_a_missing_right_to_write_is_told_for_each_topic_with_the_rule_to_add(ro
         assert found[check]["todo"] == f"add to the broker's rules: {WRITE_OWN}"
 
 
-def test_readings_that_are_granted_and_not_delivered_are_told_with_the_rule_to_add(root, tmp_path):
-    with guarded(tmp_path, READ_READINGS, READ_OWN) as broker, publishing(broker.port):
+def test_what_is_granted_and_dropped_is_told_with_what_to_do(root, tmp_path):
+    limit = "message_size_limit 20000"
+    with guarded(tmp_path, READ_READINGS, READ_OWN, options=(limit,)) as broker, publishing(broker.port):
         code, found = doctor(AgentProcess(tmp_path / "agent", broker.port, root), "--listen", "1")
 
     assert code == 4
@@ -124,6 +125,9 @@ def test_readings_that_are_granted_and_not_delivered_are_told_with_the_rule_to_a
     assert readings["level"] == "fault"
     assert readings["detail"].startswith("atoll/v1/site/+/reading/press: granted, and what is published")
     assert readings["todo"] == f"add to the broker's rules: {READ_READINGS}"
+    assert found["retain"]["level"] == "fault"
+    assert "Packet too large (61,440 bytes, retained)" in found["retain"]["detail"]
+    assert "message_size_limit" in found["retain"]["todo"]
 
 
 def test_beside_a_running_agent_it_disturbs_nobody_and_knows_what_must_be_there(root, tmp_path, monkeypatch):
@@ -169,15 +173,6 @@ def test_beside_a_running_agent_it_disturbs_nobody_and_knows_what_must_be_there(
 
 def statuses(spy: Spy) -> list[Status]:
     return [Status.decode(item.payload) for item in spy.on("/pi/status") if item.payload]
-
-
-def test_a_limit_below_a_chunk_is_told(root, tmp_path):
-    with guarded(tmp_path, options=("message_size_limit 20000",)) as broker:
-        code, found = doctor(AgentProcess(tmp_path / "agent", broker.port, root), "--listen", "0.5")
-
-    assert code == 4
-    assert found["retain"]["level"] == "fault"
-    assert "61,440 bytes" in found["retain"]["detail"]
 
 
 def test_a_wrong_password_is_a_fault_of_the_login_and_never_shown(root, tmp_path):

@@ -40,8 +40,10 @@ _ATTEMPTS: Final = 2
 _OWN_READ: Final = f"pattern read {PREFIX}/+/%u/#"
 _OWN_WRITE: Final = f"pattern write {PREFIX}/+/%u/#"
 _RELEASES_READ: Final = f"pattern read {PREFIX}/releases/#"
+_NOT_AUTHORIZED: Final = "Not authorized"
 _RAISE_LIMIT: Final = (
-    "let the broker take it (max_packet_size of Mosquitto, mqtt.max_packet_size of EMQX); or "
+    "let the broker take it (message_size_limit and max_packet_size of Mosquitto, mqtt.max_packet_size of "
+    "EMQX); or "
 )
 _ADD_WRITE: Final = f"add to the broker's rules: {_OWN_WRITE}"
 
@@ -342,7 +344,7 @@ def _try_spare(trial: _Trial, topic: str) -> Finding:
     size = f"{CHUNK_BYTES:,} bytes"
     refusal = trial.publish_alone(topic, bytes(CHUNK_BYTES), retain=True)
     if refusal:
-        todo = "" if trial.session.level is Level.MQTT_5 and not trial.lost else _RAISE_LIMIT
+        todo = "" if refusal == _NOT_AUTHORIZED else _RAISE_LIMIT
         return fault("retain", f"{topic}: {refusal} ({size}, retained)", f"{todo}{_ADD_WRITE}")
     trial.subscribe(topic)
     has_come = trial.step_until(lambda: topic in trial.seen, _ANSWER_S / 2) and not trial.seen[topic]
