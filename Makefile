@@ -7,6 +7,8 @@
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
+# make bench-edgetpu   what the way to an Edge TPU costs, the contest, int8 across runtimes; two minutes
+# make chaos-edgetpu   aborts, hangs and stalls of a stand-in for an Edge TPU; four minutes
 # make chaos-kills   the agent killed 100 times, the broker once; four minutes
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
@@ -20,7 +22,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet test-homeassistant chaos-line chaos-kills chaos-reload chaos-publish docs format clean
+.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu chaos-line chaos-kills chaos-reload chaos-publish docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -65,6 +67,13 @@ $(HA_VENV)/.installed:
 # These need apt install mosquitto.
 bench-fleet: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
+
+# These need apt install gcc libc6-dev.
+bench-edgetpu: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/edgetpu.py $(BENCH)
+
+chaos-edgetpu: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/edgetpu.py $(CHAOS)
 
 chaos-line: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/slow_line.py $(CHAOS)

@@ -42,6 +42,7 @@ MESSAGES = (
 )
 MANIFEST_PARTS = (
     manifest.ValueSpec,
+    manifest.PictureSpec,
     manifest.WindowSpec,
     manifest.Normalisation,
     manifest.TensorSpec,

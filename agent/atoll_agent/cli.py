@@ -19,6 +19,11 @@ COMMANDS: Final = {
         "check a settings file and say what it means",
         "check --settings /etc/atoll/agent.toml",
     ),
+    "doctor": Command(
+        "atoll_agent.commands.doctor",
+        "find what keeps the agent from its work, and say what to do",
+        "doctor --settings /etc/atoll/agent.toml",
+    ),
     "run": Command(
         "atoll_agent.commands.run",
         "answer readings until told to stop",

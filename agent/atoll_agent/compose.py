@@ -16,6 +16,8 @@ from typing import Any, Final
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
+from atoll_agent.adapters.edgetpu_care import Care
+from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.notes import NotesFile
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.adapters.systemd import Notifier
@@ -26,10 +28,11 @@ from atoll_agent.lane.lane import Lane
 from atoll_agent.ports import LanePlan, Line
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rule_settings import RuleTable
-from atoll_agent.settings import AgentSettings, AgentTable, require_changeable
+from atoll_agent.settings import AgentSettings, AgentTable, EdgeTpuTable, require_changeable
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.discovery import Shown
 from atoll_agent.supervisor.homeassistant import HomeAssistant
+from atoll_agent.supervisor.loading import Loader, Wish
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.releases import Course, Releases
 from atoll_agent.supervisor.requests import Requests
@@ -38,7 +41,7 @@ from atoll_agent.supervisor.supervisor import TRIGGERS, Reloaded, Sessions, Supe
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import BundleRejectedError, ConfigError
 from atoll_contract.topics import LabelTopic, StatusTopic
-from atoll_infer.runtime import choose_runtime
+from atoll_ingest.picture import PictureDialect
 from atoll_link.session import Broker, Will
 
 _REFRESH: Final = "atoll_agent.children.refresh"
@@ -66,7 +69,6 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
     store = StateStore(agent.state_dir)
     identity = store.identity()
     store.lock()
-    chosen = choose_runtime()
     broker = settings.broker.build(agent.id)
     sessions = Sessions()
     token = identity.token[:8]
@@ -79,7 +81,7 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
     clock = SystemClock(agent.clock)
     wires = StreamWires(broker, f"{agent.id}-lane", identity.token)
     plan = _lane_plan(settings, store)
-    wires.make(plan.filters)
+    wires.make(plan.filters, plan.large)
     lane = Lane(
         wires,
         plan,
@@ -88,18 +90,20 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         clock=clock,
         shown_devices=settings.homeassistant.max_sensors + 1 if settings.homeassistant.enabled else 0,
     )
+    accelerators = EdgeTpus(_care(settings.edgetpu))
+    loader = Loader(store, store, accelerators, library=settings.edgetpu.library)
     ask = _Asking(broker, store, identity.token, agent.id)
     course = Course(
         _model_plans(settings),
         Means(
             store=store,
-            runtime=chosen.runtime,
+            loader=loader,
             lane=lane,
             fetch=ask.fetch,
             examine=_examine,
             max_bundle_bytes=agent.max_bundle_bytes,
         ),
-        _fingerprint(settings, chosen.runtime.name),
+        _fingerprint(settings, loader.key),
     )
     releases = Releases(
         course.plans, Slots(store, course.fingerprint), course.means, refresh=ask.refresh, clock=clock
@@ -112,9 +116,7 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         will=will,
         topic_filters=[*TRIGGERS, status_topic, requests.topic_filter, *homeassistant.topic_filters],
     )
-    me = reports.Self(
-        session=0, started_ms=time.time() * 1e3, token=token, version=version("atoll"), backend_why=chosen.why
-    )
+    me = reports.Self(session=0, started_ms=time.time() * 1e3, token=token, version=version("atoll"))
     supervisor = Supervisor(
         site=agent.site,
         agent=agent.id,
@@ -137,11 +139,13 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
             plan=plan,
             requests=requests,
         ),
+        accelerators=accelerators,
         status_interval_s=agent.status_interval_s,
         requests=requests,
         homeassistant=homeassistant,
     )
     releases.start()
+    loader.runtimes.any()  # without one there is nothing to wait for
     return supervisor
 
 
@@ -246,6 +250,7 @@ def _lane_plan(
         agent.trusted_writers,
         rules,
         exceptions,
+        {stream.name for stream in streams if isinstance(stream.dialect, PictureDialect)},
     )
 
 
@@ -259,6 +264,7 @@ def _model_plans(settings: AgentSettings) -> dict[str, ModelPlan]:
             model.channel or agent.channel,
             streams[model.stream].units,
             streams[model.stream].is_shared,
+            Wish(model.accelerator, model.device or settings.edgetpu.device),
         )
         for model in settings.model
     }
@@ -307,7 +313,7 @@ class _Reload:
             answered = {model.stream for model in before.model}
             course = self._changed_course(after)
             try:
-                self._wires.make(name for name in plan.filters if name not in answered)
+                self._wires.make((name for name in plan.filters if name not in answered), plan.large)
                 gone = await self._releases.change(course, partial(self._lane.change, plan))
             finally:
                 self._wires.unmake()
@@ -327,7 +333,7 @@ class _Reload:
         means = self._course.means
         if settings.agent.max_bundle_bytes != means.max_bundle_bytes:
             means = replace(means, max_bundle_bytes=settings.agent.max_bundle_bytes)
-        return Course(_model_plans(settings), means, _fingerprint(settings, means.runtime.name))
+        return Course(_model_plans(settings), means, _fingerprint(settings, means.loader.key))
 
 
 def _changes(before: AgentSettings, after: AgentSettings) -> list[str]:
@@ -375,11 +381,22 @@ def _examine(request: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncIte
     return child(_EXAMINE, request, _EXAMINE_TIMEOUT_S)
 
 
-def _fingerprint(settings: AgentSettings, runtime: str) -> str:
+def _care(table: EdgeTpuTable) -> Care:
+    return Care(
+        library=table.library,
+        sysfs=table.sysfs_root,
+        deadline_s=table.deadline_s,
+        open_timeout_s=table.open_timeout_s,
+        restarts_per_minute=table.restarts_per_minute,
+        return_after_s=table.return_after_s,
+    )
+
+
+def _fingerprint(settings: AgentSettings, runtimes: str) -> str:
     """Return a digest of all that decides whether a bundle fits this device."""
     decisive = settings.model_dump_json(
         include={"agent": {"max_bundle_bytes"}, "stream": True, "model": True},
         exclude={"model": {"__all__": {"report"}}},
     )
-    text = "\n".join([decisive, runtime, version("atoll")])
+    text = "\n".join([decisive, runtimes, version("atoll")])
     return hashlib.sha256(text.encode()).hexdigest()

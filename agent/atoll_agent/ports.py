@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -15,6 +16,7 @@ from atoll_agent.rollout.slot import Slot
 from atoll_agent.rollout.trial import TrialReport
 from atoll_contract.errors import DeviceError, Reason
 from atoll_infer.predictor import Predictor
+from atoll_infer.runtime import Model
 from atoll_ingest.stream import Stream
 from atoll_link.session import Delivery, Event
 
@@ -70,6 +72,7 @@ class LanePlan:
         trusted_writers: Whose labels count, besides those of a device about itself.
         rules: What is decided over the predictions of a model.
         exceptions: Which predictions of a model are published, if not all.
+        large: Streams whose messages are large: few of them are taken ahead.
     """
 
     streams: Sequence[Stream]
@@ -80,6 +83,7 @@ class LanePlan:
     trusted_writers: Collection[str]
     rules: Mapping[str, Rules] = field(default_factory=dict)
     exceptions: Mapping[str, Exceptions] = field(default_factory=dict)
+    large: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,82 @@ class Notes(Protocol):
 
     def delete(self) -> None:
         """Forget it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceleratorState:
+    """How an accelerator is; a snapshot.
+
+    Attributes:
+        path: Which; names it for good.
+        is_ready: Whether it answers.
+        detail: For people: what it is, or why it does not answer.
+        temp_c: Its temperature, if it tells one.
+        clock_percent: What its temperature leaves of its clock, if it tells that.
+        counts: Counters by name.
+    """
+
+    path: str
+    is_ready: bool
+    detail: str
+    temp_c: float | None = None
+    clock_percent: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Accelerator(StrEnum):
+    """What a model may run on."""
+
+    AUTO = "auto"
+    EDGETPU = "edgetpu"
+    CPU = "cpu"
+
+
+class PlacedModel(Model, Protocol):
+    """A model that runs on an accelerator, and on the CPU whenever that does not answer."""
+
+    def wait_ready(self) -> None:
+        """Wait until the accelerator runs it.
+
+        Raises:
+            BundleRejectedError: It is not to be used there.
+            AcceleratorLostError: There is none, for now.
+        """
+
+
+class Accelerators(Protocol):
+    """The Edge TPUs of this device."""
+
+    on_change: Callable[[], None]
+
+    @property
+    def states(self) -> list[AcceleratorState]:
+        """How those in use are; any thread may ask."""
+
+    def fault(self, path: str | None) -> str | None:
+        """Return why the one at ``path`` (None: any) cannot be used, for people; opens nothing."""
+
+    def place(
+        self, content: bytes, twin: Model, check: Callable[[Model], None], path: str | None
+    ) -> PlacedModel:
+        """Return a compiled model that runs on the one at ``path`` (None: any) as soon as that can be.
+
+        ``check`` gets the model whenever it has been loaded there, and raises ``BundleRejectedError`` where
+        it is not to be used.
+        """
+
+    def close(self) -> None:
+        """Use them no more."""
+
+
+class ContestStore(Protocol):
+    """Which backend is the fastest for a bundle, kept with it."""
+
+    def read_contest(self, sha256: str) -> bytes | None:
+        """Return what is stored for the bundle with this digest, if anything can be read."""
+
+    def write_contest(self, sha256: str, content: bytes) -> None:
+        """Store it, if that can be."""
 
 
 class ClockState(Protocol):

@@ -8,21 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from atoll_agent.ports import Accelerator
 from atoll_agent.rule_settings import ReportTable, RuleTable, faults_of_rules
 from atoll_contract.bundle import MAX_BUNDLE_BYTES
 from atoll_contract.errors import ConfigError
-from atoll_link.settings import (
-    BrokerTable,
-    Id,
-    Site,
-    StreamsFile,
-    StreamTable,
-    Table,
-    Writer,
-    load,
-    streams_elsewhere,
-)
+from atoll_link.settings import BrokerTable, Id, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, texts, told, twice
+from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
 
 
 class AgentTable(Table):
@@ -61,14 +53,18 @@ class ModelTable(Table):
         name: Id of the model, as the trainer publishes it.
         stream: The stream whose readings it answers.
         channel: Its channel, if not the agent's.
-        accelerator: ``auto`` or ``cpu``.
+        accelerator: What runs it, where the release has a file for both: ``edgetpu``, ``cpu``, or ``auto``,
+            the fastest that gives its golden outputs.
+        device: Path of the Edge TPU that runs it, if not that of ``[edgetpu]``.
+        report: Publish predictions only when they say something new; by default each is published.
         report: Publish predictions only when they say something new; by default each is published.
     """
 
     name: Id
     stream: Id
     channel: Id | None = None
-    accelerator: Literal["auto", "cpu"] = "auto"
+    accelerator: Accelerator = Accelerator.AUTO
+    device: str | None = None
     report: ReportTable | None = None
 
 
@@ -93,6 +89,29 @@ class HomeAssistantTable(Table):
     max_delay_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
 
 
+class EdgeTpuTable(Table):
+    """``[edgetpu]``: how Edge TPUs are used, where there are any.
+
+    Attributes:
+        library: File of libedgetpu.
+        device: Path of the one to use: ``/dev/apex_0`` (PCIe), or the port of a stick,
+            ``/sys/bus/usb/devices/1-2``; by default the first that can be used.
+        sysfs_root: Where sysfs is; device nodes are in ``dev`` beside it.
+        deadline_s: Longest time of an inference; then the CPU answers, and the device is started anew.
+        open_timeout_s: Longest time of opening a device.
+        restarts_per_minute: Faults in a minute after which it rests.
+        return_after_s: How long it rests, before each further attempt.
+    """
+
+    library: Annotated[str, Field(min_length=1)] = "libedgetpu.so.1"
+    device: str | None = None
+    sysfs_root: Path = Path("/sys")
+    deadline_s: Annotated[float, Field(ge=0.01, le=60)] = 2.0
+    open_timeout_s: Annotated[float, Field(ge=1, le=600)] = 60.0
+    restarts_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 5
+    return_after_s: Annotated[float, Field(ge=0.1, le=86_400)] = 60.0
+
+
 class AgentSettings(Table):
     """The whole file.
 
@@ -103,6 +122,7 @@ class AgentSettings(Table):
         model: What answers.
         rule: What to make of its answers.
         homeassistant: What Home Assistant is shown.
+        edgetpu: How Edge TPUs are used.
     """
 
     agent: AgentTable
@@ -111,6 +131,7 @@ class AgentSettings(Table):
     model: Annotated[list[ModelTable], Field(max_length=256)] = []
     rule: Annotated[list[RuleTable], Field(max_length=1024)] = []
     homeassistant: HomeAssistantTable = HomeAssistantTable()
+    edgetpu: EdgeTpuTable = EdgeTpuTable()
 
     @classmethod
     def read(cls, path: Path) -> AgentSettings:
@@ -136,6 +157,7 @@ def require_changeable(path: Path, before: AgentSettings, after: AgentSettings) 
         "agent": ("id", "site", "state_dir"),
         "broker": tuple(BrokerTable.model_fields),
         "homeassistant": tuple(HomeAssistantTable.model_fields),
+        "edgetpu": tuple(EdgeTpuTable.model_fields),
     }
     faults = [
         Fault((table, key), "cannot change while the agent runs: restart it")

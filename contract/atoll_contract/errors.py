@@ -39,6 +39,8 @@ class Reason(StrEnum):
     UNSUPPORTED_TENSORS = "unsupported_tensors"
     MODEL_UNREADABLE = "model_unreadable"
     MODEL_NEEDS_EDGETPU = "model_needs_edgetpu"
+    MODEL_NOT_COMPILED = "model_not_compiled"
+    PICTURES_UNSUPPORTED = "pictures_unsupported"
     VALUES_MISSING = "values_missing"
     UNIT_MISMATCH = "unit_mismatch"
     SHARED_STREAM = "shared_stream"
@@ -63,6 +65,7 @@ class Reason(StrEnum):
     NOT_STORED = "not_stored"
     STORAGE = "storage"
     NO_RUNTIME = "no_runtime"
+    ACCELERATOR_LOST = "accelerator_lost"
     CHILD_CRASHED = "child_crashed"
     CHILD_TIMEOUT = "child_timeout"
     SETTINGS = "settings"
@@ -165,3 +168,9 @@ class RuntimeUnavailableError(DeviceError):
     """No inference runtime works on this device."""
 
     default_reason = Reason.NO_RUNTIME
+
+
+class AcceleratorLostError(DeviceError):
+    """The Edge TPU does not answer, or is not there: the CPU answers until it comes back."""
+
+    default_reason = Reason.ACCELERATOR_LOST

@@ -63,6 +63,48 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Channels(StrEnum):
+    """What the numbers of a pixel are, in order."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+    GREY = "grey"
+
+
+class Fit(StrEnum):
+    """How a picture of other proportions fills the model's."""
+
+    STRETCH = "stretch"
+    """All of it, distorted."""
+    CROP = "crop"
+    """Its middle, as much as has the model's proportions."""
+    PAD = "pad"
+    """All of it, in the middle of black."""
+
+
+class Resampling(StrEnum):
+    """How pixels become fewer or more; all but ``nearest`` take the mean of those that become one."""
+
+    NEAREST = "nearest"
+    BOX = "box"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+
+
+class PictureSpec(_Part):
+    """How a JPEG or PNG becomes the numbers of an array value, each from 0 to 255.
+
+    Attributes:
+        channels: ``rgb``, ``bgr`` or ``grey``.
+        fit: ``stretch``, ``crop`` (its middle) or ``pad`` (black around it).
+        resampling: ``nearest``, ``box``, ``bilinear`` or ``bicubic``.
+    """
+
+    channels: Channels = Channels.RGB
+    fit: Fit = Fit.STRETCH
+    resampling: Resampling = Resampling.BILINEAR
+
+
 class ValueSpec(_Part):
     """One value the model needs from each reading.
 
@@ -72,6 +114,8 @@ class ValueSpec(_Part):
         shape: Of an array value, row-major; empty for one number.
         low: Least valid number; below it the prediction is flagged ``out_of_range``.
         high: Greatest valid number.
+        picture: The value may arrive as a picture; how it becomes an array of ``shape``, which is
+            [height, width, 3], or [height, width] or [height, width, 1] if it is grey.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -79,11 +123,23 @@ class ValueSpec(_Part):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=4)] = []
     low: float | None = None
     high: float | None = None
+    picture: PictureSpec | None = None
 
     @property
     def size(self) -> int:
         """How many numbers the value has."""
         return math.prod(self.shape)
+
+    @model_validator(mode="after")
+    def _shape_is_of_a_picture(self) -> Self:
+        if self.picture is None:
+            return self
+        is_grey = self.picture.channels is Channels.GREY
+        channels = self.shape[2:]
+        if len(self.shape) < 2 or channels not in ([[], [1]] if is_grey else [[3]]):  # noqa: PLR2004
+            needs = "[height, width] or [height, width, 1]" if is_grey else "[height, width, 3]"
+            raise ValueError(f"picture: {self.picture.channels.value} needs shape {needs}, not {self.shape}")
+        return self
 
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:
@@ -172,6 +228,9 @@ class OutputSpec(_Part):
         labels: Of a classifier, in the order of the output's elements.
         threshold: Of an anomaly score: above it the window is an anomaly.
         step_ms: Of a forecast: time between the forecast values.
+        below: Of a regression: how far below its value the truth may lie, in its unit; with ``above``
+            the prediction tells ``low`` and ``high``.
+        above: Of a regression: how far above its value the truth may lie.
     """
 
     scale: float = 1.0
@@ -180,6 +239,14 @@ class OutputSpec(_Part):
     labels: list[str] = []
     threshold: float | None = None
     step_ms: Annotated[float, Field(gt=0)] | None = None
+    below: Annotated[float, Field(ge=0)] | None = None
+    above: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _bounds_go_together(self) -> Self:
+        if (self.below is None) != (self.above is None):
+            raise ValueError("below and above go together")
+        return self
 
 
 class PassRules(_Part):
@@ -298,6 +365,8 @@ class Manifest(_Part):
         names = [value.name for value in self.values]
         if len(set(names)) != len(names):
             raise ValueError("values: a name stands twice")
+        if len(names) > 1 and any(value.picture is not None for value in self.values):
+            raise ValueError("values: one that is a picture stands alone")
         if len(set(self.features)) != len(self.features):
             raise ValueError("features: a name stands twice")
         if missing := sorted(set(self.features) - set(names)):
@@ -320,6 +389,8 @@ class Manifest(_Part):
         size = self.outputs[0].size
         if self.task in {Task.REGRESSION, Task.ANOMALY} and size != 1:
             raise ValueError(f"outputs: a {self.task.value} has one output, not {size}")
+        if self.task is not Task.REGRESSION and self.output.below is not None:
+            raise ValueError(f"output.below: belongs to a regression, not to {self.task.value}")
         if self.task is Task.ANOMALY and self.output.threshold is None:
             raise ValueError("output.threshold: an anomaly model needs one")
         if self.task is Task.CLASSIFICATION and len(self.output.labels) not in {0, size}:

@@ -59,7 +59,7 @@ def is_close(expected: NDArray[Any], found: NDArray[Any], manifest: Manifest) ->
     return bool(differences.max() <= allowed)
 
 
-def self_test(bundle: Bundle, runtime: Runtime) -> Predictor:
+def self_test(bundle: Bundle, runtime: Runtime, *, threads: int = 1) -> Predictor:
     """Load the bundle's model, play its golden vectors and return it ready to answer.
 
     A damaged model file can end the process: call this in a child for a bundle that is new.
@@ -68,7 +68,7 @@ def self_test(bundle: Bundle, runtime: Runtime) -> Predictor:
         BundleRejectedError: The model cannot be loaded, has other tensors than the manifest says,
             or answers otherwise than the golden outputs.
     """
-    predictor = Predictor(bundle.manifest, runtime.load(bundle.model))
+    predictor = Predictor(bundle.manifest, runtime.load(bundle.model, threads=threads))
     play(bundle.golden, predictor)
     return predictor
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from atoll_contract.errors import BundleRejectedError, PeerError, Reason
 from atoll_contract.manifest import Dtype, Manifest, Task, TensorSpec
 from atoll_contract.messages import Quality
-from atoll_infer.runtime import ModelFailedError, TfliteModel
+from atoll_infer.model_file import is_same_tensor, shown
+from atoll_infer.runtime import Model, ModelFailedError, TfliteModel
 from atoll_signal.features import Normaliser
+from atoll_signal.picture import require_decoder, takes_pictures
 
 _MAX_PROBABILITIES: Final = 5
 _NO_FLAGS: Final[tuple[Quality, ...]] = ()
@@ -79,24 +81,33 @@ class Predictor:
 
     Attributes:
         manifest: What the release is.
-        backend: What runs it, for people.
+        model: What runs it.
+        why: Why that does, for people.
         answer_s: How long one answer takes here, as :func:`atoll_infer.tuning.tune` found; 0 before.
 
     Raises:
-        BundleRejectedError: The model file's tensors are not those of the manifest.
+        BundleRejectedError: The model file's tensors are not those of the manifest, or it takes pictures
+            and nothing here decodes them.
     """
 
-    def __init__(self, manifest: Manifest, model: TfliteModel) -> None:
+    def __init__(self, manifest: Manifest, model: Model) -> None:
         _require_tensors(manifest, model)
+        if takes_pictures(manifest):
+            require_decoder()
         self.manifest = manifest
-        self.backend = model.backend
-        self._model = model
+        self.model = model
+        self.why = ""
         self._normaliser = Normaliser(manifest)
         self._input = manifest.inputs[0]
         self._output = manifest.outputs[0]
         self._input_shape = tuple(self._input.shape[1:])
         self._batch: _Batch | None = None
         self.answer_s = 0.0
+
+    @property
+    def backend(self) -> str:
+        """What runs it now, for people."""
+        return self.model.backend
 
     def use_batches(self, model: TfliteModel, *, pays_from: int) -> bool:
         """Answer with ``model``, which takes several inputs at once, where ``pays_from`` or more wait.
@@ -143,6 +154,8 @@ class Predictor:
         found: list[Any] = [Answer(*self._meaning(output), _NO_FLAGS) for output in outputs]
         self._raise_flags(found, self._normaliser.is_out_of_range(windows), Quality.OUT_OF_RANGE)
         self._raise_flags(found, is_saturated, Quality.SATURATED)
+        if self.model.is_degraded:
+            self._raise_flags(found, np.ones(len(found), np.bool_), Quality.DEGRADED)
         # The sum is finite only if all are; were it to overflow, the closer look would find nothing.
         # Of a few numbers it is found sooner here than by numpy.
         if not math.isfinite(sum(map(sum, outputs))):
@@ -171,7 +184,7 @@ class Predictor:
 
     def _invoke(self, tensors: NDArray[Any]) -> NDArray[Any]:
         if len(tensors) == 1:
-            return self._model.invoke(tensors).reshape(1, -1)
+            return self.model.invoke(tensors).reshape(1, -1)
         batch = self._batch
         parts: list[NDArray[Any]] = []
         at = 0
@@ -181,7 +194,7 @@ class Predictor:
                 parts.append(batch.invoke(part))
                 at += len(part)
             else:
-                parts.append(self._model.invoke(tensors[at : at + 1]).reshape(1, -1))
+                parts.append(self.model.invoke(tensors[at : at + 1]).reshape(1, -1))
                 at += 1
         return np.concatenate(parts)
 
@@ -197,7 +210,9 @@ class Predictor:
         spec = self.manifest.output
         match self.manifest.task:
             case Task.REGRESSION:
-                return output[0], None
+                if spec.below is None or spec.above is None:
+                    return output[0], None
+                return output[0], {"low": output[0] - spec.below, "high": output[0] + spec.above}
             case Task.CLASSIFICATION:
                 return self._classes(output)
             case Task.FORECAST if len(output) == 1:
@@ -233,29 +248,16 @@ class _Batch:
         return self._model.invoke(self._staged).reshape(self.size, -1)[: len(tensors)]
 
 
-def _require_tensors(manifest: Manifest, model: TfliteModel) -> None:
+def _require_tensors(manifest: Manifest, model: Model) -> None:
     for side in ("inputs", "outputs"):
         declared, found = getattr(manifest, side), getattr(model, side)
         if len(found) != 1:
             message = f"the model file has {len(found)} {side}; models with one can be run"
             raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
-        if not _is_same(declared[0], found[0]):
-            message = f"{side}: the manifest says {_shown(declared[0])}, the model file {_shown(found[0])}"
+        if not is_same_tensor(declared[0], found[0]):
+            message = f"{side}: the manifest says {shown(declared[0])}, the model file {shown(found[0])}"
             raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
 
 
-def _is_same(declared: TensorSpec, found: TensorSpec) -> bool:
-    return (
-        declared.shape == found.shape
-        and declared.dtype == found.dtype
-        and declared.zero_point == found.zero_point
-        and bool(np.isclose(declared.scale, found.scale, rtol=1e-6, atol=0.0))
-    )
-
-
 def _is_batch(declared: TensorSpec, found: TensorSpec) -> bool:
-    return _is_same(declared, found.model_copy(update={"shape": [1, *found.shape[1:]]}))
-
-
-def _shown(spec: TensorSpec) -> str:
-    return f"{spec.dtype.value} {spec.shape} scale {spec.scale:g} zero point {spec.zero_point}"
+    return is_same_tensor(declared, found.model_copy(update={"shape": [1, *found.shape[1:]]}))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import importlib
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 from atoll_contract.errors import BundleRejectedError, PeerError, Reason, RuntimeUnavailableError
 from atoll_contract.manifest import Dtype, TensorSpec
 
-_CANDIDATES: Final = (
-    ("tflite-runtime", "tflite_runtime.interpreter"),
-    ("ai-edge-litert", "ai_edge_litert.interpreter"),
-)
+_CANDIDATES: Final = {
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+}
+"""Modules by package. In this order: tflite-runtime takes less memory; both in one process are loaded so."""
+
 # A model that doubles one float32: what a runtime must be able to run.
 _TINY_MODEL: Final = zlib.decompress(
     base64.b64decode(
@@ -45,14 +48,56 @@ class ModelFailedError(PeerError):
     default_reason = Reason.MODEL_FAILED
 
 
+class Model(Protocol):
+    """A model file ready to run, wherever: one input and one output tensor. One owner at a time."""
+
+    @property
+    def backend(self) -> str:
+        """What runs it, for people: ``tflite-runtime 2.14.0 CPU``."""
+
+    @property
+    def inputs(self) -> list[TensorSpec]:
+        """Input tensors as the file declares them."""
+
+    @property
+    def outputs(self) -> list[TensorSpec]:
+        """Output tensors as the file declares them."""
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether the latest output came from less than what should run it."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether another process runs it, so that an answer may have to be waited for."""
+
+    @property
+    def degradation(self) -> str | None:
+        """Why it now runs on less than what should run it, for people; None: it does not."""
+
+    def invoke(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Return the output tensor for ``tensor``, whose shape and dtype are those of the input.
+
+        Raises:
+            ModelFailedError: It gives up on these numbers.
+        """
+
+
 class TfliteModel:
-    """A model file in an interpreter, one input and one output tensor. One owner at a time.
+    """A model file in an interpreter of this process.
 
     Attributes:
-        backend: What runs it, for people: ``tflite-runtime 2.14.0 CPU``.
-        inputs: Input tensors as the file declares them.
-        outputs: Output tensors as the file declares them.
+        backend: See :class:`Model`.
+        inputs: See :class:`Model`.
+        outputs: See :class:`Model`.
+        is_degraded: See :class:`Model`: never.
+        is_remote: See :class:`Model`: it is not.
+        degradation: See :class:`Model`: there is none.
     """
+
+    is_degraded: Final = False
+    is_remote: Final = False
+    degradation: Final = None
 
     def __init__(self, interpreter: Any, backend: str) -> None:
         self._interpreter = interpreter
@@ -63,11 +108,7 @@ class TfliteModel:
         self._output = interpreter.get_output_details()[0]["index"]
 
     def invoke(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """Return the output tensor for ``tensor``, whose shape and dtype are those of the input.
-
-        Raises:
-            ModelFailedError: The runtime gives up on these numbers.
-        """
+        """See :class:`Model`."""
         self._interpreter.set_tensor(self._input, tensor)
         try:
             self._interpreter.invoke()
@@ -84,25 +125,43 @@ class Runtime:
     Attributes:
         name: Package and version.
         interpreter: Its interpreter class.
+        load_delegate: Its way to open an accelerator's library.
     """
 
     name: str
     interpreter: Callable[..., Any]
+    load_delegate: Callable[..., Any] | None = None
 
-    def load(self, model: bytes, *, batch: int = 1) -> TfliteModel:
+    @property
+    def package(self) -> str:
+        """Its package."""
+        return self.name.split(" ", maxsplit=1)[0]
+
+    def load(
+        self, model: bytes, *, batch: int = 1, threads: int = 1, delegate: Any = None, on: str = "CPU"
+    ) -> TfliteModel:
         """Return ``model`` ready to invoke on ``batch`` inputs at once.
+
+        Args:
+            model: The model file.
+            batch: How many inputs make one tensor.
+            threads: How many threads work on one answer.
+            delegate: What :attr:`load_delegate` returned, if that is to run it.
+            on: What runs it, for people.
 
         Raises:
             BundleRejectedError: The runtime cannot read or prepare it, not for such a batch at least;
                 the reason says whether it needs an Edge TPU.
         """
+        delegates = {} if delegate is None else {"experimental_delegates": [delegate]}
         try:
-            interpreter = self.interpreter(model_content=model, num_threads=1)
+            interpreter = self.interpreter(model_content=model, num_threads=threads, **delegates)
             if batch > 1:
                 declared = interpreter.get_input_details()[0]
                 interpreter.resize_tensor_input(declared["index"], [batch, *declared["shape"][1:]])
             interpreter.allocate_tensors()
-            return TfliteModel(interpreter, f"{self.name} CPU")
+            backend = f"{self.name} {on}" + (f", {threads} threads" if threads > 1 else "")
+            return TfliteModel(interpreter, backend)
         except (ValueError, RuntimeError, TypeError) as error:
             text = _one_line(error)
             if "edgetpu-custom-op" in text:
@@ -125,43 +184,90 @@ class RuntimeChoice:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A runtime that was looked for.
+
+    Attributes:
+        package: Its package.
+        runtime: The runtime, if it works here.
+        why: For people: that it works, or why not and what to install.
+    """
+
+    package: str
+    runtime: Runtime | None
+    why: str
+
+
+def look_for_runtimes() -> Iterator[Looked]:
+    """Try all runtimes, one after the other, the one preferred without further knowledge first.
+
+    Each that works stays in memory.
+    """
+    for package in _CANDIDATES:
+        try:
+            runtime = load_runtime(package)
+        except RuntimeUnavailableError as error:
+            yield Looked(package, None, error.detail)
+        else:
+            yield Looked(package, runtime, f"{runtime.name} runs a test model")
+
+
 def choose_runtime() -> RuntimeChoice:
     """Return the first runtime that works on this device.
 
     Raises:
         RuntimeUnavailableError: None does; says what was tried and what to install.
     """
-    failures = []
-    for package, module in _CANDIDATES:
-        try:
-            runtime = _probe(package, module)
-        except RuntimeUnavailableError as error:
-            failures.append(error.detail)
-        else:
-            why = "; ".join([f"{runtime.name} runs a test model", *failures])
-            return RuntimeChoice(runtime, why)
+    failures: list[str] = []
+    for looked in look_for_runtimes():
+        if looked.runtime is not None:
+            return RuntimeChoice(looked.runtime, "; ".join([looked.why, *failures]))
+        failures.append(looked.why)
     raise RuntimeUnavailableError(
         f"no inference runtime works: {'; '.join(failures)}. "
         "Install tflite-runtime with numpy<2 (Python 3.11) or ai-edge-litert."
     )
 
 
-def _probe(package: str, module: str) -> Runtime:
+def installed_runtimes() -> tuple[str, ...]:
+    """Return package and version of each runtime that is installed, working or not, without loading it."""
+    return tuple(f"{package} {found}" for package in _CANDIDATES if (found := _version(package)) is not None)
+
+
+def load_runtime(package: str) -> Runtime:
+    """Return the runtime in ``package`` after it has run a test model.
+
+    Raises:
+        RuntimeUnavailableError: It does not work here; says why and what to install.
+    """
+    installed = _version(package)
+    if installed is None:
+        raise RuntimeUnavailableError(f"{package} is not installed")
     try:
-        interpreter = importlib.import_module(module).Interpreter
-        runtime = Runtime(f"{package} {version(package)}", interpreter)
+        module = importlib.import_module(_CANDIDATES[package])
+        runtime = Runtime(f"{package} {installed}", module.Interpreter, module.load_delegate)
         model = runtime.load(_TINY_MODEL)
         output = model.invoke(np.array([[21.0]], np.float32))
-    except (ModuleNotFoundError, PackageNotFoundError) as error:
-        raise RuntimeUnavailableError(f"{package} is not installed") from error
     except (ImportError, SystemError, AttributeError, OSError) as error:
         # numpy 2 under tflite-runtime ends here: SystemError from the first interpreter.
-        raise RuntimeUnavailableError(f"{package} is installed but broken: {error}") from error
+        if package == "tflite-runtime" and int(re.split(r"\D", np.__version__)[0]) > 1:
+            detail = f"was built for numpy 1, and numpy {np.__version__} is installed: pip install 'numpy<2'"
+            raise RuntimeUnavailableError(f"{package} {installed} {detail}") from error
+        detail = f"is installed but broken ({_one_line(error)}): pip install --force-reinstall {package}"
+        raise RuntimeUnavailableError(f"{package} {installed} {detail}") from error
     except BundleRejectedError as error:
         raise RuntimeUnavailableError(f"{package} cannot run a test model: {error.detail}") from error
     if output.shape != (1, 1) or float(output[0, 0]) != 42.0:  # noqa: PLR2004 - twice 21
         raise RuntimeUnavailableError(f"{package} computes a wrong result")
     return runtime
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _one_line(error: Exception) -> str:

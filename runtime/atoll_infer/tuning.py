@@ -32,7 +32,7 @@ def tune(predictor: Predictor, bundle: Bundle, runtime: Runtime) -> None:
     what it gives for each alone.
     """
     samples = golden.windows(bundle.golden)
-    one_s = predictor.answer_s = _least_s(lambda: predictor.invoke(samples[:1]))
+    one_s = predictor.answer_s = least_s(lambda: predictor.invoke(samples[:1]))
     if one_s >= SLOW_S:
         return
     varied = _varied(samples)
@@ -45,7 +45,7 @@ def tune(predictor: Predictor, bundle: Bundle, runtime: Runtime) -> None:
     except (BundleRejectedError, ModelFailedError):
         predictor.use_no_batches()
         return
-    pays_from = max(2, math.ceil(_least_s(lambda: predictor.invoke(varied)) / one_s))
+    pays_from = max(2, math.ceil(least_s(lambda: predictor.invoke(varied)) / one_s))
     if pays_from > BATCH or not golden.is_close(alone, together, predictor.manifest):
         predictor.use_no_batches()
     else:
@@ -60,7 +60,7 @@ def _varied(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return varied
 
 
-def _least_s(work: Callable[[], object]) -> float:
+def least_s(work: Callable[[], object]) -> float:
     """Return the least time of ``work``, the first time left out: other work on the device only adds."""
     work()
     least = math.inf

@@ -160,6 +160,11 @@ class Session:
         """What the present connection speaks, or the last attempt at one."""
         return self._client.level
 
+    @property
+    def limits(self) -> BrokerLimits:
+        """What the broker takes on the present connection, as far as it tells."""
+        return self._limits
+
     def subscribe(self, topic_filter: str, qos: int = 1) -> None:
         """Subscribe now if connected, and at every connect until unsubscribed.
 

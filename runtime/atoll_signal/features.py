@@ -64,8 +64,9 @@ class FeatureRow:
                 return MalformedMessageError(f"value {name!r} is missing", Reason.MISSING_VALUE)
             if shape:
                 continue
-            if isinstance(value, list):
-                message = f"value {name!r} is an array, the model needs a number"
+            if not isinstance(value, int | float):
+                what = "an array" if isinstance(value, list) else "a picture"
+                message = f"value {name!r} is {what}, the model needs a number"
                 return MalformedMessageError(message, Reason.WRONG_SHAPE)
             if not abs(value) <= _FLOAT32_MAX:
                 return MalformedMessageError(f"value {name!r} is not finite", Reason.NOT_FINITE)

@@ -135,8 +135,9 @@ def test_a_damaged_model_file_is_named_and_ends_nothing(tmp_path, size):
 def test_a_file_that_is_not_compiled_for_the_edge_tpu_is_not_taken_for_one(tmp_path):
     path = MODELS / "linear_int8.tflite"
 
-    with pytest.raises(BundleRejectedError, match="not compiled for the Edge TPU"):
+    with pytest.raises(BundleRejectedError, match=r"linear_int8\.tflite: .* is uncompiled") as caught:
         from_files(described(tmp_path), 1, path, samples(tmp_path), path)
+    assert caught.value.reason is Reason.MODEL_NOT_COMPILED
 
 
 def test_a_child_that_does_not_end_is_killed():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.flat_models import flat_model
 
 from atoll_contract.bundle import Bundle, Golden, GoldenCase
 from atoll_contract.manifest import Manifest, Normalisation, PassRules, Task, ValueSpec, WindowSpec
@@ -70,5 +71,10 @@ def with_wrong_golden(bundle: Bundle) -> Bundle:
 
 
 def with_broken_model(bundle: Bundle) -> Bundle:
-    """Return ``bundle`` with a model file that crashes the interpreter."""
-    return Bundle(bundle.manifest, bundle.model[:300], bundle.golden)
+    """Return ``bundle`` with a model file that looks well and crashes the interpreter."""
+    return Bundle(bundle.manifest, bundle.model[:298] + b"\xff" + bundle.model[299:], bundle.golden)
+
+
+def with_compiled_model(bundle: Bundle) -> Bundle:
+    """Return ``bundle`` with a model file that only an Edge TPU can run."""
+    return Bundle(bundle.manifest, flat_model(["edgetpu-custom-op"]), bundle.golden)

@@ -6,6 +6,7 @@ triple_float   y = 3x - 1, float32
 mean12_float   mean of a window of 12, float32 [1,12] -> [1,1]
 nan_float      y = log(x), float32: NaN for negative x
 lookup_float   y = 10, 20 or 30 for x = 0, 1 or 2, float32: the runtime fails on any other
+three_float    y = (x, 2x, -x), float32 [1,1] -> [1,3]
 mixing_float   y = the sum of all |x| in the batch, float32: wrong in batches
 """
 
@@ -62,6 +63,7 @@ def main():
         "mean12_float": convert(Module(dense([1 / 12] * 12, 0.0), 12)),
         "nan_float": convert(Module(tf.math.log)),
         "lookup_float": convert(Module(look_up)),
+        "three_float": convert(Module(lambda x: tf.matmul(x, tf.constant([[1.0, 2.0, -1.0]])))),
         "mixing_float": convert(Module(lambda x: x * 0.0 + tf.reduce_sum(tf.abs(x)))),
     }
     for name, content in files.items():

@@ -18,14 +18,18 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from atoll_contract.bundle import Bundle
-from atoll_contract.errors import BundleRejectedError, ConfigError, Reason
+from atoll_contract.errors import ConfigError
 from atoll_contract.manifest import (
     MAX_WINDOW_LENGTH,
+    Channels,
     Dtype,
+    Fit,
     Manifest,
     Normalisation,
     OutputSpec,
     PassRules,
+    PictureSpec,
+    Resampling,
     Task,
     TensorSpec,
     ValueSpec,
@@ -34,16 +38,55 @@ from atoll_contract.manifest import (
 )
 from atoll_contract.release import MAX_RELEASE
 from atoll_infer import golden
+from atoll_infer.model_file import read_model_file, require_compiled, require_twins, require_uncompiled
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
 from atoll_link.settings import Id, Table, load
 from atoll_trainer.bundling import naming, seal, spread, with_tensors
 from atoll_trainer.child import in_child
-from atoll_trainer.samples import read_samples
+from atoll_trainer.samples import read_pictures, read_samples
 from atoll_trainer.task import InputTable, ValueName
 
-_EDGETPU_OP: Final = b"edgetpu-custom-op"
 _DEADLINE_S: Final = 300.0
+
+
+class OwnPicture(Table):
+    """``[values.NAME.picture]``: how a JPEG or PNG becomes the numbers of the value, 0 to 255.
+
+    Attributes:
+        channels: ``rgb``, ``bgr`` or ``grey``.
+        fit: A picture of other proportions: ``stretch``, ``crop`` (its middle) or ``pad`` (black).
+        resampling: ``nearest``, ``box``, ``bilinear`` or ``bicubic``.
+    """
+
+    channels: Channels = Channels.RGB
+    fit: Fit = Fit.STRETCH
+    resampling: Resampling = Resampling.BILINEAR
+
+
+class OwnValue(InputTable):
+    """``[values.NAME]``: one value that each reading must hold.
+
+    Attributes:
+        unit: Unit that the stream sends it in.
+        shape: Of an array value; empty for one number.
+        low: Least valid number: below it the device flags a prediction.
+        high: Greatest valid number.
+        picture: The value arrives as a picture; [height, width, 3] or, grey, [height, width] is its shape.
+    """
+
+    picture: OwnPicture | None = None
+
+    def spec(self, name: str) -> ValueSpec:
+        """Return the value as a manifest declares it."""
+        return ValueSpec(
+            name=name,
+            unit=self.unit,
+            shape=self.shape,
+            low=self.low,
+            high=self.high,
+            picture=None if self.picture is None else PictureSpec(**self.picture.model_dump()),
+        )
 
 
 class OwnWindow(Table):
@@ -85,6 +128,8 @@ class OwnOutput(Table):
         labels_file: File with one label per line, instead.
         threshold: Of an anomaly score: above it the window is an anomaly.
         step_ms: Of a forecast of several values: time between them.
+        below: Of a regression: how far below its value the truth may lie, in its unit.
+        above: How far above.
     """
 
     scale: float = 1.0
@@ -94,6 +139,8 @@ class OwnOutput(Table):
     labels_file: Path | None = None
     threshold: float | None = None
     step_ms: Annotated[float, Field(gt=0)] | None = None
+    below: Annotated[float, Field(ge=0)] | None = None
+    above: Annotated[float, Field(ge=0)] | None = None
 
 
 class OwnModel(Table):
@@ -117,7 +164,7 @@ class OwnModel(Table):
     model: Id
     release: Annotated[int, Field(ge=1, le=MAX_RELEASE)] | None = None
     task: Task
-    values: Annotated[dict[ValueName, InputTable], Field(min_length=1, max_length=256)]
+    values: Annotated[dict[ValueName, OwnValue], Field(min_length=1, max_length=256)]
     features: list[str] = []
     window: OwnWindow = OwnWindow()
     normalisation: OwnNormalisation = OwnNormalisation()
@@ -182,10 +229,7 @@ class OwnModel(Table):
             model=self.model,
             release=release,
             task=self.task,
-            values=[
-                ValueSpec(name=name, unit=value.unit, shape=value.shape, low=value.low, high=value.high)
-                for name, value in self.values.items()
-            ],
+            values=[value.spec(name) for name, value in self.values.items()],
             window=WindowSpec(**self.window.model_dump()),
             features=names,
             normalisation=Normalisation(
@@ -224,7 +268,8 @@ def from_files(
         description: What the model file cannot tell.
         release: Number of the release.
         model_path: The ``.tflite`` file for the CPU.
-        samples_path: Readings to make golden vectors of, see :mod:`atoll_trainer.samples`.
+        samples_path: Readings to make golden vectors of, see :mod:`atoll_trainer.samples`; of a model that
+            takes pictures, a folder of them.
         edgetpu_path: The same model compiled for the Edge TPU.
 
     Raises:
@@ -233,11 +278,20 @@ def from_files(
     """
     content = _content(model_path)
     edgetpu = None if edgetpu_path is None else _content(edgetpu_path)
-    if edgetpu is not None and _EDGETPU_OP not in edgetpu:
-        message = f"{edgetpu_path}: not compiled for the Edge TPU: no {_EDGETPU_OP.decode()} in it"
-        raise BundleRejectedError(message, Reason.UNSUPPORTED_TENSORS)
-    windows = read_samples(samples_path, description.names, description.window.length, description.columns)
+    with naming(model_path):
+        cpu = read_model_file(content)
+        require_uncompiled(cpu)
+    if edgetpu is not None and edgetpu_path is not None:
+        with naming(edgetpu_path):
+            compiled = read_model_file(edgetpu)
+            require_compiled(compiled)
+            require_twins(cpu, compiled)
     manifest = description.manifest(release)
+    if samples_path.is_dir():
+        windows = read_pictures(samples_path, manifest)
+    else:
+        length = description.window.length
+        windows = read_samples(samples_path, description.names, length, description.columns)
     with naming(model_path):
         return in_child(_packed, manifest, content, edgetpu, spread(windows), deadline_s=_DEADLINE_S)
 

@@ -10,9 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll_contract.errors import ConfigError, MalformedMessageError
+from atoll_contract.manifest import Manifest
 from atoll_link.csv_columns import find_columns, to_number
 from atoll_link.csv_file import CsvFile
+from atoll_signal.picture import rows_of, takes_pictures
 
+_PICTURES: Final = (".jpg", ".jpeg", ".png")
+_MOST_PICTURES: Final = 64
+"""Golden vectors need no more."""
 _NUMBERS: Final = "biuf"
 """Kinds of element types that hold real numbers."""
 
@@ -45,6 +50,33 @@ def read_samples(path: Path, features: list[str], length: int, columns: int) -> 
     if not np.isfinite(windows).all():
         raise ConfigError(f"{path}: holds NaN or infinity: samples must be finite")
     return np.ascontiguousarray(windows, np.float32)
+
+
+def read_pictures(folder: Path, manifest: Manifest) -> NDArray[np.float32]:
+    """Return the JPEG and PNG files of ``folder``, by name, as the windows that devices make of them.
+
+    Raises:
+        ConfigError: The model takes no single pictures, or a file cannot be read or decoded.
+        BundleRejectedError: Nothing here decodes pictures.
+    """
+    if not takes_pictures(manifest) or manifest.window.length > 1:
+        raise ConfigError(f"{folder}: a folder of samples is for a model that takes one picture at a time")
+    rows = rows_of(manifest)
+    (name,) = manifest.features
+    windows = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in _PICTURES:
+            continue
+        try:
+            packed = rows.row({name: path.read_bytes()})  # type: ignore[dict-item]  # rows of pictures
+        except (OSError, MalformedMessageError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+        windows.append(np.frombuffer(packed, np.float32).reshape(1, -1))
+        if len(windows) == _MOST_PICTURES:
+            break
+    if not windows:
+        raise ConfigError(f"{folder}: holds no {', '.join(_PICTURES)} file")
+    return np.stack(windows)
 
 
 def _npy(path: Path) -> NDArray[np.float32]:

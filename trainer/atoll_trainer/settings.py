@@ -9,17 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from atoll_link.broker import Broker
-from atoll_link.settings import (
-    BrokerTable,
-    Site,
-    StreamsFile,
-    StreamTable,
-    Table,
-    Writer,
-    load,
-    streams_elsewhere,
-)
+from atoll_link.settings import BrokerTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, twice
+from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
 
 
 class TrainerTable(Table):

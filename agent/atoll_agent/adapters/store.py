@@ -238,6 +238,23 @@ class StateStore:
             raise StorageError(f"{path}: its bytes have changed; it is fetched anew")
         return content
 
+    def read_contest(self, sha256: str) -> bytes | None:
+        """Return what is stored of the contest on the bundle with this digest, if anything can be read."""
+        try:
+            return self._contest_file(sha256).read_bytes()
+        except OSError:
+            return None
+
+    def write_contest(self, sha256: str, content: bytes) -> None:
+        """Store the contest on a bundle; it is dropped with the bundle. Without it another one is held."""
+        try:
+            write_whole(self._contest_file(sha256), content)
+        except StorageError as error:
+            log.warning("contest.unsaved", detail=error.detail)
+
+    def _contest_file(self, sha256: str) -> Path:
+        return self.folder / "bundles" / f"{sha256}.contest.json"
+
     def drop_bundles_except(self, keep: set[str], *, only_parts: bool = False) -> int:
         """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
         folder = self.folder / "bundles"

@@ -15,6 +15,8 @@ from atoll_link.waiting import Waiter
 log = structlog.get_logger()
 
 _MAX_INFLIGHT: Final = 1000
+_FEW: Final = 20
+"""Of large messages a broker with MQTT 5 sends no more ahead; with 3.1.1 it has a setting of its own."""
 
 
 class StreamWires:
@@ -36,8 +38,10 @@ class StreamWires:
         """Streams whose sessions this process has ended, or is about to."""
         self._waiter: Waiter[Session] = Waiter([])
 
-    def make(self, streams: Iterable[str]) -> None:
+    def make(self, streams: Iterable[str], large: Collection[str] = ()) -> None:
         """Make the sessions of new streams, which :meth:`rewire` puts to use.
+
+        The messages of those in ``large`` are large: few of them are taken ahead.
 
         Raises:
             ConfigError: The files for TLS cannot be read.
@@ -49,6 +53,7 @@ class StreamWires:
                 is_clean=False,
                 acknowledges_by_hand=True,
                 max_inflight=_MAX_INFLIGHT,
+                receive_maximum=_FEW if stream in large else _MAX_INFLIGHT,
             )
 
     def unmake(self) -> None:

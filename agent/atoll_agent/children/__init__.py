@@ -1,4 +1,7 @@
-"""Programs that the supervisor runs as short-lived children: JSON request in, JSON lines out."""
+"""Programs that the agent runs as children.
+
+Those of the supervisor live shortly: JSON request in, JSON lines out. That of an Edge TPU stays.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ _PR_SET_PDEATHSIG: Final = 1
 _NICENESS: Final = 10
 
 
-def be_a_child() -> None:
+def be_a_child(*, is_urgent: bool = False) -> None:
     """Ask the kernel to kill this process when the agent ends, and to let the agent go first.
 
-    A child that outlived it would share its client id and part files with the next one (``prctl(2)``);
-    the agent answers readings, which cannot wait for a new model.
+    A child that outlived it would share its client id, part files or Edge TPU with the next one
+    (``prctl(2)``); the agent answers readings, which cannot wait for a new model.
+
+    Args:
+        is_urgent: A reading waits for it: it is as important as the agent.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(_NICENESS)
+    if not is_urgent:
+        os.nice(_NICENESS)

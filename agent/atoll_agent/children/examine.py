@@ -1,22 +1,25 @@
-"""Verifies a fetched bundle and plays its golden vectors, where a crash hurts nobody."""
+"""Verifies a fetched bundle and lets all runtimes play its golden vectors, where a crash hurts nobody."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import sys
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from atoll_agent.adapters.children import failure_line
 from atoll_agent.children import be_a_child
 from atoll_agent.rollout.fit import require_fit
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import AtollError, DigestMismatchError
-from atoll_infer import golden
-from atoll_infer.runtime import choose_runtime
-from atoll_infer.tuning import tune
+from atoll_infer import contest
+from atoll_infer.model_file import require_files
+from atoll_infer.runtime import look_for_runtimes
 from atoll_link.files import storage_error
 
 _MEMORY_LIMIT: Final = 1536 * 1024 * 1024
@@ -34,10 +37,14 @@ def main() -> int:
     try:
         bundle = _verified(request)
         _say({"event": "verified"})
-        chosen = choose_runtime()
-        predictor = golden.self_test(bundle, chosen.runtime)
-        tune(predictor, bundle, chosen.runtime)
-        _say({"event": "passed", "backend": predictor.backend})
+        held = contest.hold(
+            bundle,
+            list(look_for_runtimes()),
+            key=request["key"],
+            cpus=len(os.sched_getaffinity(0)),
+            preferred=request["preferred"],
+        )
+        _say({"event": "passed", "contest": msgspec.to_builtins(held)})
     except AtollError as error:
         _say(failure_line(error))
     return 0
@@ -62,6 +69,7 @@ def _verified(request: dict[str, Any]) -> Bundle:
         units=request["units"],
         is_shared=request["is_shared"],
     )
+    require_files(bundle)
     return bundle
 
 

@@ -14,7 +14,7 @@ from atoll_contract.messages import Prediction, Quality, Reading, WindowBounds, 
 from atoll_contract.topics import PredictionTopic
 from atoll_infer.predictor import Answer
 from atoll_link.session import Delivery
-from atoll_signal.features import FeatureRow
+from atoll_signal.picture import waiting_rows_of
 from atoll_signal.window import Window, Windows
 
 MAX_WINDOW_BYTES: Final = 256 * 1024 * 1024
@@ -51,7 +51,7 @@ class Answering:
         self._clock = clock
         self._site = site
         self._agent = agent
-        self._row = FeatureRow(manifest)
+        self._row = waiting_rows_of(manifest)
         self.length = manifest.window.length
         self._max_devices = max_devices
         self._windows = Windows(

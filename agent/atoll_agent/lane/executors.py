@@ -11,9 +11,11 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 
 from atoll_agent.lane.pending import Pending, PendingQueue
-from atoll_contract.errors import Reason
+from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_infer.predictor import Answer, Predictor
+from atoll_infer.tuning import SLOW_S
 from atoll_ingest.stream import Overload
+from atoll_signal.picture import unpacker_of
 
 Item = TypeVar("Item")
 Answered = tuple[Pending, Answer | Reason]
@@ -117,8 +119,8 @@ class ThreadExecutor:
 
     def __init__(self, predictor: Predictor, policy: Overload, wake: Callable[[], None]) -> None:
         self._predictor = predictor
-        self._shape = _window_shape(predictor)
-        self._queue = PendingQueue(policy, max(1, int(_MAX_WAIT_S / predictor.answer_s)))
+        self._unpack = unpacker_of(predictor.manifest)
+        self._queue = PendingQueue(policy, max(1, int(_MAX_WAIT_S / max(predictor.answer_s, SLOW_S))))
         self._wake = wake
         self._condition = threading.Condition()
         self._answered: deque[Answered] = deque()
@@ -184,15 +186,21 @@ class ThreadExecutor:
     def _run(self) -> None:
         try:
             while (pending := self._next()) is not None:
-                window = np.frombuffer(pending.samples, np.float32).reshape(1, *self._shape)
-                started = time.perf_counter()
-                (answer,) = self._predictor.answers(window)
-                self._times_s.append(time.perf_counter() - started)
-                self._answered.append((pending, answer))
+                self._answered.append((pending, self._answer(pending)))
                 self._wake()
         except BaseException as error:  # noqa: BLE001 - finished() raises it where it ends the daemon
             self._failure = error
             self._wake()
+
+    def _answer(self, pending: Pending) -> Answer | Reason:
+        started = time.perf_counter()
+        try:
+            window = self._unpack(pending.samples)
+        except MalformedMessageError as error:
+            return error.reason
+        (answer,) = self._predictor.answers(window)
+        self._times_s.append(time.perf_counter() - started)
+        return answer
 
     def _next(self) -> Pending | None:
         with self._condition:

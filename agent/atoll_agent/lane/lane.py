@@ -22,6 +22,7 @@ from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
 from atoll_ingest.stream import Stream
+from atoll_signal.picture import decodes_late
 
 Result = TypeVar("Result")
 
@@ -245,7 +246,8 @@ class Lane:
         )
 
     def _executor(self, predictor: Predictor, stream: Stream) -> Executor:
-        if predictor.answer_s < SLOW_S:
+        is_fast = predictor.answer_s < SLOW_S and not predictor.model.is_remote
+        if is_fast and not decodes_late(predictor.manifest):
             return LaneExecutor(predictor, stream.overload)
         return ThreadExecutor(predictor, stream.overload, self._waiter.wake)
 

@@ -24,6 +24,7 @@ from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.slots import Slots
 from atoll_contract.errors import AtollError, BundleRejectedError, Reason, RequestRefusedError, TransientError
+from atoll_infer.predictor import Predictor
 
 log = structlog.get_logger()
 
@@ -147,7 +148,8 @@ class Climb:
         async with self._means.examining:
             self._require_wanted()
             await self._examine()
-            predictor = await asyncio.to_thread(self._means.load, self._slots.challenger(self._model))
+            release = self._slots.challenger(self._model)
+            predictor = await asyncio.to_thread(self._load, release)
         await self._activation.run(predictor)
 
     def _require_wanted(self) -> None:
@@ -184,22 +186,17 @@ class Climb:
     async def _examine(self) -> None:
         """Verify and self-test the fetched bundle in a child."""
         release = self._slots.challenger(self._model)
-        request = {
-            "path": str(self._means.store.bundle_path(release.sha256)),
-            "sha256": release.sha256,
-            "model": self._model,
-            "release": release.release,
-            "units": dict(self._plan.units),
-            "is_shared": self._plan.is_shared,
-        }
         try:
-            await self._follow(self._means.examine, request)
+            await self._follow(self._means.examine, self._means.examination(self._plan, release))
         except ChildTimeoutError as error:
             raise BundleRejectedError(error.detail, Reason.SELF_TEST_TIMEOUT) from error
         except ChildCrashedError as error:
             if error.is_own_doing:
                 raise BundleRejectedError(error.detail, Reason.SELF_TEST_CRASHED) from error
             raise
+
+    def _load(self, release: Release) -> Predictor:
+        return self._means.loader.load(release, self._plan.wish, may_wait=True)
 
     async def _follow(self, child: Child, request: dict[str, Any]) -> None:
         """Start ``child`` and heed what it says."""
@@ -216,6 +213,7 @@ class Climb:
             case "verified":
                 self._slots.advance(self._model, Event.VERIFIED)
             case "passed":
+                self._means.loader.keep(self._slots.challenger(self._model).sha256, line.facts["contest"])
                 self._slots.advance(self._model, Event.SELF_TEST_PASSED)
             case "failed":
                 kind = BundleRejectedError if line.facts["is_refusal"] else TransientError

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from atoll_agent.ports import Child, LaneControl, SlotStore
 from atoll_agent.rollout.release import Release
-from atoll_contract.bundle import Bundle
-from atoll_infer import golden
-from atoll_infer.predictor import Predictor
-from atoll_infer.runtime import Runtime
-from atoll_infer.tuning import tune
+from atoll_agent.supervisor.loading import ANYTHING, Loader, Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +22,7 @@ class ModelPlan:
         channel: The channel that it follows.
         units: The values of the stream, with their units.
         is_shared: Whether other agents get a part of the stream's readings.
+        wish: What it may run on.
     """
 
     model: str
@@ -32,6 +30,7 @@ class ModelPlan:
     channel: str
     units: Mapping[str, str | None]
     is_shared: bool
+    wish: Wish = ANYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Means:
 
     Attributes:
         store: Where bundles and slots are.
-        runtime: What loads models.
+        loader: What loads models.
         lane: What answers.
         fetch: The child that fetches a bundle.
         examine: The child that verifies one and plays its golden vectors.
@@ -50,7 +49,7 @@ class Means:
     """
 
     store: SlotStore
-    runtime: Runtime
+    loader: Loader
     lane: LaneControl
     fetch: Child
     examine: Child
@@ -58,14 +57,15 @@ class Means:
     fetching: asyncio.Lock = field(default_factory=asyncio.Lock)
     examining: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def load(self, release: Release) -> Predictor:
-        """Read, check and load a bundle that has passed its self-test in a child before.
-
-        Raises:
-            StorageError: It cannot be read.
-            BundleRejectedError: It is no good after all.
-        """
-        bundle = Bundle.unpack(self.store.read_bundle(release.sha256))
-        predictor = golden.self_test(bundle, self.runtime)
-        tune(predictor, bundle, self.runtime)
-        return predictor
+    def examination(self, plan: ModelPlan, release: Release) -> dict[str, Any]:
+        """Return what the examining child is asked about a bundle that is there."""
+        return {
+            "path": str(self.store.bundle_path(release.sha256)),
+            "sha256": release.sha256,
+            "model": plan.model,
+            "release": release.release,
+            "units": dict(plan.units),
+            "is_shared": plan.is_shared,
+            "key": self.loader.key,
+            "preferred": self.loader.runtimes.preferred,
+        }

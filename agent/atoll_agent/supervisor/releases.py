@@ -109,6 +109,7 @@ class Releases:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._begin(self._plans)
+            group.create_task(compare_champions(self._plans, self.slots, self._means), name="comparison")
             await asyncio.get_running_loop().create_future()
 
     async def change(
@@ -231,7 +232,7 @@ class Releases:
         """Return a champion, loaded from disk; without it the slot goes on, where that cannot be."""
         model = plan.model
         try:
-            predictor = self._means.load(champion)
+            predictor = self._means.loader.load(champion, plan.wish, may_wait=False)
             require_fit(
                 predictor.manifest,
                 model=model,

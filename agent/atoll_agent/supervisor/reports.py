@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from atoll_agent.ports import LaneReport
+from atoll_agent.ports import AcceleratorState, LaneReport
 from atoll_agent.rollout.machine import Phase
 from atoll_agent.rollout.slot import Refused, Slot
 from atoll_agent.supervisor.requests import Requests
 from atoll_contract.errors import Reason
 from atoll_contract.messages import (
+    MAX_DETAIL_CHARS,
     Challenge,
     Champion,
     Health,
@@ -32,14 +36,12 @@ class Self:
         started_ms: When the agent started.
         token: First 8 digits of the client token.
         version: Version of atoll.
-        backend_why: Which runtime was chosen, and why.
     """
 
     session: int
     started_ms: float
     token: str
     version: str
-    backend_why: str
 
 
 def will(session: int, token: str) -> Status:
@@ -57,9 +59,15 @@ def status(
     *,
     note: str | None = None,
     is_time_unsynced: bool,
+    predictors: Mapping[str, Predictor] = MappingProxyType({}),
+    accelerators: Sequence[AcceleratorState] = (),
 ) -> Status:
     """Return how the agent is now; ``fault`` is what needs a person, ``note`` what one should know."""
     notes = [text for text in (fault, note) if text is not None]
+    degraded = {model: why for model, one in predictors.items() if (why := one.model.degradation)}
+    for why in sorted(set(degraded.values())):
+        models = ", ".join(sorted(model for model, found in degraded.items() if found == why))
+        notes.append(f"the CPU answers for {models}: {why}")
     if not lane.is_connected:
         notes.append("the lane waits for the broker")
     if lane.refused_filters:
@@ -69,7 +77,7 @@ def status(
     health = Health.READY
     if fault is not None:
         health = Health.FAULTED
-    elif not lane.is_connected or lane.refused_filters:
+    elif not lane.is_connected or lane.refused_filters or degraded:
         health = Health.DEGRADED
     refusals = {**lane.refusals, **{("requests", why): count for why, count in requests.refusals.items()}}
     last = {**lane.last_refusal, **{("requests", why): said for why, said in requests.last_refusal.items()}}
@@ -83,7 +91,9 @@ def status(
         version=me.version,
         time_unsynced=is_time_unsynced,
         detail="; ".join(notes) or None,
-        counts=dict(lane.counts) | ({"requests_obeyed": requests.obeyed} if requests.obeyed else {}),
+        counts=dict(lane.counts)
+        | ({"requests_obeyed": requests.obeyed} if requests.obeyed else {})
+        | _accelerator_counts(accelerators),
         refusals=[
             Refusals(where=key[0], reason=key[1], count=count, last=last.get(key)) for key, count in most
         ],
@@ -93,7 +103,6 @@ def status(
 def slot_status(
     slot: Slot,
     predictor: Predictor | None,
-    backend_why: str,
     trouble: Reason | None,
     time_ms: float,
     *,
@@ -110,7 +119,8 @@ def slot_status(
             task=manifest.task.value,
             unit=manifest.output.unit,
             labels=manifest.output.labels,
-            why=backend_why,
+            why="; ".join(filter(None, [predictor.model.degradation, predictor.why]))[:MAX_DETAIL_CHARS]
+            or None,
         )
     if slot.challenger is not None and slot.phase not in {Phase.CHAMPION, Phase.REFUSED}:
         is_again = slot.failure is not None and slot.failure.sha256 == slot.challenger.sha256
@@ -140,6 +150,18 @@ def slot_status(
         refused=refused,
         note=note,
     )
+
+
+def _accelerator_counts(accelerators: Sequence[AcceleratorState]) -> dict[str, int]:
+    """Return the sums of what they count, the highest temperature and the lowest clock."""
+    counts: Counter[str] = Counter()
+    for state in accelerators:
+        counts.update(state.counts)
+    if temps := [state.temp_c for state in accelerators if state.temp_c is not None]:
+        counts["edgetpu_temp_c"] = round(max(temps))
+    if clocks := [state.clock_percent for state in accelerators if state.clock_percent is not None]:
+        counts["edgetpu_clock_percent"] = min(clocks)
+    return dict(counts)
 
 
 def _refused(slot: Slot) -> Refused | None:

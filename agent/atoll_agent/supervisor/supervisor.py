@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from atoll_agent.ports import ClockState, LaneControl, Link, ServiceState
+from atoll_agent.ports import Accelerators, ClockState, LaneControl, Link, ServiceState
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.releases import Releases
@@ -75,6 +75,7 @@ class Supervisor:
         service: ServiceState,
         clock: ClockState,
         reload: Callable[[], Awaitable[Reloaded]],
+        accelerators: Accelerators,
         status_interval_s: float,
         requests: Requests,
         homeassistant: HomeAssistant,
@@ -91,6 +92,7 @@ class Supervisor:
         self._clock = clock
         self._reload = reload
         self._reload_note: str | None = None
+        self._accelerators = accelerators
         self._status_interval_s = status_interval_s
         self._requests = requests
         self._homeassistant = homeassistant
@@ -111,6 +113,11 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._wanted_reload.set)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+
+        def tell_change() -> None:
+            loop.call_soon_threadsafe(self._accelerator_changed)
+
+        self._accelerators.on_change = tell_change
         thread = self._start_lane(loop)
         try:
             async with self._link:
@@ -124,6 +131,8 @@ class Supervisor:
                     self._say_goodbye()
         finally:
             self._lane.stop()
+            self._accelerators.on_change = lambda: None
+            self._accelerators.close()
         log.info("agent.stopped", **self._lane.report.counts)
 
     async def _work(self) -> None:
@@ -155,7 +164,6 @@ class Supervisor:
         return reports.slot_status(
             self._releases.slots[model],
             self._releases.slots.predictors.get(model),
-            self._me.backend_why,
             self._releases.trouble,
             time.time() * 1e3,
             channel=self._releases.channel_of(model),
@@ -177,6 +185,13 @@ class Supervisor:
             await asyncio.sleep(random.uniform(0, self._homeassistant.max_delay_s))  # noqa: S311 - spreads a fleet
             self._born.clear()
             self._announce(is_again=True)
+
+    def _accelerator_changed(self) -> None:
+        """Tell that an accelerator came or went."""
+        if self._link.is_connected:
+            self._publish_status()
+        for model in self._releases.slots.predictors:
+            self.slot_changed(model)
 
     async def _join(self, thread: threading.Thread) -> None:
         """Wait for the lane, which may hang in looking up a name, but not for long."""
@@ -258,7 +273,9 @@ class Supervisor:
             self._link.publish(str(topic), response.encode(), retain=False)
 
     def _compare_status(self, payload: bytes) -> None:
-        """Find another agent with our id by its token."""
+        """Find another agent with our id by its token; atoll-agent doctor sends empty ones."""
+        if not payload:
+            return
         try:
             seen = Status.decode(payload)
         except MalformedMessageError as error:
@@ -352,6 +369,8 @@ class Supervisor:
             self._fault,
             note=self._reload_note,
             is_time_unsynced=self._clock.is_time_unsynced,
+            predictors=self._releases.slots.predictors,
+            accelerators=self._accelerators.states,
         )
         before = self._published
         is_same = before is not None and before.model_copy(update={"time_ms": now_ms}) == status

@@ -8,7 +8,7 @@ from support.bundles import make_bundle, with_wrong_golden
 
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import BundleRejectedError, Reason
-from atoll_contract.manifest import Dtype, Manifest, OutputSpec, Task, TensorSpec
+from atoll_contract.manifest import Dtype, Manifest, OutputSpec, Task, TensorSpec, ValueSpec
 from atoll_contract.messages import Quality
 from atoll_infer import golden
 from atoll_infer.predictor import ModelOutputError, Predictor, dequantise, quantise
@@ -73,6 +73,68 @@ def test_an_anomaly_score_above_the_threshold_is_an_anomaly(runtime):
 
     assert below == {"score": pytest.approx(7), "threshold": 7.5, "anomaly": False}
     assert above == {"score": pytest.approx(9), "threshold": 7.5, "anomaly": True}
+
+
+def test_a_regression_tells_between_what_the_truth_may_lie_where_its_manifest_does(runtime):
+    bundle = make_bundle(output=OutputSpec(scale=10, below=0.5, above=2))
+
+    with_bounds, without = (
+        predictor(runtime, made).answer(window(3)).output for made in (bundle, make_bundle())
+    )
+
+    assert with_bounds == {"low": pytest.approx(69.5), "high": pytest.approx(72)}
+    assert without is None
+
+
+def test_a_forecast_of_several_values_tells_them_all_in_their_unit(runtime):
+    output = OutputSpec(scale=10, offset=1, step_ms=500)
+
+    answer = predictor(runtime, make_bundle(file="three_float", task=Task.FORECAST, output=output)).answer(
+        window(2)
+    )
+
+    assert answer.value == pytest.approx(21)
+    assert answer.output == {"values": pytest.approx([21, 41, -19]), "step_ms": 500}
+
+
+def test_a_classifier_tells_its_labels_the_likeliest_first(runtime):
+    output = OutputSpec(labels=["good", "worn", "broken"], scale=10)  # of a probability there is no unit
+
+    answer = predictor(
+        runtime, make_bundle(file="three_float", task=Task.CLASSIFICATION, output=output)
+    ).answer(window(0.5))
+
+    assert answer.value == 1.0
+    assert answer.output == {"label": "worn", "probabilities": {"worn": 1.0, "good": 0.5, "broken": -0.5}}
+    assert list(answer.output["probabilities"]) == ["worn", "good", "broken"]
+
+
+def test_an_input_may_be_out_of_its_range_and_saturated_at_once(runtime):
+    values = {"values": [ValueSpec(name="x", low=-10, high=10)]}
+    bundle = make_bundle(file="linear_int8")
+    limited = Bundle(bundle.manifest.model_copy(update=values), bundle.model, bundle.golden)
+
+    answers = predictor(runtime, limited).answers(np.array([[[3]], [[10.04]], [[-1000]]], np.float32))
+
+    assert [answer.quality for answer in answers] == [
+        (),
+        (Quality.OUT_OF_RANGE,),
+        (Quality.OUT_OF_RANGE, Quality.SATURATED),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "fault"),
+    [
+        (Task.REGRESSION, {"below": 1.0}, "below and above go together"),
+        (Task.FORECAST, {"below": 1.0, "above": 1.0}, "output.below: belongs to a regression"),
+        (Task.ANOMALY, {}, "output.threshold: an anomaly model needs one"),
+        (Task.CLASSIFICATION, {"labels": ["a", "b"]}, "2 labels for 1 outputs"),
+    ],
+)
+def test_an_output_that_does_not_fit_its_task_is_refused(task, output, fault):
+    with pytest.raises(ValueError, match=fault):
+        make_bundle(task=task, output=OutputSpec(**output))
 
 
 def test_a_manifest_with_other_tensors_than_the_file_is_refused(runtime):

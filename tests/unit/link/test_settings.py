@@ -12,8 +12,9 @@ from atoll_contract.errors import ConfigError, Reason
 from atoll_ingest.dialect import AtollDialect
 from atoll_ingest.pointer import PointerDialect
 from atoll_ingest.time import TimeUnit
-from atoll_link.settings import BrokerTable, Site, StreamsFile, StreamTable, Table, Writer, load
+from atoll_link.settings import BrokerTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault
+from atoll_link.stream_settings import StreamsFile, StreamTable
 
 
 class Owner(Table):
@@ -345,7 +346,7 @@ def test_defaults_of_the_broker_depend_on_how_it_is_reached_and_on_a_password() 
         ('name = "s"\nvalues.x = {}\ntime = { pointer = "/t" }', "belong to dialect 'json'"),
         ('name = "s"\ndialect = "json"\ntopics = ["{device}"]\nvalues.x = {}', "needs a pointer"),
         ('name = "s"\ndialect = "json"\nvalues.x = { pointer = "/x" }', "needs topics"),
-        ('name = "s"\ndialect = "xml"\nvalues.x = {}', "'atoll' or 'json' (found 'xml')"),
+        ('name = "s"\ndialect = "xml"\nvalues.x = {}', "'json' or 'picture' (found 'xml')"),
         ('name = "s"\ntopics = ["a/b"]\nvalues.x = {}', "exactly one level"),
         ('name = "s"\ntopics = ["a/{device}/#"]\nvalues.x = {}', "holds one of"),
         ('name = "s"\nretained = "yes"\nvalues.x = {}', "'ignore' or 'use'"),

@@ -36,7 +36,8 @@ a model of one's own (TensorFlow is not needed):
     labels_file = "labels.txt"        # or labels, unit, scale, offset, threshold, step_ms
 
   samples, for the self-test on devices: .npy of shape (n, length, columns) or with as many numbers per
-  window; or .csv with a header and one column per number, whose consecutive rows make windows.
+  window; or .csv with a header and one column per number, whose consecutive rows make windows; or, for
+  a value that is a picture ([values.NAME.picture] in the TOML), a folder of JPEG and PNG files.
 """
 
 
@@ -60,7 +61,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--edgetpu", type=Path, metavar="FILE.tflite", help="the same, compiled for the Edge TPU"
     )
-    own.add_argument("--samples", type=Path, metavar="FILE", help="readings, .npy or .csv")
+    own.add_argument(
+        "--samples", type=Path, metavar="FILE", help="readings: .npy, .csv or a folder of pictures"
+    )
     parser.set_defaults(usage_error=parser.error)
     parser.epilog = f"{parser.epilog}{_HELP}"
 

@@ -1,0 +1,395 @@
+"""Keeps an Edge TPU at work, and what to do when that fails.
+
+The ladder: an inference that the driver fails is tried once more; a child that ended or does not answer is
+started again; when that fails twice in a row a USB device is reset; beyond the budget of restarts
+there is one attempt every ``return_after_s``. All the time the CPU twin answers in its place, at once.
+The device is looked for in sysfs first: opening one that cannot be opened takes half a minute.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+from numpy.typing import NDArray
+
+from atoll_agent.adapters.edgetpu_care import RESET_AFTER, Budget, Care, Placed
+from atoll_agent.adapters.edgetpu_child import EdgeTpuChild
+from atoll_agent.adapters.edgetpu_devices import Device, Kind, find_devices
+from atoll_agent.adapters.edgetpu_reset import reset_usb
+from atoll_agent.ports import AcceleratorState
+from atoll_contract.errors import AcceleratorLostError, AtollError, BundleRejectedError
+from atoll_contract.manifest import TensorSpec
+from atoll_infer.runtime import Model, ModelFailedError
+
+log = structlog.get_logger()
+
+_LOAD_S: Final = 20.0
+_LOOK_S: Final = 1.0
+_FAILED_IN_ROW: Final = 3
+"""Readings in a row whose inference failed gracefully, and again, after which the child is started anew."""
+
+
+class _OnDevice:
+    """A loaded model, for its check. Implements ``Model``."""
+
+    is_degraded: Final = False
+    is_remote: Final = True
+    degradation: Final = None
+
+    def __init__(
+        self,
+        child: EdgeTpuChild,
+        number: int,
+        ends: tuple[list[TensorSpec], list[TensorSpec]],
+        deadline_s: float,
+    ) -> None:
+        self._child = child
+        self._number = number
+        self._deadline_s = deadline_s
+        self.inputs, self.outputs = ends
+        self.backend = f"{child.runtime} Edge TPU"
+
+    def invoke(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        return self._child.invoke(self._number, tensor, self._deadline_s)
+
+
+class EdgeTpu:
+    """One Edge TPU, the child that uses it, and the thread that looks after both.
+
+    Args:
+        path: Which; None: the first that can be used.
+        care: How it is kept.
+        on_change: Called, in any thread, when it came or went.
+    """
+
+    def __init__(self, path: str | None, care: Care, on_change: Callable[[], None]) -> None:
+        self._path = path
+        self._care = care
+        self._on_change = on_change
+        self._budget = Budget(care.restarts_per_minute, care.return_after_s)
+        self._lock = threading.Lock()  # held for an inference, a load, and to take a child away
+        self._changed = threading.Condition()
+        self._models: dict[int, Placed] = {}
+        self._left: deque[int] = deque()
+        self._placed = 0
+        self._child: EdgeTpuChild | None = None
+        self._failed_in_row = 0
+        self._is_closing = False
+        self._attempts = 0
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._counts: Counter[str] = Counter()
+        self._state = AcceleratorState(path or "Edge TPU", is_ready=False, detail="not opened yet")
+
+    @property
+    def state(self) -> AcceleratorState:
+        """How it is; any thread may ask."""
+        return replace(self._state, counts=dict(self._counts))
+
+    # Called by whoever loads models
+
+    def place(
+        self, content: bytes, ends: tuple[TensorSpec, TensorSpec], check: Callable[[Model], None]
+    ) -> int:
+        """Let it run a compiled model from now on, whenever it can; return the model's number.
+
+        ``check`` gets the model each time that it has been loaded, and raises where it is not to be used.
+        """
+        placed = Placed(content, ends, check)
+        with self._changed:
+            self._placed += 1
+            number = self._placed
+            self._models[number] = placed
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="edgetpu", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        with self._lock:
+            if self._child is not None:
+                self._child.nudge()
+        return number
+
+    def fault(self, number: int) -> str | None:
+        """Return why it does not run a model, for people; None: it does."""
+        if self._runs(number):
+            return None
+        placed = self._models.get(number)
+        fault = placed.fault if placed is not None else None
+        return self._state.detail if fault is None else fault.detail
+
+    def count(self, name: str) -> None:
+        """Count something; any thread may."""
+        with self._changed:
+            self._counts[name] += 1
+
+    def remove(self, number: int) -> None:
+        """Forget a model, at the next occasion; any thread may say so at any time."""
+        self._left.append(number)
+
+    def wait_ready(self, number: int) -> None:
+        """Wait until it runs a model that was placed.
+
+        Raises:
+            BundleRejectedError: The model is not to be used on it.
+            AcceleratorLostError: It cannot be opened, or not in time.
+        """
+        placed = self._models[number]
+        deadline = time.monotonic() + self._care.open_timeout_s + _LOAD_S
+        with self._changed:
+            attempts = self._attempts
+            while not self._runs(number) and placed.fault is None:
+                # An end at this very model is judged once it has happened again.
+                has_failed = self._attempts > attempts and not placed.ends_at_loading
+                left_s = deadline - time.monotonic()
+                if has_failed or left_s <= 0:
+                    raise AcceleratorLostError(self._state.detail)
+                self._changed.wait(left_s)
+        if placed.fault is not None:
+            raise placed.fault
+
+    def close(self) -> None:
+        """End the child; does not wait for it."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        child = self._child
+        if child is not None:
+            child.kill()
+
+    # Called by the models' threads
+
+    def invoke(self, number: int, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Return the output of a model that was placed.
+
+        Raises:
+            AcceleratorLostError: It cannot, for now.
+        """
+        if self._child is None:
+            if self._failure is not None:
+                raise self._failure
+            raise AcceleratorLostError(self._state.detail)
+        if not self._lock.acquire(timeout=self._care.deadline_s):
+            raise AcceleratorLostError("the Edge TPU is busy")
+        try:
+            child = self._child
+            if child is None or number not in child.checked:
+                raise AcceleratorLostError(self._state.detail)
+            return self._invoke(child, number, tensor)
+        finally:
+            self._lock.release()
+
+    def _invoke(self, child: EdgeTpuChild, number: int, tensor: NDArray[Any]) -> NDArray[Any]:
+        try:
+            try:
+                output = child.invoke(number, tensor, self._care.deadline_s)
+            except ModelFailedError:
+                self.count("edgetpu_retries")
+                output = child.invoke(number, tensor, self._care.deadline_s)
+        except ModelFailedError as error:
+            self._failed_in_row += 1
+            if self._failed_in_row >= _FAILED_IN_ROW:
+                self._give_up(child, error.detail)
+            raise AcceleratorLostError(error.detail) from error
+        except AcceleratorLostError as error:
+            self._give_up(child, error.detail)
+            raise
+        self._failed_in_row = 0
+        return output
+
+    def _give_up(self, child: EdgeTpuChild, why: str) -> None:
+        """Use ``child`` no more; its keeper sees its end."""
+        self._failed_in_row = 0
+        self._child = None
+        self._state = replace(self._state, is_ready=False, detail=why)
+        child.kill()
+
+    # The keeper's thread
+
+    def _run(self) -> None:
+        try:
+            self._keep()
+        except BaseException as error:  # noqa: BLE001 - invoke() raises it where it ends the daemon
+            self._failure = error
+            self._child = None
+
+    def _keep(self) -> None:
+        while not self._is_closing:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closing or len(self._models) > len(self._left))
+            device = self._device()
+            wait_s = _LOOK_S if device is None else self._budget.wait_s(time.monotonic())
+            if device is None or self._budget.is_resting:
+                self._end_attempt()
+            if device is None or wait_s > 0:
+                self._pause(min(wait_s, _LOOK_S))
+                continue
+            child = self._open(device)
+            if child is not None:
+                self._attend(child)
+
+    def _pause(self, pause_s: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closing, pause_s)
+
+    def _device(self) -> Device | None:
+        """Return the device to use, if one can be used, as sysfs says."""
+        found = find_devices(self._care.sysfs)
+        wanted = [device for device in found if self._path in {None, device.path}]
+        usable = [device for device in wanted if device.fault is None]
+        if usable:
+            return usable[0]
+        others = ", ".join(device.path for device in found) or "none"
+        detail = f"{self._path or 'an Edge TPU'} is not there; found: {others}"
+        self._tell_lost(wanted[0].fault or detail if wanted else detail)
+        return None
+
+    def _open(self, device: Device) -> EdgeTpuChild | None:
+        """Open ``device`` and load all models; None: that failed."""
+        if self._budget.in_row >= RESET_AFTER and device.kind is Kind.USB:
+            fault = reset_usb(device.node)
+            self.count("edgetpu_resets")
+            log.warning("accelerator.reset", path=device.path, fault=fault)
+        self.count("edgetpu_starts")
+        child: EdgeTpuChild | None = None
+        try:
+            child = EdgeTpuChild()
+            with _Log(child):
+                child.open(self._care.library, device.path, self._care.open_timeout_s)
+                self._forget_left(child)
+                for placed in self._models.values():
+                    placed.forgive()
+                self._load_missing(child)
+        except AtollError as error:
+            detail = error.detail
+            if child is not None:
+                detail = child.end() or detail
+                child.close()
+            self._note_failure(device.path, detail, has_answered=False)
+            self._end_attempt()
+            return None
+        child.answered = 0
+        with self._changed:
+            self._state = AcceleratorState(
+                device.path,
+                is_ready=True,
+                detail=f"{child.runtime} Edge TPU {device.path}",
+                temp_c=device.temp_c,
+                clock_percent=device.clock_percent,
+            )
+            self._child = child
+            self._changed.notify_all()
+        log.info("accelerator.opened", path=device.path, runtime=child.runtime, models=len(child.checked))
+        self._on_change()
+        if self._is_closing:
+            child.kill()
+        return child
+
+    def _attend(self, child: EdgeTpuChild) -> None:
+        """Look after a child until it ends."""
+        since_s = time.monotonic()
+        path = self._state.path
+        while child.heed(_LOOK_S):
+            self._budget.lives(since_s, time.monotonic())
+            if self._child is not child:
+                continue  # it was given up, and is about to end
+            self._look(path)
+            with self._lock:
+                try:
+                    self._forget_left(child)
+                    self._load_missing(child)
+                except AcceleratorLostError as error:
+                    self._give_up(child, error.detail)
+        with self._lock:
+            self._child = None
+            detail = child.end() or self._state.detail
+            child.close()
+        if not self._is_closing:
+            self._note_failure(path, detail, has_answered=child.answered > 0)
+
+    def _look(self, path: str) -> None:
+        """Read again what sysfs tells."""
+        for device in find_devices(self._care.sysfs):
+            if device.path == path:
+                self._state = replace(self._state, temp_c=device.temp_c, clock_percent=device.clock_percent)
+
+    def _load_missing(self, child: EdgeTpuChild) -> None:
+        """Load into ``child`` the models that it lacks, and let them be checked.
+
+        Raises:
+            AcceleratorLostError: The child ended meanwhile.
+        """
+        for number, placed in list(self._models.items()):
+            if number in child.checked or placed.fault is not None:
+                continue
+            try:
+                ends = child.load(number, placed.file, placed.ends, _LOAD_S)
+                placed.check(_OnDevice(child, number, ends, self._care.deadline_s))
+                placed.ends_at_loading = 0
+                child.checked.add(number)
+            except BundleRejectedError as error:
+                placed.fault = error
+                log.warning("accelerator.unfit", model=number, reason=error.reason.value, detail=error.detail)
+            except AcceleratorLostError as error:
+                placed.ended(child.end() or error.detail)
+                raise
+            with self._changed:
+                self._changed.notify_all()
+
+    def _forget_left(self, child: EdgeTpuChild) -> None:
+        while self._left:
+            number = self._left.popleft()
+            placed = self._models.pop(number, None)
+            if placed is not None:
+                placed.close()
+                child.unload(number, _LOAD_S)
+
+    def _runs(self, number: int) -> bool:
+        child = self._child
+        return child is not None and number in child.checked
+
+    def _note_failure(self, path: str, detail: str, *, has_answered: bool) -> None:
+        was_resting = self._budget.is_resting
+        self._budget.failed(time.monotonic(), has_answered=has_answered)
+        self.count("edgetpu_failures")
+        self._tell_lost(f"{path}: {detail}")
+        if self._budget.is_resting and not was_resting:
+            log.warning("accelerator.rested", path=path, return_after_s=self._care.return_after_s)
+
+    def _tell_lost(self, detail: str) -> None:
+        if self._state.detail != detail or self._state.is_ready:
+            log.warning("accelerator.lost", detail=detail)
+            self._state = replace(self._state, is_ready=False, detail=detail, temp_c=None, clock_percent=None)
+            self._on_change()
+
+    def _end_attempt(self) -> None:
+        with self._changed:
+            self._attempts += 1
+            self._changed.notify_all()
+
+
+class _Log:
+    """Takes what a child writes while it opens the device, so that it never waits for a reader."""
+
+    def __init__(self, child: EdgeTpuChild) -> None:
+        self._child = child
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="edgetpu-log", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self._is_over.set()
+        self._child.nudge()
+        self._thread.join()
+        self._child.heed(0.0)  # the last words
+
+    def _run(self) -> None:
+        while not self._is_over.is_set() and self._child.heed(1.0):
+            pass

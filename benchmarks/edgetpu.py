@@ -1,0 +1,280 @@
+"""What an Edge TPU's child costs, what contests find, how runtimes differ, what models cost each other.
+
+The device is the stand-in of the tests: what is measured is the way to it and back. Needs gcc. Prints tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import multiprocessing
+import os
+import select
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from support import edgetpu_stub
+from support.edgetpu_stub import DEVICE, Layer, compiled, fully_connected
+from support.edgetpus import TpuBench
+
+from atoll_contract.bundle import Bundle
+from atoll_contract.manifest import Manifest, Normalisation, Task, ValueSpec
+from atoll_infer import contest, edgetpu, golden
+from atoll_infer.predictor import Predictor
+from atoll_infer.runtime import Model, Runtime, look_for_runtimes
+
+MODELS = Path(__file__).parent / "models"
+
+
+def main() -> None:
+    """Measure all, or the parts that are named."""
+    parts = {
+        "transport": transport,
+        "child": child,
+        "contest": tables,
+        "int8": int8,
+        "models": models,
+    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; by default all")
+    for part in parser.parse_args().parts or parts:
+        print(f"\n## {part}: {parts[part].__doc__}\n", flush=True)
+        parts[part]()
+
+
+def median_us(work: Callable[[], object], times: int = 3000) -> float:
+    for _ in range(50):
+        work()
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken) * 1e6
+
+
+# Pipe against shared memory
+
+
+def transport() -> None:
+    """Ways to hand a tensor to another process and get an answer, median us."""
+    print(
+        "| tensor | through pipes | shared memory, tokens through pipes | shared memory, tokens by socket |"
+    )
+    print("|---|---|---|---|")
+    for name, size in (("[1,8]", 8), ("[1,64,3]", 192), ("128x128x3", 49_152), ("224x224x3", 150_528)):
+        found = [median_us(_transport(kind, size), 2000) for kind in ("pipe", "shared", "socket")]
+        print(f"| {name} | {' | '.join(f'{us:.1f}' for us in found)} |", flush=True)
+
+
+def _transport(kind: str, size: int) -> Callable[[], object]:
+    """Start a process that answers, and return what asks it once; the process ends with this one."""
+    context = multiprocessing.get_context("fork")
+    memory = mmap.mmap(-1, size)
+    if kind == "socket":
+        ours, theirs = context.Pipe()  # a socket pair
+        ends = (ours.fileno(), ours.fileno(), theirs.fileno(), theirs.fileno())
+        keep: object = (ours, theirs)
+    else:
+        (there, to), (back, answer) = os.pipe(), os.pipe()
+        ends = (to, back, there, answer)
+        keep = None
+    process = context.Process(target=_answer, args=(kind, size, memory, ends[2], ends[3]), daemon=True)
+    process.start()
+    tensor = np.zeros(size, np.uint8)
+    shared = np.frombuffer(memory, np.uint8)
+    poll = select.poll()
+    poll.register(ends[1], select.POLLIN)
+
+    def ask() -> None:
+        if kind == "pipe":
+            left = memoryview(tensor.tobytes())
+            while left:
+                left = left[os.write(ends[0], left) :]
+        else:
+            shared[:] = tensor
+            os.write(ends[0], bytes(8))
+        poll.poll(2000)
+        os.read(ends[1], 8)
+
+    ask.keep = keep  # type: ignore[attr-defined]
+    return ask
+
+
+def _answer(kind: str, size: int, memory: mmap.mmap, asked: int, answer: int) -> None:
+    shared = np.frombuffer(memory, np.uint8)
+    while True:
+        left = size if kind == "pipe" else 8
+        while left:
+            left -= len(os.read(asked, left))
+        shared.copy()
+        os.write(answer, bytes(8))
+
+
+# The child against a direct call
+
+
+def child() -> None:
+    """An inference on the stand-in, in this process and in the child, median us."""
+    layers = {
+        "[1,8]": ([1, 8], 4),
+        "[1,64,3]": ([1, 64, 3], 4),
+        "128x128x3": ([1, 128, 128, 3], 1),
+    }
+    print("| tensor | direct | child | difference |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = TpuBench(Path(folder))
+        bench.sysfs.plug_usb("1-1")
+        runtime = _runtimes()[0]
+        library = edgetpu.load_library(str(edgetpu_stub.build()))
+        _, delegate = edgetpu.open_device(library, [runtime], DEVICE)
+        for name, (shape, outputs) in layers.items():
+            size = int(np.prod(shape))
+            # A picture's thousands of products would be the model's own cost: a sparse one has few.
+            layer = Layer(np.ones((outputs, size)), np.zeros(outputs), np.full(outputs, 1e-3 / size), 0, 0)
+            ends = ((shape, 0.05, 0), ([1, outputs], 0.1, 0))
+            content, twin = compiled([layer], *ends), runtime.load(fully_connected(layer, *ends))
+            direct = runtime.load(content, delegate=delegate)
+            placed = bench.tpus.place(content, twin, lambda _model: None, None)
+            placed.wait_ready()
+            tensor = np.ones(shape, np.int8)
+            one = median_us(lambda model=direct, given=tensor: model.invoke(given))
+            two = median_us(lambda model=placed, given=tensor: model.invoke(given))
+            assert not placed.is_degraded
+            print(f"| {name} | {one:.1f} | {two:.1f} | {two - one:.1f} |", flush=True)
+        bench.tpus.close()
+
+
+# The contest
+
+
+def tables() -> None:
+    """The table of the contest, for float and int8 models, us."""
+    for name, bundle in _bundles().items():
+        held = contest.hold(
+            bundle, list(look_for_runtimes()), key="", cpus=len(os.sched_getaffinity(0)), preferred=None
+        )
+        print(f"- {name}: {held.why}", flush=True)
+
+
+def _bundles() -> dict[str, Bundle]:
+    found = {file.stem: _bundle(file.read_bytes()) for file in sorted(MODELS.glob("*.tflite"))}
+    rng = np.random.default_rng(1)
+    for name, shape, outputs in (("dense8_int8", [1, 8], 1), ("dense64x3_int8", [1, 64, 3], 4)):
+        size = int(np.prod(shape))
+        layer = Layer(
+            rng.integers(-127, 127, (outputs, size)), np.zeros(outputs), np.full(outputs, 1e-3), 0, 0
+        )
+        found[name] = _bundle(fully_connected(layer, (shape, 0.05, 0), ([1, outputs], 0.1, 0)))
+    folder = os.environ.get("ATOLL_DATA")
+    if folder:
+        for name in ("mobilenet_v1_0.25_128_quant", "keras_lstm_mnist_ptq"):
+            found[name] = _bundle((Path(folder) / "models" / f"{name}.tflite").read_bytes())
+    return found
+
+
+def _bundle(content: bytes) -> Bundle:
+    """Return a bundle whose golden vectors come from the model in the first runtime."""
+    model = _runtimes()[0].load(content)
+    shape = model.inputs[0].shape[1:]
+    described = Manifest(
+        model="m",
+        release=1,
+        task=Task.FORECAST,
+        values=[ValueSpec(name="x", shape=shape)],
+        features=["x"],
+        normalisation=Normalisation(mean=[0.0], scale=[1.0]),
+        inputs=model.inputs,
+        outputs=model.outputs,
+        tolerance=8 if model.outputs[0].scale else 1e-4,
+    )
+    size = int(np.prod(shape))
+    windows = np.random.default_rng(2).uniform(0, 1, (4, 1, size)).astype(np.float32)
+    return Bundle(described, content, golden.record(Predictor(described, model), windows))
+
+
+# Two runtimes
+
+
+def int8() -> None:
+    """The largest difference of int8 outputs between runtimes, on 10,000 inputs each."""
+    runtimes = _runtimes()
+    if len(runtimes) < 2:
+        print("only one runtime works here")
+        return
+    rng = np.random.default_rng(3)
+    for name, bundle in _bundles().items():
+        spec = bundle.manifest.inputs[0]
+        if not spec.scale:
+            continue
+        one, other = (runtime.load(bundle.model) for runtime in runtimes[:2])
+        limits = np.iinfo(spec.dtype.value)
+        most, differing = 0, 0
+        for _ in range(10_000):
+            tensor = rng.integers(limits.min, limits.max + 1, spec.shape).astype(spec.dtype.value)
+            difference = int(np.abs(one.invoke(tensor).astype(int) - other.invoke(tensor).astype(int)).max())
+            most, differing = max(most, difference), differing + (difference > 0)
+        print(f"- {name}: at most {most} LSB; {differing} of 10,000 inputs differ", flush=True)
+
+
+# Several models
+
+
+def models() -> None:
+    """Time of an answer, from its thread's wake: one model, eight at once, and seven beside one of 50 ms."""
+    small = _bundle((MODELS / "mlp8.tflite").read_bytes())
+    slow = _bundle((MODELS / "slow8.tflite").read_bytes())
+    runtime = _runtimes()[0]
+
+    def load(bundle: Bundle) -> Model:
+        return runtime.load(bundle.model)
+
+    print("| models | readings/s of each | p50 us | p99 us |\n|---|---|---|---|")
+    for name, loaded in (
+        ("1 small", [load(small)]),
+        ("8 small", [load(small) for _ in range(8)]),
+        ("7 small, 1 of 50 ms", [*[load(small) for _ in range(7)], load(slow)]),
+    ):
+        taken = _at_once(loaded)
+        print(
+            f"| {name} | 100 | {np.percentile(taken, 50):.0f} | {np.percentile(taken, 99):.0f} |", flush=True
+        )
+
+
+def _at_once(loaded: list[Model], rounds: int = 500) -> list[float]:
+    """Let each model answer 100 times a second in a thread of its own; return the small ones' times."""
+    taken: list[list[float]] = [[] for _ in loaded]
+    start = time.perf_counter() + 0.2
+
+    def work(number: int) -> None:
+        model = loaded[number]
+        tensor = np.zeros(model.inputs[0].shape, np.float32)
+        for turn in range(rounds):
+            due = start + turn * 0.01 + number * 0.001
+            time.sleep(max(0.0, due - time.perf_counter()))
+            began = time.perf_counter()
+            model.invoke(tensor)
+            taken[number].append((time.perf_counter() - began) * 1e6)
+            if time.perf_counter() - start > rounds * 0.01:
+                break
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(loaded))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    small = [times for times in taken if statistics.median(times) < 10_000]
+    return [time_us for times in small for time_us in times]
+
+
+def _runtimes() -> list[Runtime]:
+    return [looked.runtime for looked in look_for_runtimes() if looked.runtime is not None]
+
+
+if __name__ == "__main__":
+    main()
