@@ -175,7 +175,8 @@ def _suffer(
     late = [(at, is_degraded) for at, is_degraded in site.predictions() if at > since_ms]
     degraded = [at for at, is_degraded in late if is_degraded]
     back_ms = next(at for at, is_degraded in late if at > degraded[-1] and not is_degraded)
-    gaps = [later - at for (at, _), (later, _) in pairwise(late)]
+    last_before = [at for at, _ in site.predictions() if at <= since_ms][-1:]
+    gaps = [later - at for at, later in pairwise([*last_before, *(at for at, _ in late)])]
     return (
         f"on the CPU for {(degraded[-1] - degraded[0]) / 1e3:.2f} s; the device answers "
         f"{(back_ms - undone_ms) / 1e3:.2f} s after the fault is over; longest pause {max(gaps):.0f} ms"
