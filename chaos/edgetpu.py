@@ -67,14 +67,22 @@ class Site:
 def main() -> int:
     """Run all; 1: something is not as it must be."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="of faults, endurance, burst; by default all"
+    )
     parser.add_argument("--inferences", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--stall-s", type=float, default=_STALL_S, metavar="S")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found, demanded = faults(Path(folder), options.stall_s)
-        more, also = endurance(Path(folder) / "endurance", options.inferences)
-        last, too = burst(Path(folder) / "burst")
-    return report(found | more | last, demanded | also | too)
+    parts = {
+        "faults": lambda folder: faults(folder, options.stall_s),
+        "endurance": lambda folder: endurance(folder, options.inferences),
+        "burst": burst,
+    }
+    code = 0
+    for part in options.parts or parts:
+        with tempfile.TemporaryDirectory() as folder:
+            code |= report(*parts[part](Path(folder)))
+    return code
 
 
 def faults(folder: Path, stall_s: float) -> tuple[dict[str, object], dict[str, bool]]:
@@ -167,7 +175,8 @@ def _suffer(
     late = [(at, is_degraded) for at, is_degraded in site.predictions() if at > since_ms]
     degraded = [at for at, is_degraded in late if is_degraded]
     back_ms = next(at for at, is_degraded in late if at > degraded[-1] and not is_degraded)
-    gaps = [later - at for (at, _), (later, _) in pairwise(late)]
+    last_before = [at for at, _ in site.predictions() if at <= since_ms][-1:]
+    gaps = [later - at for at, later in pairwise([*last_before, *(at for at, _ in late)])]
     return (
         f"on the CPU for {(degraded[-1] - degraded[0]) / 1e3:.2f} s; the device answers "
         f"{(back_ms - undone_ms) / 1e3:.2f} s after the fault is over; longest pause {max(gaps):.0f} ms"

@@ -23,6 +23,8 @@ SLOW_S: Final = 1e-3
 """A model that takes longer than this for one answer is not run beside others in one thread."""
 
 _REPEATS: Final = 5
+_LONG_S: Final = 0.25
+"""What takes so long is not repeated further."""
 
 
 def tune(predictor: Predictor, bundle: Bundle, runtime: Runtime) -> None:
@@ -64,10 +66,12 @@ def least_s(work: Callable[[], object]) -> float:
     """Return the least time of ``work``, the first time left out: other work on the device only adds."""
     work()
     least = math.inf
+    began = time.perf_counter()
     for _ in range(_REPEATS):
         started = time.perf_counter()
         work()
-        least = min(least, time.perf_counter() - started)
-        if least >= 10 * SLOW_S:
+        ended = time.perf_counter()
+        least = min(least, ended - started)
+        if ended - began >= _LONG_S:
             break
     return least
