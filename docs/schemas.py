@@ -22,7 +22,7 @@ from atoll_agent.settings import AgentSettings
 from atoll_contract import decisions, messages, requests, topics
 from atoll_contract.ids import ID_PATTERN
 from atoll_contract.manifest import Manifest
-from atoll_link.settings import StreamsFile
+from atoll_link.stream_settings import StreamsFile
 from atoll_sim.world import WorldFile
 from atoll_trainer.own_model import OwnModel
 from atoll_trainer.settings import TrainerSettings

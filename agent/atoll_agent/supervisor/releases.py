@@ -18,6 +18,7 @@ from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rollout.release import Release
 from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.climb import Climb
+from atoll_agent.supervisor.comparison import compare_champions
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.slots import Slots
 from atoll_contract.errors import (
