@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import brokers
 from support.brokers import RunningBroker
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Doctest collection would import it, and tflite-runtime crashes where TensorFlow was imported before it.
 collect_ignore = ["support/make_models.py"]
