@@ -13,7 +13,7 @@ from typing import Any, Final
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
-from atoll_agent.adapters.store import StateStore
+from atoll_agent.adapters.store import KeptWindows, StateStore
 from atoll_agent.adapters.systemd import Notifier
 from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.lane.lane import Lane
@@ -77,6 +77,7 @@ def compose(settings: AgentSettings) -> Supervisor:
         max_devices=agent.max_devices,
         clock=clock,
         trusted_writers=agent.trusted_writers,
+        windows=KeptWindows(store.folder),
     )
     link = ControlLink(
         broker,

@@ -54,7 +54,7 @@ def conversion(sent: str | None, needed: str | None) -> Conversion | None:
         if one.dimension == other.dimension:
             scale = one.factor / other.factor
             offset = one.offset * scale - other.offset
-            return None if (scale, offset) == (1, 0) else Conversion(float(scale), float(offset))
+            return None if scale == 1 and offset == 0 else Conversion(float(scale), float(offset))
     raise ValueError(f"{_shown(sent)} cannot become {_shown(needed)}")
 
 
@@ -105,7 +105,19 @@ def _symbol(symbol: str) -> Iterator[_Unit]:
 
 
 _SPELLING: Final = str.maketrans(
-    {"μ": "u", "µ": "u", "²": "2", "³": "3", "⁻": "-", "¹": "1", "º": "°", "℃": "°C", "℉": "°F", "Ω": "Ω"}  # noqa: RUF001 - look-alikes
+    {
+        "\N{GREEK SMALL LETTER MU}": "u",
+        "\N{MICRO SIGN}": "u",
+        "\N{SUPERSCRIPT ONE}": "1",
+        "\N{SUPERSCRIPT TWO}": "2",
+        "\N{SUPERSCRIPT THREE}": "3",
+        "\N{SUPERSCRIPT MINUS}": "-",
+        "\N{DEGREE CELSIUS}": "°C",
+        "\N{DEGREE FAHRENHEIT}": "°F",
+        "\N{MASCULINE ORDINAL INDICATOR}": "°",
+        "\N{OHM SIGN}": "Ohm",
+        "\N{GREEK CAPITAL LETTER OMEGA}": "Ohm",
+    }
 )
 _PREFIXES: Final = {
     sign: Fraction(10) ** power
@@ -136,7 +148,7 @@ _PREFIXED: Final = _table(
     s sec second = 1 s
     A = 1 A
     V = 1 kg m^2 s^-3 A^-1
-    Ω Ohm ohm = 1 kg m^2 s^-3 A^-2
+    Ohm ohm = 1 kg m^2 s^-3 A^-2
     S = 1 kg^-1 m^-2 s^3 A^2
     W VA var = 1 kg m^2 s^-3
     Wh VAh varh = 3600 kg m^2 s^-2

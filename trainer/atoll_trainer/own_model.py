@@ -187,7 +187,7 @@ class OwnModel(Table):
                 for name, value in self.values.items()
             ],
             window=WindowSpec(**self.window.model_dump()),
-            features=names,
+            features=[*names],
             normalisation=Normalisation(
                 mean=mean if len(mean) == len(names) else mean * len(names),
                 scale=scale if len(scale) == len(names) else scale * len(names),

@@ -255,7 +255,7 @@ class TaskFile(Table):
             window=WindowSpec(
                 length=self.window.length, step_ms=self.task.step_ms, max_gap_ms=self.window.max_gap_ms
             ),
-            features=names,
+            features=[*names],
             normalisation=normalisation or identity,
             inputs=[TensorSpec(shape=[1, self.window.length * self.columns], dtype=Dtype.FLOAT32)],
             outputs=[TensorSpec(shape=[1, 1], dtype=Dtype.FLOAT32)],
