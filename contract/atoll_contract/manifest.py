@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -420,6 +420,20 @@ class Manifest(_Part):
             raise ValueError("output.threshold: an anomaly model needs one")
         if self.task is Task.CLASSIFICATION and len(self.output.labels) not in {0, size}:
             raise ValueError(f"output.labels: {len(self.output.labels)} labels for {size} outputs")
+
+    @classmethod
+    def with_float_input(cls, **parts: Any) -> Self:
+        """Return the manifest of ``parts`` with a float32 input tensor of the size that they ask for.
+
+        Raises:
+            ValidationError: The parts do not fit together.
+        """
+        draft = cls.model_construct(**parts, inputs=[])
+        try:
+            size = draft.rows * draft.columns
+        except KeyError:
+            size = 1  # a feature of no value, which is told below
+        return cls(**parts, inputs=[TensorSpec(shape=[1, size], dtype=Dtype.FLOAT32)])
 
     def encode(self) -> bytes:
         """Return the manifest as JSON, indented for people, keys in the order of the fields."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,26 +13,13 @@ from atoll_contract.errors import BundleRejectedError, Reason
 from atoll_contract.manifest import DEFAULT_FLOAT_TOLERANCE, DEFAULT_INT8_TOLERANCE_LSB, Dtype, Manifest
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import ModelFailedError, Runtime
-from atoll_signal.matrix import FeatureMatrix
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """The samples of one window.
-
-    Attributes:
-        rows: float32, shape (readings, raw columns), oldest first, in the values' units.
-        times_ms: Their event times, where the manifest has calendar features.
-    """
-
-    rows: NDArray[np.float32]
-    times_ms: NDArray[np.float64] | None = None
+from atoll_signal.matrix import FeatureMatrix, Samples
 
 
 def record(predictor: Predictor, windows: Sequence[Samples] | NDArray[np.float32]) -> Golden:
     """Return golden vectors for ``windows`` (an array: shape (n, readings, raw columns))."""
     samples = [one if isinstance(one, Samples) else Samples(one) for one in windows]
-    outputs, _ = predictor.invoke(_matrices(samples, predictor.manifest))
+    outputs, _ = predictor.invoke(FeatureMatrix(predictor.manifest).of_each(samples))
     return Golden(
         cases=[
             GoldenCase(
@@ -55,16 +41,7 @@ def windows(golden: Golden, manifest: Manifest) -> NDArray[np.float32]:
         )
         for case in golden.cases
     ]
-    return _matrices(samples, manifest)
-
-
-def _matrices(samples: Sequence[Samples], manifest: Manifest) -> NDArray[np.float32]:
-    matrix = FeatureMatrix(manifest)
-    found = []
-    for one in samples:
-        times_ms = np.zeros(len(one.rows)) if one.times_ms is None else one.times_ms
-        found.append(matrix.of(matrix.seasoned(one.rows, times_ms)[None]))
-    return np.concatenate(found)
+    return FeatureMatrix(manifest).of_each(samples)
 
 
 def play(golden: Golden, predictor: Predictor) -> None:

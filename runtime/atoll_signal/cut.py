@@ -22,6 +22,7 @@ class Cut(msgspec.Struct, gc=False, eq=False):
         has_gap: Whether readings are missing in it or, told once, before it.
         is_late: Whether a reading came too late for it.
         is_imputed: Whether it holds a number that stands for a missing one.
+        times_ms: Event times of the rows; None: they are equal steps up to ``end_ms``.
     """
 
     samples: bytes | bytearray
@@ -31,3 +32,4 @@ class Cut(msgspec.Struct, gc=False, eq=False):
     has_gap: bool = False
     is_late: bool = False
     is_imputed: bool = False
+    times_ms: list[float] | None = None

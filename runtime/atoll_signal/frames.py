@@ -20,7 +20,7 @@ from atoll_contract.messages import Quality, Value
 from atoll_signal.cut import Cut
 from atoll_signal.features import valid_range
 from atoll_signal.grid import GridState, GridWindows
-from atoll_signal.matrix import FeatureMatrix
+from atoll_signal.matrix import FeatureMatrix, Samples
 from atoll_signal.numbers import Joining, Known, Numbers
 from atoll_signal.timed import TimedState, TimedWindows
 from atoll_signal.window import Windows, WindowState
@@ -89,6 +89,7 @@ class Frames:
         self._columns = manifest.raw_columns
         self._lags = manifest.depth - spec.length
         self._length = spec.length
+        self._step_ms = spec.step_ms or 1.0
         self._pack = struct.Struct(f"={self.matrix.width}f").pack
         joins = spec.resample is None and (spec.impute is not None or spec.max_age_ms is not None)
         self._joining = Joining(manifest, max_devices) if joins else None
@@ -170,6 +171,14 @@ class Frames:
         if self._timed is not None:
             return self._timed.push(device, row, time_ms, is_imputed=is_imputed)
         return self._count(device, row, time_ms, is_imputed=is_imputed)
+
+    def samples(self, made: Cut) -> Samples:
+        """Return the samples of a window with their times."""
+        rows = np.frombuffer(made.samples, np.float32).reshape(-1, self.matrix.width)
+        if made.times_ms is not None:
+            return Samples(rows[:, : self._columns], np.array(made.times_ms))
+        steps = np.arange(1 - len(rows), 1) + round(made.end_ms / self._step_ms)
+        return Samples(rows[:, : self._columns], steps * self._step_ms)
 
     def frame(self, made: Cut) -> Frame:
         """Do the second half of :meth:`take`."""
@@ -265,4 +274,12 @@ class Frames:
         times = window.times_ms
         start_ms = times[self._lags] if self._lags < len(times) else time_ms
         has_gap = window.take_gap()
-        return Cut(window.packed, start_ms, time_ms, self._length, has_gap, is_imputed=is_imputed)
+        return Cut(
+            window.packed,
+            start_ms,
+            time_ms,
+            self._length,
+            has_gap,
+            is_imputed=is_imputed,
+            times_ms=times,
+        )

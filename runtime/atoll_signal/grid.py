@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -83,6 +83,7 @@ class GridWindows:
         season: Calendar columns behind the numbers.
         max_devices: For how many devices windows are kept.
         has_restarted: Whether predictions are missing before the first window of a device.
+        on_step: Called with the number and the row of every step that is made, if given.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class GridWindows:
         *,
         max_devices: int,
         has_restarted: bool = False,
+        on_step: Callable[[int, bytes], None] | None = None,
     ) -> None:
         if spec.step_ms is None or spec.max_gap_ms is None or spec.resample is None:
             raise ValueError("steps need step_ms, max_gap_ms and resample")
@@ -112,6 +114,7 @@ class GridWindows:
         self._pack = struct.Struct(f"={self._width}f").pack
         self._devices: Devices[tuple[Steps, Window]] = Devices(max_devices)
         self._has_restarted = has_restarted
+        self._on_step = on_step
 
     @property
     def forgotten(self) -> int:
@@ -192,6 +195,8 @@ class GridWindows:
                 window.begin_anew()
                 steps.imputed_left = 0
                 continue
+            if self._on_step is not None:
+                self._on_step(step, row)
             window.push(row, step * self._step_ms)
             if window.is_full and not (self._is_tumbling and (step + 1) % self._length):
                 made = self._cut(steps, window, step)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,19 @@ _FIGURES: Final[dict[FeatureKind, Callable[[Series], Floats]]] = {
     FeatureKind.KURTOSIS: lambda series: series.kurtosis,
     FeatureKind.CREST: lambda series: series.crest,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The samples of one window, before features are computed.
+
+    Attributes:
+        rows: float32, shape (readings, raw columns), oldest first, in the values' units.
+        times_ms: Their event times; only calendar features need them.
+    """
+
+    rows: NDArray[np.float32]
+    times_ms: Floats | None = None
 
 
 class FeatureMatrix:
@@ -70,6 +84,14 @@ class FeatureMatrix:
             return rows
         columns = [self.season.columns(time_ms) for time_ms in times_ms.tolist()]
         return np.concatenate([rows, np.array(columns, np.float32).reshape(len(rows), -1)], axis=1)
+
+    def of_each(self, windows: Sequence[Samples]) -> NDArray[np.float32]:
+        """Return the feature matrices of windows, shape (n, rows, columns)."""
+        found = []
+        for window in windows:
+            times_ms = np.zeros(len(window.rows)) if window.times_ms is None else window.times_ms
+            found.append(self.of(self.seasoned(window.rows, times_ms)[None]))
+        return np.concatenate(found)
 
     def of(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the feature matrices of n windows, float32, shape (n, rows, columns).

@@ -98,7 +98,7 @@ class Series:
 
     @cached_property
     def _squares(self) -> Floats:
-        centred = self.samples - self.mean[:, None]
+        centred: Floats = self.samples - self.mean[:, None]
         return centred * centred
 
     @cached_property

@@ -161,7 +161,7 @@ class TimedWindows:
             has_gap = float(np.diff([start_ms, *times, end_ms]).max()) > self._max_gap_ms
         is_imputed = any(kept.imputed[first:end])
         samples = b"".join(kept.rows[first:end])
-        return Cut(samples, times[0], times[-1], end - first, has_gap, is_late, is_imputed)
+        return Cut(samples, times[0], times[-1], end - first, has_gap, is_late, is_imputed, times)
 
     def _trim(self, kept: TimedState) -> None:
         """Let go what no window will hold any more, and what is more than is kept."""
