@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from atoll_contract.feature import MAX_WINDOW_LENGTH, Part
 
-_MAX_LATE_STEPS: Final = 1000
+_MOST_OPEN: Final = 1000
+"""Steps that may be open at a time."""
 
 
 class WindowKind(StrEnum):
@@ -92,6 +93,7 @@ class WindowSpec(Part):
             raise ValueError("resample: needs step_ms, and max_gap_ms: which readings are too far apart")
         if self.impute is Imputation.LINEAR and self.resample is not Resampling.LINEAR:
             raise ValueError("impute: linear needs resample = linear")
-        if self.lateness_ms is not None and self.lateness_ms > _MAX_LATE_STEPS * self.step_ms:
-            raise ValueError(f"lateness_ms: at most {_MAX_LATE_STEPS} steps")
+        for key, found in (("lateness_ms", self.lateness_ms or 0.0), ("max_gap_ms", self.max_gap_ms)):
+            if found > _MOST_OPEN * self.step_ms:
+                raise ValueError(f"{key}: at most {_MOST_OPEN} steps")
         return self

@@ -2,7 +2,8 @@
 
 Step k ends at ``k * step_ms`` since the epoch and stands for the time since the step before. It is
 closed as soon as the device's readings have passed its end by ``lateness_ms``; where a reading stands
-on the end itself, as soon as every value has been seen there. A reading that comes after its step was
+on the end itself, as soon as every value has been seen there. Where steps are ``linear`` the reading
+after is awaited, until it would be too far away. A reading that comes after its step was
 closed is late: it is counted, changes nothing, and the next window says so.
 """
 
@@ -103,6 +104,7 @@ class GridWindows:
         """How many readings came too late."""
         self._spec = spec.model_copy(update={"length": depth, "max_gap_ms": None})
         self._step_ms, self._max_gap_ms, self._resample = spec.step_ms, spec.max_gap_ms, spec.resample
+        self._gap_steps = math.ceil(spec.max_gap_ms / spec.step_ms)
         self._lateness_ms = spec.lateness_ms or 0.0
         self._impute = spec.impute
         self._length = spec.length
@@ -186,10 +188,13 @@ class GridWindows:
         last = math.floor(horizon_ms / self._step_ms)
         if last * self._step_ms == horizon_ms and min(steps.newest_ms) < horizon_ms:
             last -= 1
-        if last - steps.next_step > self._depth:
+        if last - steps.next_step > self._depth + self._gap_steps:
             self._skip_to(last - self._depth, steps, window)
         made = None
         for step in range(steps.next_step, last + 1):
+            if self._resample is Resampling.LINEAR and self._is_awaited(step, steps):
+                last = step - 1
+                break
             row = self._close(step, steps)
             if row is None:
                 window.begin_anew()
@@ -202,6 +207,16 @@ class GridWindows:
                 made = self._cut(steps, window, step)
         steps.next_step = max(steps.next_step, last + 1)
         return made
+
+    def _is_awaited(self, step: int, steps: Steps) -> bool:
+        """Whether the reading after the end of a step may still come, for one of its values."""
+        spans, now_ms = steps.open.get(step), max(steps.newest_ms)
+        for place, known in enumerate(steps.known):
+            span = None if spans is None else spans[place]
+            left_ms = span.last_ms if span is not None else known[0] if known is not None else _NEVER
+            if steps.newest_ms[place] < step * self._step_ms and now_ms - left_ms <= self._max_gap_ms:
+                return True
+        return False
 
     def _skip_to(self, step: int, steps: Steps, window: Window) -> None:
         """Leave out steps that no window will hold any more."""

@@ -71,7 +71,8 @@ def _meanings(text: str) -> list[_Unit]:
     terms = [(term, 1) for term in re.split(r"[.*· ]+", numerator) if term not in {"", "1"}]
     terms += [(term, -1) for part in denominators for term in re.split(r"[.*· ]+", part) if term]
     choices = [list(_power(term, sign)) for term, sign in terms]
-    return [_multiplied(units) for units in product(*choices)] if terms else []
+    is_whole = all(denominators) and bool(terms)
+    return [_multiplied(units) for units in product(*choices)] if is_whole else []
 
 
 def _power(term: str, sign: int) -> Iterator[_Unit]:

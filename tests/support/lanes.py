@@ -48,7 +48,7 @@ class Clock:
 class Bench:
     """A lane on a scripted wire, connected."""
 
-    def __init__(self, *predictors: Predictor, streams=None, stream_of=None):
+    def __init__(self, *predictors: Predictor, streams=None, stream_of=None, windows=None):
         self.wire = ScriptedWire()
         self.clock = Clock()
         self.lane = Lane(
@@ -60,6 +60,7 @@ class Bench:
             agent="pi",
             max_devices=100,
             clock=self.clock,
+            windows=windows,
         )
         for item in predictors:
             self.lane.swap(item, has_restarted=False)

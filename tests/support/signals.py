@@ -96,7 +96,7 @@ def manifests() -> dict[str, Manifest]:
         "steps, imputed": a_manifest(ALL_OF_A_NUMBER, **steps, impute=Imputation.LINEAR),
         "steps, last": a_manifest(**{**steps, "resample": Resampling.LAST}, impute=Imputation.MEAN),
         "steps, mean": a_manifest(
-            SUMMARIES, **{**steps, "resample": Resampling.MEAN}, lateness_ms=2000.0, kind=tumbling
+            SUMMARIES, **{**steps, "resample": Resampling.MEAN}, lateness_ms=2000.0, impute=Imputation.LAST
         ),
     }
 
