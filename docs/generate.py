@@ -39,6 +39,7 @@ MESSAGES = (
 MANIFEST_PARTS = (
     manifest.ValueSpec,
     manifest.WindowSpec,
+    manifest.Feature,
     manifest.Normalisation,
     manifest.TensorSpec,
     manifest.OutputSpec,
