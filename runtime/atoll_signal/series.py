@@ -7,7 +7,7 @@ alone decides. No matrix product is used, since those sum in an order of their o
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,9 +79,7 @@ class Series:
         """Of the straight line with the least squares, per sample; 0 of one sample."""
         if self.count == 1:
             return np.zeros(len(self.samples))
-        places = np.arange(self.count) - (self.count - 1) / 2
-        weights = places / np.add.reduce(places * places)
-        return _sum(self.samples * weights)
+        return _sum(self.samples * _slope_weights(self.count))
 
     def quantile(self, share: float) -> Floats:
         """Return below what ``share`` of the samples lies, linear in between."""
@@ -118,18 +116,12 @@ class Spectra:
         groups, parts, count = samples.shape
         self._groups, self._parts = groups, parts
         series = samples.reshape(-1, count)
-        taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(count) / count)
+        taper, scale, hz = _of_spectrum(count, step_ms)
         centred = series - (_sum(series) / count)[:, None]
         spectrum = np.fft.rfft(centred * taper, axis=-1)
         power = spectrum.real * spectrum.real + spectrum.imag * spectrum.imag
-        # A bin stands for its mirror image as well, but for the first and, of an even count, the last.
-        both = np.full(power.shape[1], 2.0)
-        both[0] = 1.0
-        if count % 2 == 0:
-            both[-1] = 1.0
-        # Over all bins, the power so adds up to the mean square of noise.
-        self._power: Floats = power * (both / (count * np.add.reduce(taper * taper)))
-        self._hz: Floats = np.arange(power.shape[1]) * (1000.0 / (count * step_ms))
+        self._power: Floats = power * scale
+        self._hz = hz
 
     def band(self, low_hz: float, high_hz: float) -> Floats:
         """Return the mean square from ``low_hz`` to below ``high_hz``, shape (n,)."""
@@ -152,6 +144,30 @@ class Spectra:
         found: Floats = self._hz[places]
         found[np.take_along_axis(total, places[:, None], axis=1)[:, 0] <= 0] = 0.0
         return found
+
+
+@lru_cache(maxsize=32)
+def _slope_weights(count: int) -> Floats:
+    """Return what each of so many samples counts for in their slope."""
+    places = np.arange(count) - (count - 1) / 2
+    weights: Floats = places / np.add.reduce(places * places)
+    return weights
+
+
+@lru_cache(maxsize=32)
+def _of_spectrum(count: int, step_ms: float) -> tuple[Floats, Floats, Floats]:
+    """Return the Hann window of so many samples, what scales each bin's power, and each bin's frequency."""
+    taper: Floats = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(count) / count)
+    bins = count // 2 + 1
+    # A bin stands for its mirror image as well, but for the first and, of an even count, the last.
+    both = np.full(bins, 2.0)
+    both[0] = 1.0
+    if count % 2 == 0:
+        both[-1] = 1.0
+    # Over all bins, the power so adds up to the mean square of noise.
+    scale: Floats = both / (count * np.add.reduce(taper * taper))
+    hz: Floats = np.arange(bins) * (1000.0 / (count * step_ms))
+    return taper, scale, hz
 
 
 def _sum(samples: Floats) -> Floats:
