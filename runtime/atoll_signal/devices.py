@@ -13,11 +13,12 @@ class Devices(Generic[Item]):
     """Items by device.
 
     Attributes:
+        most: For how many at the most.
         forgotten: How many devices were forgotten to make room.
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._items: OrderedDict[str, Item] = OrderedDict()
         self.forgotten = 0
 
@@ -36,7 +37,7 @@ class Devices(Generic[Item]):
 
     def put(self, device: str, item: Item) -> None:
         """Keep ``item`` for ``device``."""
-        while device not in self._items and len(self._items) >= self._most:
+        while device not in self._items and len(self._items) >= self.most:
             self._items.popitem(last=False)
             self.forgotten += 1
         self._items[device] = item

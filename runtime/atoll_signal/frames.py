@@ -82,6 +82,7 @@ class Frames:
         has_restarted: bool = False,
     ) -> None:
         spec = manifest.window
+        self._manifest = manifest
         self.matrix = FeatureMatrix(manifest)
         self._numbers = Numbers(manifest, units)
         self._low, self._high = valid_range(manifest.sources)
@@ -224,6 +225,22 @@ class Frames:
         raw = samples[:, :, : self._columns]
         outside: NDArray[np.bool_] = ((raw < self._low) | (raw > self._high)).any(axis=(1, 2))
         return outside
+
+    def adjust(self, max_devices: int, units: Mapping[str, str | None]) -> None:
+        """Keep windows for so many devices at the most, of readings in these units.
+
+        Raises:
+            ValueError: A value cannot be converted.
+        """
+        self._numbers = Numbers(self._manifest, units)
+        if self._counted is not None:
+            self._counted.max_devices = max_devices
+        if self._grid is not None:
+            self._grid.limit(max_devices)
+        if self._timed is not None:
+            self._timed.limit(max_devices)
+        if self._joining is not None:
+            self._joining.devices.most = max_devices
 
     def adopt(self, other: Frames) -> None:
         """Begin with the windows of ``other``, whose columns must be the same, as far as they are alike."""

@@ -123,6 +123,10 @@ class GridWindows:
         """How many devices were forgotten to make room."""
         return self._devices.forgotten
 
+    def limit(self, max_devices: int) -> None:
+        """Keep windows for so many devices at the most; those that go are forgotten as others come."""
+        self._devices.most = max_devices
+
     def push(self, device: str, numbers: Sequence[float], time_ms: float) -> Cut | None:
         """Take in a reading, NaN for what it lacks; return the newest window that it completes."""
         step = math.ceil(time_ms / self._step_ms)

@@ -71,6 +71,10 @@ class TimedWindows:
         """How many devices were forgotten to make room."""
         return self._devices.forgotten
 
+    def limit(self, max_devices: int) -> None:
+        """Keep windows for so many devices at the most; those that go are forgotten as others come."""
+        self._devices.most = max_devices
+
     def push(self, device: str, row: bytes, time_ms: float, *, is_imputed: bool = False) -> Cut | None:
         """Take in the next row of ``device``; return the newest window that it completes."""
         kept = self._devices.get(device)

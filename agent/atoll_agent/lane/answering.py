@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final, TypedDict, Unpack
 
 from atoll_agent.lane.executors import Executor
@@ -52,6 +53,7 @@ class Answering:
 
     Attributes:
         model: Its model.
+        release: Its release.
         executor: Who runs it.
         keeps_readings: Whether its answers depend on more than one reading.
 
@@ -64,7 +66,7 @@ class Answering:
         self.model = manifest.model
         self.executor = executor
         self.manifest = manifest
-        self._release = manifest.release
+        self.release = manifest.release
         self._stream = others["stream"]
         self._clock = others["clock"]
         self._site = others["site"]
@@ -79,10 +81,19 @@ class Answering:
         """How many devices it has answered."""
         return len(self._topics)
 
+    def known_devices(self, most: int) -> tuple[str, ...]:
+        """Return devices that it has answered, those first that it has known longest."""
+        return tuple(islice(self._topics, most))
+
     @property
     def counts(self) -> Mapping[str, int]:
         """Counters of its windows, by name."""
         return {}
+
+    def adjust(self, max_devices: int, units: Mapping[str, str | None]) -> None:
+        """Answer so many devices at the most (those that go are forgotten as others come), in other units."""
+        self._max_devices = max_devices
+        self._row = FeatureRow(self.manifest, units)
 
     def succeed(self, champion: Answering) -> None:
         """Begin with the windows of ``champion``, if both are made of the same columns."""
@@ -110,25 +121,29 @@ class Answering:
         """Return topic and payload of the prediction that tells ``answer``; monotonic time."""
         return self._topic(pending.device), self._encode(pending, answer, now_ns)
 
+    def quality(self, pending: Pending, answer: Answer) -> list[Quality]:
+        """Return what a reader of the prediction should know before trusting it."""
+        quality = [*answer.quality, *pending.quality]
+        if pending.delivery.is_retained:
+            quality.append(Quality.REPLAYED)
+        if pending.reading.time_ms is None and self._clock.is_time_unsynced:
+            quality.append(Quality.TIME_UNSYNCED)
+        return quality
+
     def _encode(self, pending: Pending, answer: Answer, now_ns: int) -> bytes:
         reading, delivery = pending.reading, pending.delivery
-        quality = [*answer.quality, *pending.quality]
-        if delivery.is_retained:
-            quality.append(Quality.REPLAYED)
-        if reading.time_ms is None and self._clock.is_time_unsynced:
-            quality.append(Quality.TIME_UNSYNCED)
         return encode_prediction(
             Prediction(  # in the order of its fields: keywords cost more than the encoding
                 pending.time_ms,
                 answer.value,
-                self._release,
+                self.release,
                 (now_ns - delivery.arrival_ns) // 1000 / 1000,
                 reading.seq,
                 reading.boot,
                 self._stream,
                 pending.bounds,
                 answer.output,
-                quality or None,
+                self.quality(pending, answer) or None,
             )
         )
 
@@ -176,6 +191,12 @@ class WindowAnswering(Answering):
         """See :class:`Answering`."""
         return {"windows_forgotten": self._windows.forgotten}
 
+    def adjust(self, max_devices: int, units: Mapping[str, str | None]) -> None:
+        """See :class:`Answering`."""
+        super().adjust(max_devices, units)
+        size_bytes = Window.size_bytes(self.manifest.window, self.manifest.columns)
+        self._windows.max_devices = self._affordable(size_bytes)
+
     def succeed(self, champion: Answering) -> None:
         """See :class:`Answering`."""
         if isinstance(champion, WindowAnswering) and self._is_like(champion):
@@ -222,6 +243,11 @@ class FrameAnswering(Answering):
             "readings_late": frames.late,
             "readings_incomplete": frames.incomplete,
         }
+
+    def adjust(self, max_devices: int, units: Mapping[str, str | None]) -> None:
+        """See :class:`Answering`."""
+        super().adjust(max_devices, units)
+        self._frames.adjust(self._affordable(Frames.size_bytes(self.manifest)), units)
 
     def succeed(self, champion: Answering) -> None:
         """See :class:`Answering`."""
