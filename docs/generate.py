@@ -44,6 +44,7 @@ MANIFEST_PARTS = (
     manifest.ValueSpec,
     manifest.PictureSpec,
     manifest.WindowSpec,
+    manifest.Feature,
     manifest.Normalisation,
     manifest.TensorSpec,
     manifest.OutputSpec,

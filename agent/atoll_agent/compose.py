@@ -19,7 +19,7 @@ from atoll_agent.adapters.control import ControlLink
 from atoll_agent.adapters.edgetpu_care import Care
 from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.notes import NotesFile
-from atoll_agent.adapters.store import StateStore
+from atoll_agent.adapters.store import KeptWindows, StateStore
 from atoll_agent.adapters.systemd import Notifier
 from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.decisions.exception import Exceptions
@@ -89,6 +89,7 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         agent=agent.id,
         clock=clock,
         shown_devices=settings.homeassistant.max_sensors + 1 if settings.homeassistant.enabled else 0,
+        windows=KeptWindows(store.folder),
     )
     accelerators = EdgeTpus(_care(settings.edgetpu))
     loader = Loader(store, store, accelerators, library=settings.edgetpu.library)

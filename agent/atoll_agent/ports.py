@@ -178,6 +178,19 @@ class SlotStore(Protocol):
         """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
 
 
+class WindowStore(Protocol):
+    """Where windows wait from a clean stop to the next start."""
+
+    def take(self, model: str) -> bytes | None:
+        """Return what was kept for ``model``, once: a start that ends in a kill has nothing to offer."""
+
+    def keep(self, model: str, windows: bytes) -> None:
+        """Keep the windows of ``model``; raises StorageError."""
+
+    def drop(self) -> None:
+        """Delete what nobody has taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class Announced:
     """What Home Assistant was told last.

@@ -15,7 +15,7 @@ from typing import Final
 
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.compose import decided
-from atoll_agent.lane.answering import Answering
+from atoll_agent.lane.answering import Answering, kind_of
 from atoll_agent.lane.executors import LaneExecutor
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.track import Track
@@ -319,7 +319,7 @@ def _predictors(settings: AgentSettings, bundles: Iterable[Path], runtime: Runti
 
 def _answering(predictor: Predictor, stream: Stream, settings: AgentSettings) -> Answering:
     """Return ``predictor`` at work in the lane's own thread, however slow it is."""
-    return Answering(
+    return kind_of(predictor.manifest)(
         predictor.manifest,
         LaneExecutor(predictor, stream.overload),
         stream=stream.name,
@@ -328,4 +328,5 @@ def _answering(predictor: Predictor, stream: Stream, settings: AgentSettings) ->
         max_devices=settings.agent.max_devices,
         clock=SetClock(),
         has_restarted=False,
+        units=stream.units,
     )

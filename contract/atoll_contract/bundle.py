@@ -14,8 +14,9 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atoll_contract.errors import BundleRejectedError
+from atoll_contract.feature import CALENDAR
 from atoll_contract.manifest import Manifest
-from atoll_contract.messages import MAX_DETAIL_CHARS
+from atoll_contract.messages import MAX_DETAIL_CHARS, TimeMs
 
 MAX_BUNDLE_BYTES: Final = 64 * 1024 * 1024
 MANIFEST: Final = "manifest.json"
@@ -54,7 +55,10 @@ class GoldenCase(BaseModel):
     """One window of raw samples and what the model file must answer.
 
     Attributes:
-        samples: Shape (window length, columns), in the values' units, before normalisation.
+        samples: Readings (or steps), each with the numbers of its values in the order of the features,
+            in the values' units, before features are computed. As many as the window has, with those
+            that lags go back to; of a window by duration any number that it may hold.
+        times_ms: Their event times, where features are made of the calendar.
         output: The output tensor, flattened row-major: integers for a quantised one.
     """
 
@@ -62,6 +66,7 @@ class GoldenCase(BaseModel):
 
     samples: list[list[float]]
     output: list[float]
+    times_ms: list[TimeMs] | None = None
 
 
 class Golden(BaseModel):
@@ -95,7 +100,7 @@ class Bundle:
         files = {
             MANIFEST: self.manifest.encode(),
             MODEL: self.model,
-            GOLDEN: self.golden.model_dump_json().encode(),
+            GOLDEN: self.golden.model_dump_json(exclude_none=True).encode(),
             MODEL_EDGETPU: self.model_edgetpu,
             REFERENCE: self.reference,
         }
@@ -161,9 +166,14 @@ def _require_limits(entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _require_golden_fits(manifest: Manifest, golden: Golden) -> None:
-    length, columns, outputs = manifest.window.length, manifest.columns, manifest.outputs[0].size
+    depth, columns, outputs = manifest.depth, manifest.raw_columns, manifest.outputs[0].size
+    least = depth if manifest.window.duration_ms is None else 1
+    needs_times = any(feature.kind in CALENDAR for feature in manifest.computed)
     for number, case in enumerate(golden.cases):
-        if len(case.samples) != length or any(len(row) != columns for row in case.samples):
-            raise BundleRejectedError(f"{GOLDEN}: case {number}: samples are not {length} x {columns}")
+        count = len(case.samples)
+        if not least <= count <= depth or any(len(row) != columns for row in case.samples):
+            raise BundleRejectedError(f"{GOLDEN}: case {number}: samples are not {depth} x {columns}")
+        if needs_times and len(case.times_ms or ()) != count:
+            raise BundleRejectedError(f"{GOLDEN}: case {number}: needs times_ms, {count} of them")
         if len(case.output) != outputs:
             raise BundleRejectedError(f"{GOLDEN}: case {number}: output has not {outputs} elements")

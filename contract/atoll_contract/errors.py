@@ -44,6 +44,7 @@ class Reason(StrEnum):
     VALUES_MISSING = "values_missing"
     UNIT_MISMATCH = "unit_mismatch"
     SHARED_STREAM = "shared_stream"
+    UNKNOWN_ZONE = "unknown_zone"
     GOLDEN_MISMATCH = "golden_mismatch"
     SELF_TEST_CRASHED = "self_test_crashed"
     SELF_TEST_TIMEOUT = "self_test_timeout"

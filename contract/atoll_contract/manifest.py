@@ -8,25 +8,53 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from atoll_contract.errors import BundleRejectedError, Reason
+from atoll_contract.feature import EARLIER, MAX_WINDOW_LENGTH, SPECTRAL, SUMMARIES, Feature, FeatureKind
+from atoll_contract.feature import Part as _Part
 from atoll_contract.ids import ID_PATTERN
 from atoll_contract.messages import MAX_DETAIL_CHARS
 from atoll_contract.release import MAX_RELEASE
+from atoll_contract.window import Imputation, Resampling, WindowKind, WindowSpec
+
+__all__ = [
+    "FORMAT",
+    "MAX_ELEMENTS",
+    "MAX_WINDOW_LENGTH",
+    "Channels",
+    "Dtype",
+    "Feature",
+    "FeatureKind",
+    "Fit",
+    "Imputation",
+    "Manifest",
+    "Normalisation",
+    "OutputSpec",
+    "PassRules",
+    "PictureSpec",
+    "PixelResampling",
+    "Resampling",
+    "Task",
+    "TensorSpec",
+    "Training",
+    "ValueSpec",
+    "WindowKind",
+    "WindowSpec",
+]
 
 FORMAT = 1
 """The newest bundle format that this version reads."""
 
-MAX_WINDOW_LENGTH = 100_000
 MAX_ELEMENTS = 16_777_216
 """Most numbers in one window."""
 
 DEFAULT_INT8_TOLERANCE_LSB = 2
 DEFAULT_FLOAT_TOLERANCE = 1e-5
 
+_LEAST_SPECTRUM = 4
 _FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 _FLOAT32_LEAST = 2.0**-149
 """The least number above 0."""
@@ -41,13 +69,6 @@ class Task(StrEnum):
     ANOMALY = "anomaly"
 
 
-class WindowKind(StrEnum):
-    """How windows follow each other."""
-
-    SLIDING = "sliding"
-    TUMBLING = "tumbling"
-
-
 class Dtype(StrEnum):
     """Element types of input and output tensors."""
 
@@ -57,10 +78,6 @@ class Dtype(StrEnum):
 
 
 _ZERO_POINTS = {Dtype.FLOAT32: (0, 0), Dtype.INT8: (-128, 127), Dtype.UINT8: (0, 255)}
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Channels(StrEnum):
@@ -82,7 +99,7 @@ class Fit(StrEnum):
     """All of it, in the middle of black."""
 
 
-class Resampling(StrEnum):
+class PixelResampling(StrEnum):
     """How pixels become fewer or more; all but ``nearest`` take the mean of those that become one."""
 
     NEAREST = "nearest"
@@ -102,7 +119,7 @@ class PictureSpec(_Part):
 
     channels: Channels = Channels.RGB
     fit: Fit = Fit.STRETCH
-    resampling: Resampling = Resampling.BILINEAR
+    resampling: PixelResampling = PixelResampling.BILINEAR
 
 
 class ValueSpec(_Part):
@@ -116,6 +133,9 @@ class ValueSpec(_Part):
         high: Greatest valid number.
         picture: The value may arrive as a picture; how it becomes an array of ``shape``, which is
             [height, width, 3], or [height, width] or [height, width, 1] if it is grey.
+        step_ms: Of an array value, time between its elements; readings that say otherwise are refused.
+        fill: What stands for a missing number where the window's ``impute`` is ``mean``: the mean of
+            what the model learnt from.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -124,6 +144,8 @@ class ValueSpec(_Part):
     low: float | None = None
     high: float | None = None
     picture: PictureSpec | None = None
+    step_ms: Annotated[float, Field(gt=0)] | None = None
+    fill: float | None = None
 
     @property
     def size(self) -> int:
@@ -146,22 +168,6 @@ class ValueSpec(_Part):
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError("low is above high")
         return self
-
-
-class WindowSpec(_Part):
-    """How many readings of a device make one input.
-
-    Attributes:
-        kind: Sliding windows end at every reading once full; tumbling ones do not overlap.
-        length: Readings in a window, counted in order of arrival.
-        step_ms: Nominal time between readings, when known.
-        max_gap_ms: Two readings of a window further apart than this: the prediction says ``gap``.
-    """
-
-    kind: WindowKind = WindowKind.SLIDING
-    length: Annotated[int, Field(ge=1, le=MAX_WINDOW_LENGTH)] = 1
-    step_ms: Annotated[float, Field(gt=0)] | None = None
-    max_gap_ms: Annotated[float, Field(gt=0)] | None = None
 
 
 class Normalisation(_Part):
@@ -326,7 +332,8 @@ class Manifest(_Part):
         values: What each reading must hold.
         window: How many readings make one input.
         features: Columns of the feature matrix, in order; each names a value (an array value is
-            one feature of as many columns as it has numbers).
+            one feature of as many columns as it has numbers) or says how it is computed.
+        zone: Time zone of calendar features, as in the IANA database; null: UTC.
         normalisation: Per feature.
         inputs: Input tensors of the model file: exactly one in this format.
         outputs: Output tensors of the model file: exactly one in this format.
@@ -345,7 +352,8 @@ class Manifest(_Part):
     task: Task
     values: Annotated[list[ValueSpec], Field(min_length=1, max_length=256)]
     window: WindowSpec = WindowSpec()
-    features: Annotated[list[str], Field(min_length=1, max_length=256)]
+    features: Annotated[list[str | Feature], Field(min_length=1, max_length=256)]
+    zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     normalisation: Normalisation
     inputs: Annotated[list[TensorSpec], Field(min_length=1, max_length=16)]
     outputs: Annotated[list[TensorSpec], Field(min_length=1, max_length=16)]
@@ -355,10 +363,60 @@ class Manifest(_Part):
     training: Training = Training()
 
     @property
-    def columns(self) -> int:
-        """Width of the feature matrix: how many numbers one reading contributes."""
+    def sources(self) -> list[ValueSpec]:
+        """The values that features are made of, in the order in which features name them first."""
+        values = {value.name: value for value in self.values}
+        named = (item if isinstance(item, str) else item.value for item in self.features)
+        return [values[name] for name in dict.fromkeys(named) if name is not None]
+
+    @property
+    def computed(self) -> list[Feature]:
+        """The features that are no values as they come."""
+        return [item for item in self.features if isinstance(item, Feature)]
+
+    @property
+    def labels(self) -> list[str]:
+        """The features' names, for people and tables."""
+        return [item if isinstance(item, str) else item.label for item in self.features]
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many columns each feature has."""
         sizes = {value.name: value.size for value in self.values}
-        return sum(sizes[name] for name in self.features)
+        return [sizes[item] if isinstance(item, str) else 1 for item in self.features]
+
+    @property
+    def columns(self) -> int:
+        """Width of the feature matrix."""
+        return sum(self.sizes)
+
+    @property
+    def rows(self) -> int:
+        """Height of the feature matrix: one row per reading or step, or a single one with a summary."""
+        is_one = self.window.duration_ms is not None or any(item.kind in SUMMARIES for item in self.computed)
+        return 1 if is_one else self.window.length
+
+    @property
+    def raw_columns(self) -> int:
+        """How many numbers one reading contributes."""
+        return sum(value.size for value in self.sources)
+
+    @property
+    def depth(self) -> int:
+        """How many readings (or steps) are kept for a window: its own, and those that lags go back to."""
+        lag = max((item.lag or 0 for item in self.computed), default=0)
+        return max(self.window.length, self.rows + lag)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the input is the values themselves, of readings as they come."""
+        has_steps = any(value.step_ms is not None for value in self.sources)
+        return self.window.is_plain and not self.computed and not has_steps
+
+    @property
+    def keeps_readings(self) -> bool:
+        """Whether an answer depends on more than one reading."""
+        return self.depth > 1 or not self.window.is_plain
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -367,23 +425,65 @@ class Manifest(_Part):
             raise ValueError("values: a name stands twice")
         if len(names) > 1 and any(value.picture is not None for value in self.values):
             raise ValueError("values: one that is a picture stands alone")
-        if len(set(self.features)) != len(self.features):
+        if len(set(self.labels)) != len(self.features):
             raise ValueError("features: a name stands twice")
-        if missing := sorted(set(self.features) - set(names)):
+        named = {item if isinstance(item, str) else item.value for item in self.features} - {None}
+        if missing := sorted(set(map(str, named)) - set(names)):
             raise ValueError(f"features: {', '.join(missing)} is no value of this manifest")
+        if not named:
+            raise ValueError("features: none is made of a value")
         for key in ("mean", "scale"):
             if len(getattr(self.normalisation, key)) != len(self.features):
                 raise ValueError(f"normalisation.{key}: needs one number per feature")
-        elements = self.window.length * self.columns
+        self._features_fit_the_window()
+        elements = max(self.rows * self.columns, self.depth * self.raw_columns)
         if elements > MAX_ELEMENTS:
             raise ValueError(f"window: {elements} numbers, at most {MAX_ELEMENTS} are allowed")
-        if len(self.inputs) == 1 and self.inputs[0].size != elements:
-            raise ValueError(
-                f"inputs: the tensor has {self.inputs[0].size} elements, a window of "
-                f"{self.window.length} readings with {self.columns} numbers each has {elements}"
+        size = self.rows * self.columns
+        if len(self.inputs) == 1 and self.inputs[0].size != size:
+            what = (
+                f"a window of {self.rows} readings with {self.columns} numbers each"
+                if not self.computed
+                else f"a feature matrix of {self.rows} x {self.columns}"
             )
+            raise ValueError(f"inputs: the tensor has {self.inputs[0].size} elements, {what} has {size}")
         self._output_fits_the_task()
         return self
+
+    def _features_fit_the_window(self) -> None:
+        window, values = self.window, {value.name: value for value in self.values}
+        if window.impute is Imputation.MEAN and any(value.fill is None for value in self.sources):
+            raise ValueError("window.impute: mean needs the fill of every value")
+        if not window.is_plain and (window.resample or window.impute or window.max_age_ms is not None):
+            arrays = [value.name for value in self.sources if value.shape]
+            if arrays:
+                raise ValueError(f"window: {arrays[0]} is an array, which is neither resampled nor joined")
+        if self.depth > MAX_WINDOW_LENGTH:
+            raise ValueError(f"features: a lag goes back more than {MAX_WINDOW_LENGTH} readings")
+        is_tumbling = window.kind is WindowKind.TUMBLING and window.resample is None
+        for item in self.computed:
+            where = f"features: {item.label}"
+            if item.kind in EARLIER and values[str(item.value)].shape:
+                raise ValueError(f"{where}: of a number only, not of an array")
+            if item.kind in EARLIER and window.duration_ms is not None:
+                raise ValueError(f"{where}: readings are not counted in windows by duration_ms; use resample")
+            if item.kind in EARLIER and is_tumbling and self.depth > window.length:
+                raise ValueError(f"{where}: goes back beyond a tumbling window")
+            if item.kind in SPECTRAL:
+                self._require_rate(item, values[str(item.value)])
+
+    def _require_rate(self, item: Feature, value: ValueSpec) -> None:
+        if not value.shape and self.window.duration_ms is not None:
+            raise ValueError(f"features: {item.label}: needs samples at equal steps; use resample")
+        step_ms = value.step_ms if value.shape else self.window.step_ms
+        if step_ms is None:
+            key = f"values.{value.name}.step_ms" if value.shape else "window.step_ms"
+            raise ValueError(f"features: {item.label}: needs {key}")
+        samples, half_hz = value.size if value.shape else self.window.length, 500.0 / step_ms
+        if samples < _LEAST_SPECTRUM:
+            raise ValueError(f"features: {item.label}: of at least {_LEAST_SPECTRUM} samples")
+        if item.high_hz is not None and item.high_hz > half_hz * (1 + 1e-9):
+            raise ValueError(f"features: {item.label}: samples {step_ms:g} ms apart end at {half_hz:g} Hz")
 
     def _output_fits_the_task(self) -> None:
         size = self.outputs[0].size
@@ -395,6 +495,20 @@ class Manifest(_Part):
             raise ValueError("output.threshold: an anomaly model needs one")
         if self.task is Task.CLASSIFICATION and len(self.output.labels) not in {0, size}:
             raise ValueError(f"output.labels: {len(self.output.labels)} labels for {size} outputs")
+
+    @classmethod
+    def with_float_input(cls, **parts: Any) -> Self:
+        """Return the manifest of ``parts`` with a float32 input tensor of the size that they ask for.
+
+        Raises:
+            ValidationError: The parts do not fit together.
+        """
+        draft = cls.model_construct(**parts, inputs=[])
+        try:
+            size = draft.rows * draft.columns
+        except KeyError:
+            size = 1  # a feature of no value, which is told below
+        return cls(**parts, inputs=[TensorSpec(shape=[1, size], dtype=Dtype.FLOAT32)])
 
     def encode(self) -> bytes:
         """Return the manifest as JSON, indented for people, keys in the order of the fields."""

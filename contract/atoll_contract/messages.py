@@ -79,8 +79,8 @@ class WindowBounds(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which window a prediction speaks of.
 
     Attributes:
-        start_ms: Event time of its first reading.
-        samples: How many readings it holds.
+        start_ms: Event time of its first reading or step.
+        samples: How many readings or steps it holds.
     """
 
     start_ms: Annotated[float, msgspec.Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS)]
@@ -91,7 +91,8 @@ class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a release says of one window; ``value`` is the one number that a chart shows.
 
     Attributes:
-        time_ms: Event time of the reading that completed the window.
+        time_ms: Event time of the reading that completed the window; of a window by time, of its newest
+            reading; of equal steps, of the newest of them.
         value: The output in the manifest's unit; for a classifier the index of the label.
         release: Number of the release that answered.
         latency_ms: From the arrival of the reading to the encoding of this message.

@@ -141,7 +141,7 @@ def hold(bundle: Bundle, looked: Sequence[Looked], *, key: str, cpus: int, prefe
 
 def _tried(bundle: Bundle, runtime: Runtime, threads: int) -> Contestant:
     predictor = golden.self_test(bundle, runtime, threads=threads)
-    samples = golden.windows(bundle.golden)[:1]
+    samples = golden.windows(bundle.golden, bundle.manifest)[:1]
     try:
         answer_s = tuning.least_s(lambda: predictor.invoke(samples))
     except ModelFailedError as error:  # it passed just now

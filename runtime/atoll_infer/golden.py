@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,35 @@ from atoll_contract.errors import BundleRejectedError, Reason
 from atoll_contract.manifest import DEFAULT_FLOAT_TOLERANCE, DEFAULT_INT8_TOLERANCE_LSB, Dtype, Manifest
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import ModelFailedError, Runtime
+from atoll_signal.matrix import FeatureMatrix, Samples
 
 
-def record(predictor: Predictor, windows: NDArray[np.float32]) -> Golden:
-    """Return golden vectors for ``windows``, shape (n, length, columns), from ``predictor``."""
-    outputs, _ = predictor.invoke(windows)
+def record(predictor: Predictor, windows: Sequence[Samples] | NDArray[np.float32]) -> Golden:
+    """Return golden vectors for ``windows`` (an array: shape (n, readings, raw columns))."""
+    samples = [one if isinstance(one, Samples) else Samples(one) for one in windows]
+    outputs, _ = predictor.invoke(FeatureMatrix(predictor.manifest).of_each(samples))
     return Golden(
         cases=[
-            GoldenCase(samples=window.astype(float).tolist(), output=output.astype(float).tolist())
-            for window, output in zip(windows, outputs, strict=True)
+            GoldenCase(
+                samples=one.rows.astype(float).tolist(),
+                output=output.astype(float).tolist(),
+                times_ms=None if one.times_ms is None else one.times_ms.tolist(),
+            )
+            for one, output in zip(samples, outputs, strict=True)
         ]
     )
 
 
-def windows(golden: Golden) -> NDArray[np.float32]:
-    """Return the samples of all golden vectors, shape (n, length, columns)."""
-    return np.array([case.samples for case in golden.cases], np.float32)
+def windows(golden: Golden, manifest: Manifest) -> NDArray[np.float32]:
+    """Return the feature matrices of all golden vectors, shape (n, rows, columns)."""
+    samples = [
+        Samples(
+            np.array(case.samples, np.float32),
+            None if case.times_ms is None else np.array(case.times_ms, np.float64),
+        )
+        for case in golden.cases
+    ]
+    return FeatureMatrix(manifest).of_each(samples)
 
 
 def play(golden: Golden, predictor: Predictor) -> None:
@@ -37,7 +51,7 @@ def play(golden: Golden, predictor: Predictor) -> None:
         BundleRejectedError: It answers otherwise, or not at all.
     """
     try:
-        found, _ = predictor.invoke(windows(golden))
+        found, _ = predictor.invoke(windows(golden, predictor.manifest))
     except ModelFailedError as error:
         message = f"it fails on its golden vectors: {error.detail}"
         raise BundleRejectedError(message, error.reason) from error

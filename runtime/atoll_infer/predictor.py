@@ -1,4 +1,4 @@
-"""From a window of raw samples to what a prediction says: the whole path of one model.
+"""From a feature matrix to what a prediction says: the whole path of one model.
 
 normalise -> quantise -> invoke -> dequantise -> meaning of the output by task. Trainer and agent
 both use this, so that what was evaluated is what answers.
@@ -129,7 +129,7 @@ class Predictor:
         """Return the raw outputs, shape (n, size), and which of the n inputs were saturated.
 
         Args:
-            windows: Raw samples, float32, shape (n, length, columns), in the values' units.
+            windows: Feature matrices, float32, shape (n, rows, columns), before normalisation.
 
         Raises:
             ModelFailedError: The model fails on one of them.
@@ -165,7 +165,7 @@ class Predictor:
         return found
 
     def answer(self, window: NDArray[np.float32]) -> Answer:
-        """Return what the model says of one window, shape (length, columns).
+        """Return what the model says of one window, shape (rows, columns).
 
         Raises:
             ModelOutputError: The output holds NaN or infinity, or there is none.

@@ -33,7 +33,7 @@ def tune(predictor: Predictor, bundle: Bundle, runtime: Runtime) -> None:
     A model is taken to allow batches if it can be resized and then gives for many different inputs
     what it gives for each alone.
     """
-    samples = golden.windows(bundle.golden)
+    samples = golden.windows(bundle.golden, bundle.manifest)
     one_s = predictor.answer_s = least_s(lambda: predictor.invoke(samples[:1]))
     if one_s >= SLOW_S:
         return

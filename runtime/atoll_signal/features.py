@@ -12,31 +12,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll_contract.errors import MalformedMessageError, Reason
-from atoll_contract.manifest import Manifest
+from atoll_contract.manifest import Manifest, ValueSpec
 from atoll_contract.messages import Value
+from atoll_signal.units import Conversion, conversion
 
-_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _INFINITY: Final = math.inf
 
 
 class FeatureRow:
-    """Turns the values of readings into rows, in the order of a manifest's features.
+    """Turns the values of readings into rows: the numbers of the values that features are made of.
 
-    Attributes:
-        columns: Width of a row.
+    Args:
+        manifest: Says which, in which order, in which units.
+        units: The unit that each value is sent in; by default what the manifest needs.
+
+    Raises:
+        ValueError: A value cannot be converted.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
-        shapes = {value.name: tuple(value.shape) for value in manifest.values}
-        self._features = tuple(manifest.features)
-        self._shapes = tuple(shapes[name] for name in manifest.features)
+    def __init__(self, manifest: Manifest, units: Mapping[str, str | None] | None = None) -> None:
+        self._sources = tuple(value.name for value in manifest.sources)
+        self._shapes = tuple(tuple(value.shape) for value in manifest.sources)
         self._are_numbers = not any(self._shapes)
-        self._numbers = _getter(self._features)
+        self._conversions = conversions(manifest, units)
+        self._numbers = _getter(self._sources)
+        if any(self._conversions):
+            self._numbers = _converting(self._numbers, self._conversions)
         # "=": the native byte order, and an error where a number is too large (without, it is infinite).
-        self._pack = struct.Struct(f"={manifest.columns}f").pack
+        self._pack = struct.Struct(f"={manifest.raw_columns}f").pack
 
     def row(self, values: Mapping[str, Value]) -> bytes:
-        """Return the row of one reading: ``columns`` packed float32 numbers, in the values' units.
+        """Return the row of one reading: packed float32 numbers, in the units that the manifest names.
 
         Raises:
             MalformedMessageError: A value is missing, not finite as float32, or has another shape.
@@ -52,25 +59,52 @@ class FeatureRow:
 
     def _with_arrays(self, values: Mapping[str, Value]) -> list[float | None]:
         found: list[float | None] = []
-        for name, shape in zip(self._features, self._shapes, strict=True):
-            found += _flat(name, shape, values.get(name))
+        for name, shape, change in zip(self._sources, self._shapes, self._conversions, strict=True):
+            numbers = flat(name, shape, values.get(name))
+            found += numbers if change is None else _converted(numbers, change)
         return found
 
     def _refusal(self, values: Mapping[str, Value]) -> MalformedMessageError:
         """Say which value spoilt the row; None became NaN on the way."""
-        for name, shape in zip(self._features, self._shapes, strict=True):
+        for name, shape, change in zip(self._sources, self._shapes, self._conversions, strict=True):
             value = values.get(name)
             if value is None:
-                return MalformedMessageError(f"value {name!r} is missing", Reason.MISSING_VALUE)
-            if shape:
-                continue
-            if not isinstance(value, int | float):
-                what = "an array" if isinstance(value, list) else "a picture"
-                message = f"value {name!r} is {what}, the model needs a number"
-                return MalformedMessageError(message, Reason.WRONG_SHAPE)
-            if not abs(value) <= _FLOAT32_MAX:
-                return MalformedMessageError(f"value {name!r} is not finite", Reason.NOT_FINITE)
+                return missing(name)
+            if not shape and (refusal := refusal_of_number(name, value, change)) is not None:
+                return refusal
         return MalformedMessageError("an array holds something else than finite numbers", Reason.NOT_FINITE)
+
+
+def missing(name: str) -> MalformedMessageError:
+    """Return the refusal of a reading that lacks a value."""
+    return MalformedMessageError(f"value {name!r} is missing", Reason.MISSING_VALUE)
+
+
+def refusal_of_number(name: str, value: Value, change: Conversion | None) -> MalformedMessageError | None:
+    """Return why ``value``, which is there, is no number for a model; None if it is one."""
+    if value is not None and not isinstance(value, int | float):
+        what = "an array" if isinstance(value, list) else "a picture"
+        message = f"value {name!r} is {what}, the model needs a number"
+        return MalformedMessageError(message, Reason.WRONG_SHAPE)
+    number = math.nan if value is None else value
+    if change is not None:
+        number = number * change.scale + change.offset
+    if abs(number) <= FLOAT32_MAX:
+        return None
+    return MalformedMessageError(f"value {name!r} is not finite", Reason.NOT_FINITE)
+
+
+def conversions(manifest: Manifest, units: Mapping[str, str | None] | None) -> tuple[Conversion | None, ...]:
+    """Return how each source of ``manifest`` is converted from ``units``; None: not at all.
+
+    Raises:
+        ValueError: One cannot be.
+    """
+
+    def of(value: ValueSpec) -> Conversion | None:
+        return conversion(value.unit if units is None else units.get(value.name), value.unit)
+
+    return tuple(map(of, manifest.sources))
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Mapping[str, Value]], Sequence[Any]]:
@@ -81,12 +115,29 @@ def _getter(names: tuple[str, ...]) -> Callable[[Mapping[str, Value]], Sequence[
     return itemgetter(*names)
 
 
-def _flat(name: str, shape: tuple[int, ...], value: Value) -> list[float | None]:
-    """Return the numbers of ``value``, row-major."""
+def _converting(
+    numbers: Callable[[Mapping[str, Value]], Sequence[Any]], changes: Sequence[Conversion | None]
+) -> Callable[[Mapping[str, Value]], Sequence[Any]]:
+    terms = [(1.0, 0.0) if change is None else (change.scale, change.offset) for change in changes]
+    return lambda values: [
+        number * scale + offset for number, (scale, offset) in zip(numbers(values), terms, strict=True)
+    ]
+
+
+def _converted(numbers: list[float | None], change: Conversion) -> list[float | None]:
+    return [None if number is None else number * change.scale + change.offset for number in numbers]
+
+
+def flat(name: str, shape: tuple[int, ...], value: Value) -> list[float | None]:
+    """Return the numbers of ``value``, row-major; where a number is wanted it is passed on as it is.
+
+    Raises:
+        MalformedMessageError: It is missing, or has another shape.
+    """
     if not shape:
         return [value]  # type: ignore[list-item]  # an array here is refused by FeatureRow.row
     if value is None:
-        raise MalformedMessageError(f"value {name!r} is missing", Reason.MISSING_VALUE)
+        raise missing(name)
     try:
         array = np.array(value, np.float64)
     except (TypeError, ValueError) as error:
@@ -96,8 +147,16 @@ def _flat(name: str, shape: tuple[int, ...], value: Value) -> list[float | None]
     if array.shape not in {shape, (math.prod(shape),)}:
         message = f"value {name!r} has shape {list(array.shape)}, the model needs {list(shape)}"
         raise MalformedMessageError(message, Reason.WRONG_SHAPE)
-    flat: list[float | None] = array.ravel().tolist()
-    return flat
+    numbers: list[float | None] = array.ravel().tolist()
+    return numbers
+
+
+def valid_range(values: Sequence[ValueSpec]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the least and the greatest valid number of each column, infinite where there is none."""
+    sizes = [value.size for value in values]
+    lows = [-math.inf if value.low is None else value.low for value in values]
+    highs = [math.inf if value.high is None else value.high for value in values]
+    return np.repeat(np.array(lows, np.float32), sizes), np.repeat(np.array(highs, np.float32), sizes)
 
 
 class Normaliser:
@@ -107,16 +166,12 @@ class Normaliser:
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        values = {value.name: value for value in manifest.values}
-        features = [values[name] for name in manifest.features]
-        sizes = [value.size for value in features]
-        self._mean = np.repeat(np.array(manifest.normalisation.mean, np.float32), sizes)
-        self._scale = np.repeat(np.array(manifest.normalisation.scale, np.float32), sizes)
-        lows = [-math.inf if value.low is None else value.low for value in features]
-        highs = [math.inf if value.high is None else value.high for value in features]
-        self._low = np.repeat(np.array(lows, np.float32), sizes)
-        self._high = np.repeat(np.array(highs, np.float32), sizes)
-        self._has_range = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
+        self._mean = np.repeat(np.array(manifest.normalisation.mean, np.float32), manifest.sizes)
+        self._scale = np.repeat(np.array(manifest.normalisation.scale, np.float32), manifest.sizes)
+        self._low, self._high = valid_range(manifest.sources)
+        # Ranges are of values: where features are computed, their samples are looked at before.
+        has_range = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
+        self._has_range = has_range and manifest.is_plain
 
     def normalise(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return ``samples``, float32, shape (..., columns), normalised; they are left unchanged."""

@@ -35,16 +35,20 @@ _SPARE: Final = 2
 """A JPEG is decoded at no less than so many times the model's size: the rest is done by the resampling."""
 
 
-def rows_of(manifest: Manifest) -> FeatureRow | PictureRow:
+Units = Mapping[str, str | None] | None
+"""The unit that each value is sent in; None: that of the manifest."""
+
+
+def rows_of(manifest: Manifest, units: Units = None) -> FeatureRow | PictureRow:
     """Return what turns the values of readings into rows, chosen once for a release.
 
     Raises:
         BundleRejectedError: It takes pictures, and nothing is installed that decodes them.
     """
-    return PictureRow(manifest) if takes_pictures(manifest) else FeatureRow(manifest)
+    return PictureRow(manifest, units) if takes_pictures(manifest) else FeatureRow(manifest, units)
 
 
-def waiting_rows_of(manifest: Manifest) -> FeatureRow | PictureRow | WaitingPictureRow:
+def waiting_rows_of(manifest: Manifest, units: Units = None) -> FeatureRow | PictureRow | WaitingPictureRow:
     """Return the same for readings whose rows wait for a model of their own thread.
 
     What they return is a row once :func:`unpacker_of` has unpacked it, in that thread.
@@ -52,17 +56,17 @@ def waiting_rows_of(manifest: Manifest) -> FeatureRow | PictureRow | WaitingPict
     Raises:
         BundleRejectedError: It takes pictures, and nothing is installed that decodes them.
     """
-    return WaitingPictureRow(manifest) if decodes_late(manifest) else rows_of(manifest)
+    return WaitingPictureRow(manifest, units) if decodes_late(manifest) else rows_of(manifest, units)
 
 
 def unpacker_of(manifest: Manifest) -> Callable[[bytes | bytearray], NDArray[np.float32]]:
-    """Return what makes a window, shape (1, length, columns), of samples that have waited; called once.
+    """Return what makes a window, shape (1, rows, columns), of samples that have waited; called once.
 
     It raises a MalformedMessageError if they are a picture that cannot be decoded.
     """
     if decodes_late(manifest):
         return WaitingPictureRow(manifest).unpack
-    shape = (1, manifest.window.length, manifest.columns)
+    shape = (1, manifest.rows, manifest.columns)
     return lambda samples: np.frombuffer(samples, np.float32).reshape(shape)
 
 
@@ -72,7 +76,7 @@ def decodes_late(manifest: Manifest) -> bool:
     Decoding one takes milliseconds, which the readings of other streams must not wait for. In windows
     of several pictures each is decoded once, as it arrives.
     """
-    return takes_pictures(manifest) and manifest.window.length == 1
+    return takes_pictures(manifest) and not manifest.keeps_readings
 
 
 def takes_pictures(manifest: Manifest) -> bool:
@@ -99,12 +103,12 @@ def require_decoder() -> None:
 class PictureRow:
     """Turns the pictures of readings into rows: like :class:`atoll_signal.features.FeatureRow`."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, units: Units = None) -> None:
         require_decoder()
         (value,) = (value for value in manifest.values if value.picture is not None)
         self._name = value.name
         self._decoder = PictureDecoder(value.picture or PictureSpec(), value.shape[0], value.shape[1])
-        self._arrays = FeatureRow(manifest)
+        self._arrays = FeatureRow(manifest, units)
 
     def row(self, values: Mapping[str, Value | bytes]) -> bytes:
         """Return the row of one reading: packed float32 numbers, row after row of pixels, 0 to 255.
@@ -126,9 +130,9 @@ class WaitingPictureRow:
     _PICTURE: Final = b"P"
     _ROW: Final = b"R"
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._rows = PictureRow(manifest)
-        (self._name,) = manifest.features
+    def __init__(self, manifest: Manifest, units: Units = None) -> None:
+        self._rows = PictureRow(manifest, units)
+        (self._name,) = (value.name for value in manifest.sources)
         self._shape = (1, 1, manifest.columns)
 
     def row(self, values: Mapping[str, Value | bytes]) -> bytes:

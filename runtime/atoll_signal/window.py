@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from copy import copy
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +23,14 @@ from atoll_contract.manifest import WindowKind, WindowSpec
 
 _FLOAT32_BYTES = 4
 _FLOAT64_BYTES = 8
+
+
+class WindowState(msgspec.Struct):
+    """What survives a restart, of one device: its rows, oldest first."""
+
+    rows: bytes
+    times_ms: list[float]
+    has_restarted: bool = False
 
 
 class Window:
@@ -115,9 +124,27 @@ class Window:
 
     def begin_with(self, other: Window) -> None:
         """Take over the latest rows of ``other``, as many as there is room for."""
-        times = other.times_ms[-self._length :]
+        self._fill(other.packed, other.times_ms)
+
+    def state(self) -> WindowState:
+        """Return what survives a restart."""
+        return WindowState(bytes(self.packed), self.times_ms, self.has_restarted)
+
+    def restore(self, state: WindowState) -> None:
+        """Begin with the rows that were kept, whose columns must be the same as these.
+
+        Raises:
+            ValueError: They are not.
+        """
+        if len(state.rows) != len(state.times_ms) * self._row_bytes:
+            raise ValueError("rows of another width")
+        self._fill(state.rows, state.times_ms)
+        self.has_restarted = state.has_restarted
+
+    def _fill(self, packed: bytes | bytearray, times: list[float]) -> None:
+        times = times[-self._length :]
         keep = len(times)
-        packed = other.packed[len(other.packed) - keep * self._row_bytes :]
+        packed = packed[len(packed) - keep * self._row_bytes :]
         half = self._length * self._row_bytes
         self._rows[: len(packed)] = self._rows[half : half + len(packed)] = packed
         self._times[:keep] = array("d", times)
@@ -134,6 +161,11 @@ class Window:
     def clear(self) -> None:
         """Forget all rows."""
         self._next = self._count = self._gap_left = 0
+
+    def begin_anew(self) -> None:
+        """Forget all rows because some are missing; the next full window says so."""
+        self.has_restarted = self.has_restarted or self._count > 0
+        self.clear()
 
 
 class Windows:
@@ -186,6 +218,19 @@ class Windows:
             own.has_restarted = window.has_restarted or (
                 window.is_full and not own.is_full  # a longer window has to fill first
             )
+
+    def state(self) -> dict[str, WindowState]:
+        """Return what survives a restart."""
+        return {device: window.state() for device, window in self}
+
+    def restore(self, states: dict[str, WindowState]) -> None:
+        """Begin with the rows that were kept.
+
+        Raises:
+            ValueError: They are of another width.
+        """
+        for device, state in states.items():
+            self._add(device, has_restarted=False).restore(state)
 
     def __iter__(self) -> Iterator[tuple[str, Window]]:
         return iter(list(self._windows.items()))

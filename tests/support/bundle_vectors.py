@@ -33,6 +33,15 @@ MANIFEST = {
     "inputs": [{"shape": [1, 2], "dtype": "float32"}],
     "outputs": [{"shape": [1, 1], "dtype": "float32"}],
 }
+FEATURES = {
+    "features": [
+        {"kind": "range", "value": "t"},
+        {"kind": "lag", "value": "t", "lag": 2},
+        {"kind": "hour_cos"},
+    ],
+    "normalisation": {"mean": [0, 0, 0], "scale": [1, 1, 1]},
+    "inputs": [{"shape": [1, 3], "dtype": "float32"}],
+}
 GOLDEN = {"cases": [{"samples": [[1.0], [2.0]], "output": [0.5]}]}
 Entries = list[tuple[str, bytes]]
 
@@ -51,8 +60,10 @@ def vectors() -> Iterator[Vector]:
     """Yield every vector."""
     yield Vector("least", least().pack())
     yield Vector("full", full().pack())
+    yield Vector("features", features().pack())
     yield from _wrong_archives()
     yield from _wrong_files()
+    yield from _wrong_features()
     yield from _wrong_bytes()
 
 
@@ -70,6 +81,12 @@ def full() -> Bundle:
     return Bundle(
         _manifest(), b"a model file", Golden(cases=cases), b"the same for an Edge TPU", b'{"histograms": []}'
     )
+
+
+def features() -> Bundle:
+    """A bundle whose features are computed, of samples with their times."""
+    cases = [GoldenCase(samples=[[0.5], [-1.25], [3.0]], output=[2.0], times_ms=[0.0, 1000.0, 2500.5])]
+    return Bundle(_manifest(**FEATURES), b"a model file", Golden(cases=cases))
 
 
 def _manifest(**changes: object) -> Manifest:
@@ -148,6 +165,24 @@ def _wrong_files() -> Iterator[Vector]:
     yield Vector("golden-wide-row", archive(_entries(golden=wide)), malformed, "samples are not 2 x 1")
     extra = _json({"cases": [{"samples": [[1.0], [2.0]], "output": [0.5, 1.0]}]})
     yield Vector("golden-two-outputs", archive(_entries(golden=extra)), malformed, "has not 1 elements")
+
+
+def _wrong_features() -> Iterator[Vector]:
+    malformed, manifest = "malformed_bundle", _json({**MANIFEST, **FEATURES})
+    timeless = _json({"cases": [{"samples": [[1.0], [2.0], [3.0]], "output": [0.5]}]})
+    yield Vector(
+        "golden-no-times",
+        archive(_entries(manifest=manifest, golden=timeless)),
+        malformed,
+        "needs times_ms, 3",
+    )
+    lagless = _json({"cases": [{"samples": [[1.0], [2.0]], "output": [0.5], "times_ms": [1.0, 2.0]}]})
+    yield Vector(
+        "golden-no-lag",
+        archive(_entries(manifest=manifest, golden=lagless)),
+        malformed,
+        "samples are not 3 x 1",
+    )
 
 
 def _wrong_bytes() -> Iterator[Vector]:

@@ -56,12 +56,12 @@ class Clock:
 class Bench:
     """A lane on a scripted wire, connected."""
 
-    def __init__(self, *predictors: Predictor, streams=None, stream_of=None, **decided):
+    def __init__(self, *predictors: Predictor, streams=None, stream_of=None, windows=None, **decided):
         self.wire = ScriptedWire()
         self.waiter = ScriptedWaiter(press=self.wire)
         self.clock = Clock()
         plan = lane_plan(*(streams or [stream()]), models=(stream_of or {"wear": "press"}).items(), **decided)
-        self.lane = Lane(self.waiter, plan, site="site", agent="pi", clock=self.clock)
+        self.lane = Lane(self.waiter, plan, site="site", agent="pi", clock=self.clock, windows=windows)
         for item in predictors:
             self.lane.swap(item, has_restarted=False)
         self.wire.connect()

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from atoll_agent.ports import LanePlan
-from atoll_link.session import Connected, Delivery, Event, Published
+from atoll_link.session import Connected, Delivery, Disconnected, Event, Published
 
 
 class ScriptedWire:
@@ -28,6 +28,9 @@ class ScriptedWire:
     def connect(self, *, session_present: bool = False) -> None:
         self._connection += 1
         self.events.append(Connected(self._connection, session_present))
+
+    def disconnect(self) -> None:
+        self.events.append(Disconnected("gone", was_connected=True, was_refused=False))
 
     def deliver(
         self,

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from atoll_contract.bundle import Bundle
@@ -18,13 +16,11 @@ from atoll_contract.manifest import Dtype, Manifest, Training
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import TfliteModel, choose_runtime
+from atoll_signal.matrix import Samples
 from atoll_trainer.child import in_child
 from atoll_trainer.runs import Evaluation, Run, RunFacts
 
-_MOST_CASES: Final = 32
 _DEADLINE_S: Final = 300.0
-_MOST_NUMBERS: Final = 262_144
-"""In all golden vectors together: they travel with every release."""
 
 
 def with_tensors(manifest: Manifest, model: TfliteModel, **changes: object) -> Manifest:
@@ -90,7 +86,7 @@ def from_run(run: Run, release: int, *, is_float: bool = False) -> bytes:
         _require_same_files(run, evaluation)
     training = _training(run.facts(), evaluation, is_float=is_float)
     changes = {"release": release, "training": training.model_dump()}
-    windows = spread(run.split().test.windows)
+    windows = run.golden_samples()
     with naming(path):
         return in_child(
             *(_packed, path, content, dtype, run.manifest(), changes, windows), deadline_s=_DEADLINE_S
@@ -114,7 +110,7 @@ def _packed(
     dtype: Dtype,
     manifest: Manifest,
     changes: dict[str, object],
-    windows: NDArray[np.float32],
+    windows: list[Samples],
 ) -> bytes:
     model = load(path, content, dtype)
     manifest = with_tensors(manifest, model, **changes)
@@ -127,13 +123,6 @@ def _require_same_files(run: Run, evaluation: Evaluation) -> None:
             raise ConfigError(
                 f"{path}: changed since its evaluation: run atoll-trainer evaluate {run.folder} again"
             )
-
-
-def spread(windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return windows spread evenly over ``windows``, as many as golden vectors are made (1 to 32)."""
-    count = min(len(windows), _MOST_CASES, max(1, _MOST_NUMBERS // windows[0].size))
-    chosen: NDArray[np.float32] = windows[np.linspace(0, len(windows) - 1, count).astype(int)]
-    return chosen
 
 
 def seal(bundle: Bundle) -> bytes:

@@ -7,7 +7,7 @@ would flag (``gap``, ``out_of_range``) is left out. Everything is counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll_contract.errors import MalformedMessageError, PeerError, Reason
+from atoll_contract.manifest import Imputation
 from atoll_contract.messages import Value
-from atoll_signal.features import FeatureRow, Normaliser
+from atoll_signal.matrix import Samples
+from atoll_signal.numbers import Numbers
 from atoll_signal.order import StepBack, describe, steps_back
-from atoll_signal.window import Windows
+from atoll_signal.recorded import Recorded, recorded
+from atoll_trainer.aims import Aims, aims_of
 from atoll_trainer.task import TaskFile, TaskKind
 
 
@@ -38,6 +41,7 @@ class Observed:
         time_ms: Event time.
         values: By name.
         label: The truth about it.
+        step_ms: Time between the elements of its array values.
     """
 
     number: int
@@ -45,6 +49,7 @@ class Observed:
     time_ms: float
     values: dict[str, Value]
     label: float | None = None
+    step_ms: float | None = None
 
 
 @dataclass(slots=True)
@@ -67,7 +72,8 @@ class Readings:
     Attributes:
         source: Where they are from, for people.
         sha256: Digest of what was read.
-        rows: Features, float32, shape (n, columns), in the values' units.
+        rows: The task's values in their order, float32, shape (n, numbers), in their units; NaN for what is
+            missing where the task's window can do without.
         times_ms: Event times, shape (n,).
         numbers: Lines of the file or counts of the messages, shape (n,).
         devices: Whose they are, n of them.
@@ -122,21 +128,32 @@ class Examples:
     """Windows with what they should give, in order of time.
 
     Attributes:
-        windows: float32, shape (n, length, columns), in the values' units.
+        windows: Feature matrices, float32, shape (n, rows, columns), before normalisation.
         targets: float64, shape (n,), in the unit of the prediction.
-        times_ms: Event time of the reading that completed each window, shape (n,).
+        times_ms: Event time of the newest reading (or step) of each window, shape (n,).
+        last: Of a forecast: what its value was then, shape (n,).
+        samples: What the features are computed from, n of them; none where that is the windows themselves.
     """
 
     windows: NDArray[np.float32]
     targets: NDArray[np.float64]
     times_ms: NDArray[np.float64]
+    last: NDArray[np.float64] | None = None
+    samples: Sequence[Samples] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def part(self, start: int, end: int) -> Examples:
         """Return the examples from ``start`` to before ``end``: views."""
-        return Examples(self.windows[start:end], self.targets[start:end], self.times_ms[start:end])
+        last = None if self.last is None else self.last[start:end]
+        return Examples(
+            self.windows[start:end],
+            self.targets[start:end],
+            self.times_ms[start:end],
+            last,
+            self.samples[start:end],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +171,18 @@ class Split:
 def collect(
     observed: Iterable[Observed], task: TaskFile, source: str, sha256: str, refusals: Refusals
 ) -> Readings:
-    """Return ``observed`` as rows of features; what the device would refuse is counted.
+    """Return ``observed`` as rows of numbers; what the device would refuse is counted.
+
+    They serve any task of the same values and rules for missing ones, whatever its features and its window.
 
     Raises:
         UnsuitableDataError: No reading is left.
     """
-    features = FeatureRow(task.manifest())
+    numbers_of = Numbers(task.model_copy(update={"feature": []}).manifest())
     rows, times, numbers, devices, labels = [], [], [], [], []
     for one in observed:
         try:
-            rows.append(features.row(one.values))
+            rows.append(numbers_of.of(one.values, one.step_ms))
         except MalformedMessageError as error:
             refusals.add(one.number, error)
             continue
@@ -178,7 +197,7 @@ def collect(
     return Readings(
         source,
         sha256,
-        np.frombuffer(b"".join(rows), np.float32).reshape(len(rows), -1),
+        np.array(rows, np.float32),
         np.array(times, np.float64),
         np.array(numbers, np.int64),
         devices,
@@ -187,44 +206,60 @@ def collect(
     )
 
 
+def fills(readings: Readings, task: TaskFile) -> dict[str, float]:
+    """Return the mean of each value over the readings that the training part is made of."""
+    if task.window.impute is not Imputation.MEAN:
+        return {}
+    by_time = np.argsort(readings.times_ms, kind="stable")
+    rows = readings.rows[by_time[: max(1, int(len(readings) * task.split.train))]].astype(np.float64)
+    found = {}
+    for column, name in enumerate(task.task.values):  # numbers all of them: arrays are not imputed
+        known = rows[:, column][~np.isnan(rows[:, column])]
+        if not len(known):
+            raise UnsuitableDataError(f"{readings.source}: value {name!r} is missing throughout the training")
+        found[name] = float(known.mean())
+    return found
+
+
 def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]:
     """Return every window of ``readings`` with its target, and how many windows were left out.
 
     Raises:
         UnsuitableDataError: There is none.
     """
-    by_device = readings.by_device()
-    manifest = task.manifest()
-    windows = Windows(manifest.window, manifest.columns, max_devices=len(by_device))
-    valid = Normaliser(manifest)
-    targets, spans_gap = _targets(readings, task)
+    manifest = task.manifest(fills=fills(readings, task))
+    is_forecast = task.task.kind is TaskKind.FORECAST
+    columns = task.columns_of(manifest)
     left_out: Counter[LeftOut] = Counter()
-    kept, places = [], []
-    for place, (device, row) in enumerate(zip(readings.devices, readings.rows, strict=True)):
-        window = windows.push(device, row.tobytes(), float(readings.times_ms[place]))
-        if window is None:
-            continue
-        rows = window.rows
-        is_out_of_range = valid.is_out_of_range(rows[None]) is not None
-        if window.take_gap() or spans_gap[place]:
-            left_out[LeftOut.GAP] += 1
-        elif np.isnan(targets[place]):
-            is_forecast = task.task.kind is TaskKind.FORECAST
-            left_out[LeftOut.NO_READING_AHEAD if is_forecast else LeftOut.NO_LABEL] += 1
-        elif is_out_of_range or not _is_valid_target(float(targets[place]), task):
-            left_out[LeftOut.OUT_OF_RANGE] += 1
-        else:
-            kept.append(rows)
-            places.append(place)
+    kept: list[tuple[float, str, int, int]] = []
+    found: list[tuple[Recorded, Aims]] = []
+    for number, (device, places) in enumerate(readings.by_device().items()):
+        one = recorded(manifest, readings.rows[places][:, columns], readings.times_ms[places])
+        aims = aims_of(task, one, readings, places)
+        found.append((one, aims))
+        has_gap = one.has_gap | aims.has_gap
+        has_none = ~has_gap & np.isnan(aims.targets)
+        is_outside = ~has_gap & ~has_none & (one.is_out_of_range | ~_are_valid_targets(aims.targets, task))
+        left_out[LeftOut.GAP] += int(has_gap.sum())
+        left_out[LeftOut.NO_READING_AHEAD if is_forecast else LeftOut.NO_LABEL] += int(has_none.sum())
+        left_out[LeftOut.OUT_OF_RANGE] += int(is_outside.sum())
+        good = np.flatnonzero(~(has_gap | has_none | is_outside)).tolist()
+        kept += [(float(one.end_ms[place]), device, number, place) for place in good]
+    left_out = +left_out
     if not kept:
         raise UnsuitableDataError(_nothing(readings, task, left_out))
     # Readings may come device by device: the parts are cut by time all the same. Where a moment is
     # the same the device decides, so that the order of the rows does not.
-    moments = [(float(readings.times_ms[place]), readings.devices[place]) for place in places]
-    order = sorted(range(len(kept)), key=moments.__getitem__)
-    windows_in_order = np.stack([kept[number] for number in order])
-    in_order = np.array(places)[order]
-    return Examples(windows_in_order, targets[in_order], readings.times_ms[in_order]), left_out
+    kept.sort(key=lambda example: example[:2])
+    chosen = [(number, place) for _, _, number, place in kept]
+    examples = Examples(
+        np.stack([found[number][0].features[place] for number, place in chosen]),
+        np.array([found[number][1].targets[place] for number, place in chosen]),
+        np.array([end_ms for end_ms, *_ in kept]),
+        np.array([found[number][1].last[place] for number, place in chosen]) if is_forecast else None,
+        [] if manifest.is_plain else [found[number][0].samples[place] for number, place in chosen],
+    )
+    return examples, left_out
 
 
 def split(examples: Examples, task: TaskFile) -> Split:
@@ -252,37 +287,23 @@ def split(examples: Examples, task: TaskFile) -> Split:
 
 def naive(task: TaskFile, train: Examples, examples: Examples) -> NDArray[np.float64]:
     """Return the guess to beat for each of ``examples``: the last value, or the training mean."""
-    if task.task.kind is TaskKind.FORECAST:
-        return examples.windows[:, -1, task.target_column].astype(np.float64)
+    if task.task.kind is TaskKind.FORECAST and examples.last is not None:
+        return examples.last
     return np.full(len(examples), train.targets.mean())
 
 
-def _targets(readings: Readings, task: TaskFile) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the target of each reading, NaN for none, and whether there is a gap before it."""
-    has_gap = np.zeros(len(readings), np.bool_)
-    if task.task.kind is TaskKind.REGRESSION:
-        return readings.labels, has_gap
-    targets = np.full(len(readings), np.nan)
-    horizon, limit = task.task.horizon, task.window.max_gap_ms
-    for places in readings.by_device().values():
-        now, ahead = places[:-horizon], places[horizon:]
-        targets[now] = readings.rows[ahead, task.target_column]
-        if limit is not None:
-            gaps = np.diff(readings.times_ms[places]) > limit
-            before = np.concatenate([[0], np.cumsum(gaps)])
-            has_gap[now] = before[horizon:] > before[:-horizon]
-    return targets, has_gap
-
-
-def _is_valid_target(target: float, task: TaskFile) -> bool:
-    if task.task.kind is TaskKind.REGRESSION:
-        return True
-    value = task.task.values[task.task.target]
-    return (value.low is None or target >= value.low) and (value.high is None or target <= value.high)
+def _are_valid_targets(targets: NDArray[np.float64], task: TaskFile) -> NDArray[np.bool_]:
+    low, high = -np.inf, np.inf
+    if task.task.kind is TaskKind.FORECAST:
+        value = task.task.values[task.task.target]
+        low = low if value.low is None else value.low
+        high = high if value.high is None else value.high
+    valid: NDArray[np.bool_] = (targets >= low) & (targets <= high)
+    return valid
 
 
 def _nothing(readings: Readings, task: TaskFile, left_out: Counter[LeftOut]) -> str:
-    length, horizon = task.window.length, task.task.horizon
+    length, horizon = task.manifest().depth, task.task.horizon
     if left_out[LeftOut.NO_LABEL] and left_out.total() == left_out[LeftOut.NO_LABEL]:
         return (
             f"{readings.source}: {len(readings):,} readings and not one label for model "
@@ -290,7 +311,7 @@ def _nothing(readings: Readings, task: TaskFile, left_out: Counter[LeftOut]) -> 
         )
     most = max(len(places) for places in readings.by_device().values())
     needs = length + (horizon if task.task.kind is TaskKind.FORECAST else 0)
-    if most < needs:
+    if most < needs and task.window.duration_ms is None and task.window.resample is None:
         found = f"{readings.source}: at most {most:,} readings of a device"
         return f"{found}; a window with its target needs {needs:,}"
     reasons = ", ".join(f"{reason.value} {count:,}" for reason, count in left_out.items())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from atoll_contract.manifest import Normalisation
 from atoll_link.files import storage_error, write_whole
 from atoll_signal.features import Normaliser
-from atoll_trainer.dataset import Examples, LeftOut, Readings, Split
+from atoll_trainer.dataset import Examples, LeftOut, Readings, Split, fills
 from atoll_trainer.families import Epoch, Fitted, Lesson, Weights, family
 from atoll_trainer.quiet_tensorflow import tf
 from atoll_trainer.runs import LinearFacts, Loss, Run, RunFacts, Span
@@ -41,9 +41,9 @@ class Scaling:
     def of(cls, train: Examples, task: TaskFile) -> Scaling:
         """Return the means and standard deviations of ``train``; a constant feature keeps its scale."""
         means, scales, start = [], [], 0
-        for spec in task.specs:
-            part = train.windows[:, :, start : start + spec.size].astype(np.float64)
-            start += spec.size
+        for size in task.manifest().sizes:
+            part = train.windows[:, :, start : start + size].astype(np.float64)
+            start += size
             means.append(float(part.mean()))
             # As float32, which devices count in, a scale must not be 0 either.
             scales.append(float(np.float32(part.std())) or 1.0)
@@ -77,7 +77,8 @@ def learn(task: TaskFile, parts: Split, on_epoch: Callable[[Epoch], None]) -> Le
     started = time.monotonic()
     scaling = Scaling.of(parts.train, task)
     normaliser = Normaliser(task.manifest(scaling.features))
-    sizes = [spec.size for spec in task.specs]
+    manifest = task.manifest()
+    sizes = manifest.sizes
     mean, scale = (np.repeat(numbers, sizes) for numbers in (scaling.features.mean, scaling.features.scale))
 
     def inputs(part: Examples) -> NDArray[np.float32]:
@@ -86,9 +87,9 @@ def learn(task: TaskFile, parts: Split, on_epoch: Callable[[Epoch], None]) -> Le
     def targets(part: Examples) -> NDArray[np.float32]:
         return ((part.targets - scaling.target_offset) / scaling.target_scale).astype(np.float32)
 
-    guess = Weights(np.zeros((task.window.length, task.columns)), 0.0)
-    if task.task.kind is TaskKind.FORECAST:
-        column = task.target_column
+    guess = Weights(np.zeros((manifest.rows, manifest.columns)), 0.0)
+    column = task.target_feature if task.task.kind is TaskKind.FORECAST else None
+    if column is not None:
         guess.w[-1, column] = scale[column] / scaling.target_scale
         guess = Weights(guess.w, float(mean[column] - scaling.target_offset) / scaling.target_scale)
     lesson = Lesson(
@@ -131,6 +132,7 @@ def store(
         devices=len(set(readings.devices)),
         refused={reason.value: count for reason, count in sorted(readings.refusals.counts.items())},
         steps_back=readings.steps_back(),
+        fills=fills(readings, task),
         left_out={reason.value: count for reason, count in sorted(left_out.items())},
         spans={name: Span.of(part) for name, part in parts},
         normalisation=learnt.scaling.features,

@@ -9,31 +9,28 @@ the pixel back.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import ConfigError
+from atoll_contract.feature import CALENDAR
 from atoll_contract.manifest import (
-    MAX_WINDOW_LENGTH,
     Channels,
     Dtype,
+    Feature,
     Fit,
     Manifest,
     Normalisation,
     OutputSpec,
     PassRules,
     PictureSpec,
-    Resampling,
+    PixelResampling,
     Task,
     TensorSpec,
     ValueSpec,
-    WindowKind,
     WindowSpec,
 )
 from atoll_contract.release import MAX_RELEASE
@@ -42,10 +39,11 @@ from atoll_infer.model_file import read_model_file, require_compiled, require_tw
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
 from atoll_link.settings import Id, Table, load
-from atoll_trainer.bundling import naming, seal, spread, with_tensors
+from atoll_signal.matrix import Samples
+from atoll_trainer.bundling import naming, seal, with_tensors
 from atoll_trainer.child import in_child
-from atoll_trainer.samples import read_pictures, read_samples
-from atoll_trainer.task import InputTable, ValueName
+from atoll_trainer.samples import places_spread, read_pictures, read_samples, read_times
+from atoll_trainer.task import FeatureTable, InputTable, ValueName, WindowTable
 
 _DEADLINE_S: Final = 300.0
 
@@ -61,7 +59,7 @@ class OwnPicture(Table):
 
     channels: Channels = Channels.RGB
     fit: Fit = Fit.STRETCH
-    resampling: Resampling = Resampling.BILINEAR
+    resampling: PixelResampling = PixelResampling.BILINEAR
 
 
 class OwnValue(InputTable):
@@ -89,20 +87,14 @@ class OwnValue(InputTable):
         )
 
 
-class OwnWindow(Table):
-    """``[window]``: how many readings make one input.
+class OwnWindow(WindowTable):
+    """``[window]``: which readings make one input, as in a task.
 
     Attributes:
-        kind: ``sliding`` (a prediction at every reading once full) or ``tumbling``.
-        length: Readings in a window.
-        step_ms: Nominal time between readings.
-        max_gap_ms: Two readings further apart: the prediction says ``gap``.
+        step_ms: Time between readings, where it is known; between steps.
     """
 
-    kind: WindowKind = WindowKind.SLIDING
-    length: Annotated[int, Field(ge=1, le=MAX_WINDOW_LENGTH)] = 1
     step_ms: Annotated[float, Field(gt=0)] | None = None
-    max_gap_ms: Annotated[float, Field(gt=0)] | None = None
 
 
 class OwnNormalisation(Table):
@@ -152,7 +144,9 @@ class OwnModel(Table):
         task: ``regression``, ``forecast``, ``classification`` or ``anomaly``.
         values: ``[values.NAME]``: what each reading must hold.
         features: The values in the order of the model's input; by default as they stand.
-        window: How many readings make one input.
+        feature: ``[[feature]]``: instead, what of the readings the model sees, as in a task.
+        zone: Time zone of calendar features; by default UTC.
+        window: Which readings make one input.
         normalisation: By default none.
         output: What the output means.
         passing: ``[pass]``: what a release has to show on live readings before it is the champion.
@@ -166,6 +160,8 @@ class OwnModel(Table):
     task: Task
     values: Annotated[dict[ValueName, OwnValue], Field(min_length=1, max_length=256)]
     features: list[str] = []
+    feature: Annotated[list[FeatureTable], Field(max_length=256)] = []
+    zone: str | None = None
     window: OwnWindow = OwnWindow()
     normalisation: OwnNormalisation = OwnNormalisation()
     output: OwnOutput = OwnOutput()
@@ -178,10 +174,12 @@ class OwnModel(Table):
             raise ValueError(f"features: {unknown[0]!r} is none of the values: {', '.join(self.values)}")
         if len(set(self.features)) != len(self.features):
             raise ValueError("features: a name stands twice")
+        if self.features and self.feature:
+            raise ValueError("features: give these or [[feature]], not both")
         for key in ("mean", "scale"):
-            if len(getattr(self.normalisation, key)) not in {1, len(self.names)}:
+            if len(getattr(self.normalisation, key)) not in {1, len(self.all_features)}:
                 raise ValueError(
-                    f"normalisation.{key}: one number, or one for each of {len(self.names)} features"
+                    f"normalisation.{key}: one number, or one for each of {len(self.all_features)} features"
                 )
         if self.task is Task.ANOMALY and self.output.threshold is None:
             raise ValueError("output.threshold: an anomaly model needs one")
@@ -199,14 +197,9 @@ class OwnModel(Table):
         return load(cls, path, environment={})
 
     @property
-    def names(self) -> list[str]:
+    def all_features(self) -> list[str | Feature]:
         """The features, in order."""
-        return self.features or list(self.values)
-
-    @property
-    def columns(self) -> int:
-        """How many numbers one reading contributes."""
-        return sum(math.prod(self.values[name].shape) for name in self.names)
+        return [table.feature() for table in self.feature] or [*self.features] or [*self.values]
 
     def manifest(self, release: int) -> Manifest:
         """Return the manifest, with float tensors that stand in for those of the model file.
@@ -221,22 +214,22 @@ class OwnModel(Table):
             raise ConfigError(faults) from error
 
     def _manifest(self, release: int, labels: list[str]) -> Manifest:
-        names = self.names
+        features = self.all_features
         mean, scale = self.normalisation.mean, self.normalisation.scale
         output = self.output.model_dump(exclude={"labels", "labels_file"})
         size = len(labels) or 1
-        return Manifest(
+        return Manifest.with_float_input(
             model=self.model,
             release=release,
             task=self.task,
             values=[value.spec(name) for name, value in self.values.items()],
             window=WindowSpec(**self.window.model_dump()),
-            features=names,
+            features=features,
+            zone=self.zone,
             normalisation=Normalisation(
-                mean=mean if len(mean) == len(names) else mean * len(names),
-                scale=scale if len(scale) == len(names) else scale * len(names),
+                mean=mean if len(mean) == len(features) else mean * len(features),
+                scale=scale if len(scale) == len(features) else scale * len(features),
             ),
-            inputs=[TensorSpec(shape=[1, self.window.length * self.columns], dtype=Dtype.FLOAT32)],
             outputs=[TensorSpec(shape=[1, size], dtype=Dtype.FLOAT32)],
             output=OutputSpec(**output, labels=labels),
             passing=self.passing,
@@ -287,19 +280,24 @@ def from_files(
             require_compiled(compiled)
             require_twins(cpu, compiled)
     manifest = description.manifest(release)
+    names, depth = [value.name for value in manifest.sources], manifest.depth
     if samples_path.is_dir():
         windows = read_pictures(samples_path, manifest)
     else:
-        length = description.window.length
-        windows = read_samples(samples_path, description.names, length, description.columns)
+        windows = read_samples(samples_path, names, depth, manifest.raw_columns)
+    chosen = places_spread(len(windows), windows[0].size)
+    samples = [Samples(windows[place]) for place in chosen]
+    if any(feature.kind in CALENDAR for feature in manifest.computed):
+        times_ms = read_times(samples_path, depth)
+        samples = [Samples(windows[place], times_ms[place]) for place in chosen]
     with naming(model_path):
-        return in_child(_packed, manifest, content, edgetpu, spread(windows), deadline_s=_DEADLINE_S)
+        return in_child(_packed, manifest, content, edgetpu, samples, deadline_s=_DEADLINE_S)
 
 
-def _packed(manifest: Manifest, content: bytes, edgetpu: bytes | None, windows: NDArray[np.float32]) -> bytes:
+def _packed(manifest: Manifest, content: bytes, edgetpu: bytes | None, samples: list[Samples]) -> bytes:
     model = choose_runtime().runtime.load(content)
     manifest = with_tensors(manifest, model)
-    cases = golden.record(Predictor(manifest, model), windows)
+    cases = golden.record(Predictor(manifest, model), samples)
     return seal(Bundle(manifest, content, cases, edgetpu))
 
 

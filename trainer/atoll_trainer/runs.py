@@ -1,12 +1,15 @@
 """A run folder: one trained model with everything that explains it.
 
-``task.toml`` (as it was given), ``run.json`` (facts), ``windows.npz`` (the parts, in the values' own
-units), ``model/`` (SavedModel), later ``model_float.tflite``, ``model_int8.tflite``, ``evaluation.json``.
+``task.toml`` (as it was given), ``run.json`` (facts), ``windows.npz`` (the parts, before
+normalisation), ``model/`` (SavedModel), later ``model_float.tflite``, ``model_int8.tflite``,
+``evaluation.json``.
 """
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from atoll_contract.errors import ConfigError
 from atoll_contract.manifest import Manifest, Normalisation
 from atoll_link.files import write_whole
+from atoll_signal.matrix import Samples
 from atoll_trainer.dataset import Examples, Split
+from atoll_trainer.samples import places_spread, spread
 from atoll_trainer.task import TaskFile
 
 FORMAT: Final = 1
@@ -73,6 +78,7 @@ class RunFacts(_Facts):
         refused: Readings that could not be used, by reason.
         steps_back: Where times step back, in words.
         left_out: Windows that were not used, by reason.
+        fills: What stands for a missing number of each value.
         spans: Of the parts.
         normalisation: Of the features, from the training part.
         target_scale: Factor from the model's output to the unit of the prediction.
@@ -93,6 +99,7 @@ class RunFacts(_Facts):
     refused: dict[str, int] = {}
     steps_back: list[str] = []
     left_out: dict[str, int] = {}
+    fills: dict[str, float] = {}
     spans: dict[str, Span]
     normalisation: Normalisation
     target_scale: Annotated[float, Field(gt=0)]
@@ -215,16 +222,30 @@ class Run:
         Raises:
             ConfigError: ``windows.npz`` is missing or damaged.
         """
-        path = self.folder / "windows.npz"
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                parts = [
-                    Examples(arrays[f"{name}_windows"], arrays[f"{name}_targets"], arrays[f"{name}_times_ms"])
-                    for name in ("train", "validation", "test")
-                ]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ConfigError(f"{path}: cannot be read ({error}): run atoll-trainer train again") from error
+        with self._windows() as arrays:
+            parts = [
+                Examples(
+                    arrays[f"{name}_windows"],
+                    arrays[f"{name}_targets"],
+                    arrays[f"{name}_times_ms"],
+                    arrays.get(f"{name}_last"),
+                )
+                for name in ("train", "validation", "test")
+            ]
         return Split(*parts)
+
+    def golden_samples(self) -> list[Samples]:
+        """Return samples of windows of the test part, spread over it.
+
+        Raises:
+            ConfigError: ``windows.npz`` is missing or damaged.
+        """
+        with self._windows() as arrays:
+            if "golden_rows" not in arrays:
+                return [Samples(window) for window in spread(arrays["test_windows"])]
+            ends = np.cumsum(arrays["golden_counts"])[:-1]
+            parts = [np.split(arrays[f"golden_{name}"], ends) for name in ("rows", "times_ms")]
+        return [Samples(rows, times_ms) for rows, times_ms in zip(*parts, strict=True)]
 
     def write_split(self, split: Split) -> None:
         """Write ``windows.npz``."""
@@ -234,8 +255,28 @@ class Run:
             arrays[f"{name}_windows"] = part.windows
             arrays[f"{name}_targets"] = part.targets
             arrays[f"{name}_times_ms"] = part.times_ms
+            if part.last is not None:
+                arrays[f"{name}_last"] = part.last
+        if split.test.samples:
+            samples = split.test.samples
+            size = max(one.rows.size for one in samples)
+            chosen = [samples[place] for place in places_spread(len(samples), size)]
+            arrays["golden_rows"] = np.concatenate([one.rows for one in chosen])
+            arrays["golden_times_ms"] = np.concatenate(
+                [np.zeros(len(one.rows)) if one.times_ms is None else one.times_ms for one in chosen]
+            )
+            arrays["golden_counts"] = np.array([len(one.rows) for one in chosen])
         np.savez_compressed(buffer, **arrays)
         write_whole(self.folder / "windows.npz", buffer.getvalue())
+
+    @contextmanager
+    def _windows(self) -> Iterator[dict[str, NDArray[Any]]]:
+        path = self.folder / "windows.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                yield dict(arrays)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}): run atoll-trainer train again") from error
 
     def model(self, path: Path) -> bytes:
         """Return the content of a ``.tflite`` file of the run.
@@ -257,7 +298,9 @@ class Run:
         """
         facts = self.facts()
         try:
-            return self.task().manifest(facts.normalisation, facts.target_scale, facts.target_offset)
+            return self.task().manifest(
+                facts.normalisation, facts.target_scale, facts.target_offset, facts.fills
+            )
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
             raise ConfigError(

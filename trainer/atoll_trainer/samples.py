@@ -18,8 +18,42 @@ from atoll_signal.picture import rows_of, takes_pictures
 _PICTURES: Final = (".jpg", ".jpeg", ".png")
 _MOST_PICTURES: Final = 64
 """Golden vectors need no more."""
+TIME: Final = "time_ms"
+"""The column of event times, which calendar features need."""
+
+_MOST_CASES: Final = 32
+_MOST_NUMBERS: Final = 262_144
+"""In all golden vectors together: they travel with every release."""
 _NUMBERS: Final = "biuf"
 """Kinds of element types that hold real numbers."""
+
+
+def places_spread(count: int, size: int) -> list[int]:
+    """Return places spread evenly over ``count``, as many as golden vectors are made (1 to 32).
+
+    Args:
+        count: Of windows there are.
+        size: Numbers in one.
+    """
+    chosen = min(count, _MOST_CASES, max(1, _MOST_NUMBERS // size))
+    return [int(place) for place in np.linspace(0, count - 1, chosen)]
+
+
+def spread(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return windows spread evenly over ``windows``; see :func:`places_spread`."""
+    return windows[places_spread(len(windows), windows[0].size)]
+
+
+def read_times(path: Path, length: int) -> NDArray[np.float64]:
+    """Return the event times of the windows that :func:`read_samples` reads, shape (n, length).
+
+    Raises:
+        ConfigError: The file has no column of them.
+    """
+    names = [] if path.suffix == ".npy" else CsvFile(path).header()
+    if TIME not in names:
+        raise ConfigError(f"{path}: calendar features need the event times: a CSV file with a column {TIME}")
+    return np.lib.stride_tricks.sliding_window_view(_csv(path, [TIME], 1)[:, 0], length)
 
 
 def read_samples(path: Path, features: list[str], length: int, columns: int) -> NDArray[np.float32]:
@@ -44,7 +78,9 @@ def read_samples(path: Path, features: list[str], length: int, columns: int) -> 
         rows = _csv(path, features, columns)
         if len(rows) < length:
             raise ConfigError(f"{path}: {len(rows)} rows; a window needs {length}")
-        windows = np.lib.stride_tricks.sliding_window_view(rows, length, axis=0).swapaxes(1, 2)
+        with np.errstate(over="ignore"):
+            narrow = rows.astype(np.float32)
+        windows = np.lib.stride_tricks.sliding_window_view(narrow, length, axis=0).swapaxes(1, 2)
     if not len(windows):
         raise ConfigError(f"{path}: no samples")
     if not np.isfinite(windows).all():
@@ -62,7 +98,7 @@ def read_pictures(folder: Path, manifest: Manifest) -> NDArray[np.float32]:
     if not takes_pictures(manifest) or manifest.window.length > 1:
         raise ConfigError(f"{folder}: a folder of samples is for a model that takes one picture at a time")
     rows = rows_of(manifest)
-    (name,) = manifest.features
+    (name,) = (value.name for value in manifest.sources)
     windows = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in _PICTURES:
@@ -95,7 +131,7 @@ def _npy(path: Path) -> NDArray[np.float32]:
         return np.array(samples, np.float32)
 
 
-def _csv(path: Path, features: list[str], columns: int) -> NDArray[np.float32]:
+def _csv(path: Path, features: list[str], columns: int) -> NDArray[np.float64]:
     """Return the numbers of a CSV file, shape (rows, columns), in the order of the features."""
     file = CsvFile(path)
     names = file.header()
@@ -119,5 +155,4 @@ def _csv(path: Path, features: list[str], columns: int) -> NDArray[np.float32]:
             rows.append([to_number(names[place], cells[place]) for place in places])
         except MalformedMessageError as error:
             raise ConfigError(f"{path}: row {line.number}: {error.detail}") from error
-    with np.errstate(over="ignore"):
-        return np.array(rows, np.float64).reshape(-1, len(places)).astype(np.float32)
+    return np.array(rows, np.float64).reshape(-1, len(places))

@@ -101,7 +101,8 @@ def from_recording(folder: Path, task: TaskFile, dialect: Dialect | None = None)
         for (row, number, reading), time_ms, label in joined:
             digest.update(f"{row.device} {time_ms} ".encode() + row.payload)
             values: dict[str, Value] = reading.values if isinstance(reading.values, dict) else {}
-            yield Observed(number, row.device, time_ms, values, None if math.isnan(label) else label)
+            truth = None if math.isnan(label) else label
+            yield Observed(number, row.device, time_ms, values, truth, reading.step_ms)
 
     readings = collect(observed(), task, str(folder), "", refusals)
     return replace(readings, sha256=digest.hexdigest()), lost

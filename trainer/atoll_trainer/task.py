@@ -6,23 +6,28 @@ model is made. Every fault is reported at once, with file and key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from atoll_contract.manifest import (
-    MAX_ELEMENTS,
     MAX_WINDOW_LENGTH,
     Dtype,
+    Feature,
+    FeatureKind,
+    Imputation,
     Manifest,
     Normalisation,
     OutputSpec,
     PassRules,
+    Resampling,
     Task,
     TensorSpec,
     ValueSpec,
+    WindowKind,
     WindowSpec,
 )
 from atoll_link.settings import Id, Table, load
@@ -54,12 +59,14 @@ class InputTable(Table):
         shape: Of an array value; empty for one number.
         low: Least valid number: windows with less are left out here and flagged on the device.
         high: Greatest valid number.
+        step_ms: Of an array value, time between its elements; readings that say otherwise are refused.
     """
 
     unit: str | None = None
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=4)] = []
     low: float | None = None
     high: float | None = None
+    step_ms: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:
@@ -81,6 +88,7 @@ class TaskTable(Table):
         step_ms: Nominal time between readings.
         unit: Unit of the prediction; of a forecast by default that of its value.
         label_tolerance_ms: How much later than its reading a label may be.
+        zone: Time zone of calendar features, as in the IANA database; by default UTC.
     """
 
     model: Id
@@ -92,6 +100,7 @@ class TaskTable(Table):
     step_ms: Annotated[float, Field(gt=0)] | None = None
     unit: str | None = None
     label_tolerance_ms: Annotated[float, Field(ge=0)] = 1000.0
+    zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="after")
     def _target_fits_the_kind(self) -> Self:
@@ -107,16 +116,66 @@ class TaskTable(Table):
 
 
 class WindowTable(Table):
-    """``[window]``: how many readings make one input.
+    """``[window]``: which readings make one input.
+
+    The last ``length`` readings; with ``duration_ms`` the readings of that time; with ``resample`` the last
+    ``length`` steps of the task's ``step_ms``. What the device would flag ``gap`` is left out here.
 
     Attributes:
-        length: Readings in a window.
-        max_gap_ms: Windows with two readings further apart are left out here and flagged on the
-            device.
+        kind: ``sliding`` (a prediction at every reading or step once full) or ``tumbling``.
+        length: Readings or steps in a window; with ``duration_ms`` the most that are kept.
+        max_gap_ms: Two readings further apart than this make a gap.
+        duration_ms: Time that a window lasts.
+        resample: What a step is made of: ``linear`` (between the readings around it), ``last`` or ``mean``.
+        lateness_ms: How late, by event time, a reading may come and still count; by default not at all.
+        max_age_ms: Values may come in different readings: what one lacks is the last known, so old at most.
+        impute: What stands for a missing number: ``last``, ``linear`` or ``mean`` (of the training part).
     """
 
+    kind: WindowKind = WindowKind.SLIDING
     length: Annotated[int, Field(ge=1, le=MAX_WINDOW_LENGTH)] = 1
     max_gap_ms: Annotated[float, Field(gt=0)] | None = None
+    duration_ms: Annotated[float, Field(gt=0)] | None = None
+    resample: Resampling | None = None
+    lateness_ms: Annotated[float, Field(ge=0)] | None = None
+    max_age_ms: Annotated[float, Field(ge=0)] | None = None
+    impute: Imputation | None = None
+
+
+class FeatureTable(Table):
+    """``[[feature]]``: one column of the model's input; without any, the values themselves.
+
+    Attributes:
+        kind: ``value`` (as it comes), or how it is computed.
+        value: Of which value; calendar features (``hour_sin`` and so on) have none.
+        lag: Of ``lag`` and ``difference``: how many readings before.
+        quantile: Of ``quantile``: 0 to 1.
+        low_hz: Of ``band``: its lower edge.
+        high_hz: Of ``band``: its upper edge.
+    """
+
+    kind: FeatureKind | Literal["value"] = "value"
+    value: str | None = None
+    lag: Annotated[int, Field(ge=1)] | None = None
+    quantile: Annotated[float, Field(ge=0, le=1)] | None = None
+    low_hz: Annotated[float, Field(ge=0)] | None = None
+    high_hz: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _is_a_feature(self) -> Self:
+        try:
+            self.feature()
+        except ValidationError as error:
+            raise ValueError(first_fault(error)) from error
+        return self
+
+    def feature(self) -> str | Feature:
+        """Return the same in the manifest's words."""
+        if isinstance(self.kind, FeatureKind):
+            return Feature(**{**self.model_dump(), "kind": self.kind})
+        if self.value is None or self.model_dump(exclude={"kind", "value"}, exclude_none=True):
+            raise ValueError("a value as it comes needs its name and nothing else")
+        return self.value
 
 
 class SplitTable(Table):
@@ -172,12 +231,18 @@ class FitTable(Table):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
+def first_fault(error: ValidationError) -> str:
+    """Return the first fault of a part of the manifest, for people."""
+    return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+
+
 class TaskFile(Table):
     """The whole file.
 
     Attributes:
         task: What is learnt.
-        window: How many readings make one input.
+        window: Which readings make one input.
+        feature: What of them the model sees.
         split: What is learnt from and what is kept for the test.
         fit: How the model is fitted.
         passing: ``[pass]``: what a release has to show on live readings before it is the champion.
@@ -187,14 +252,20 @@ class TaskFile(Table):
 
     task: TaskTable
     window: WindowTable = WindowTable()
+    feature: Annotated[list[FeatureTable], Field(max_length=256)] = []
     split: SplitTable = SplitTable()
     fit: FitTable = FitTable()
     passing: PassRules = Field(PassRules(), alias="pass")
 
     @model_validator(mode="after")
-    def _window_is_not_too_large(self) -> Self:
-        if (elements := self.window.length * self.columns) > MAX_ELEMENTS:
-            raise ValueError(f"window: {elements} numbers; at most {MAX_ELEMENTS} are allowed")
+    def _parts_fit_together(self) -> Self:
+        try:
+            self.manifest()
+        except ValidationError as error:
+            raise ValueError(first_fault(error)) from error
+        is_tumbling_time = self.window.kind is WindowKind.TUMBLING and self.window.duration_ms is not None
+        if is_tumbling_time and self.task.kind is TaskKind.FORECAST:
+            raise ValueError("window: no forecast from tumbling windows by duration_ms; use resample")
         return self
 
     @classmethod
@@ -209,19 +280,35 @@ class TaskFile(Table):
     @property
     def specs(self) -> list[ValueSpec]:
         """The values as the manifest writes them."""
-        return [
-            ValueSpec(name=name, unit=value.unit, shape=value.shape, low=value.low, high=value.high)
-            for name, value in self.task.values.items()
-        ]
+        return [ValueSpec(name=name, **value.model_dump()) for name, value in self.task.values.items()]
 
     @property
-    def columns(self) -> int:
-        """How many numbers one reading contributes."""
-        return sum(spec.size for spec in self.specs)
+    def features(self) -> list[str | Feature]:
+        """The features in the manifest's words."""
+        return [table.feature() for table in self.feature] or [*self.task.values]
+
+    @property
+    def target_feature(self) -> int | None:
+        """Of a forecast: the column of the feature matrix that is the value it is about, if there is one."""
+        at = 0
+        for item, size in zip(self.features, self.manifest().sizes, strict=True):
+            if item == self.task.target:
+                return at
+            at += size
+        return None
+
+    def columns_of(self, manifest: Manifest) -> list[int]:
+        """Return which numbers of a reading, as the task orders them, are those of the sources."""
+        columns: dict[str, range] = {}
+        at = 0
+        for spec in self.specs:
+            columns[spec.name] = range(at, at + spec.size)
+            at += spec.size
+        return [column for value in manifest.sources for column in columns[value.name]]
 
     @property
     def target_column(self) -> int:
-        """Of a forecast: which column of a row it is about."""
+        """Of a forecast: which number of a reading it is about."""
         names = list(self.task.values)
         return sum(spec.size for spec in self.specs[: names.index(self.task.target)])
 
@@ -233,7 +320,11 @@ class TaskFile(Table):
         return self.task.unit
 
     def manifest(
-        self, normalisation: Normalisation | None = None, scale: float = 1.0, offset: float = 0.0
+        self,
+        normalisation: Normalisation | None = None,
+        scale: float = 1.0,
+        offset: float = 0.0,
+        fills: Mapping[str, float] | None = None,
     ) -> Manifest:
         """Return the manifest of this task with float tensors, release 1.
 
@@ -244,20 +335,25 @@ class TaskFile(Table):
             normalisation: Of the features; by default none.
             scale: Of the output, to the unit of the prediction.
             offset: Added after the factor.
+            fills: What stands for a missing number of each value; by default 0.
         """
-        names = list(self.task.values)
-        identity = Normalisation(mean=[0.0] * len(names), scale=[1.0] * len(names))
-        return Manifest(
+        features = self.features
+        identity = Normalisation(mean=[0.0] * len(features), scale=[1.0] * len(features))
+        window = WindowSpec(**self.window.model_dump(), step_ms=self.task.step_ms)
+        values = self.specs
+        if window.impute is Imputation.MEAN:
+            values = [
+                value.model_copy(update={"fill": (fills or {}).get(value.name, 0.0)}) for value in values
+            ]
+        return Manifest.with_float_input(
             model=self.task.model,
             release=1,
             task=self.task.kind.task,
-            values=self.specs,
-            window=WindowSpec(
-                length=self.window.length, step_ms=self.task.step_ms, max_gap_ms=self.window.max_gap_ms
-            ),
-            features=names,
+            values=values,
+            window=window,
+            features=features,
+            zone=self.task.zone,
             normalisation=normalisation or identity,
-            inputs=[TensorSpec(shape=[1, self.window.length * self.columns], dtype=Dtype.FLOAT32)],
             outputs=[TensorSpec(shape=[1, 1], dtype=Dtype.FLOAT32)],
             output=OutputSpec(scale=scale, offset=offset, unit=self.unit, step_ms=self._output_step_ms),
             passing=self.passing,

@@ -266,6 +266,47 @@ class StateStore:
         return sum(_delete(path) for path in found if path.name.split(".")[0] not in keep)
 
 
+class KeptWindows:
+    """The windows of a clean stop, in the folder ``windows`` of the state folder, one file a model."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "windows"
+
+    def take(self, model: str) -> bytes | None:
+        """Return what was kept for ``model``, once."""
+        path = self._path(model)
+        try:
+            kept = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("windows.refused", model=model, detail=f"{path}: {error.strerror}")
+            return None
+        # What cannot be deleted would come back after a kill, when it is too old.
+        return kept if _delete(path) else None
+
+    def keep(self, model: str, windows: bytes) -> None:
+        """Keep the windows of ``model``.
+
+        Raises:
+            StorageError: They cannot be written.
+        """
+        make_folder(self._folder)
+        write_whole(self._path(model), windows)
+
+    def drop(self) -> None:
+        """Delete what nobody has taken: models that are answered no more."""
+        try:
+            left = list(self._folder.glob("*"))
+        except OSError:
+            return  # it cannot be read then, either
+        for path in left:
+            _delete(path)
+
+    def _path(self, model: str) -> Path:
+        return self._folder / f"{model}.windows"
+
+
 def _delete(path: Path) -> bool:
     """Delete the file ``path``; False: the disk is read-only or fails, which must not end the agent."""
     try:

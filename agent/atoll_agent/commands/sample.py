@@ -19,7 +19,9 @@ from atoll_infer.runtime import Runtime
 from atoll_ingest.dialect import AtollDialect, Dialect
 from atoll_ingest.pointer import PointerDialect
 from atoll_ingest.stream import DEVICE, Stream, TopicPattern
-from atoll_signal.features import FeatureRow, Normaliser
+from atoll_signal.features import Normaliser
+from atoll_signal.matrix import FeatureMatrix, Samples
+from atoll_signal.numbers import Numbers
 
 _DIALECTS: Final[dict[type[Dialect], str]] = {AtollDialect: "atoll", PointerDialect: "json"}
 """As the settings call them."""
@@ -232,28 +234,31 @@ def _answer(candidate: Candidate, readings: Sequence[Reading], stream: Stream, r
             units=stream.units,
             is_shared=stream.is_shared,
         )
-        _infer(answer, candidate.bundle, readings, runtime)
+        _infer(answer, candidate.bundle, readings, stream.units, runtime)
     except (MalformedMessageError, BundleRejectedError) as error:
         answer.refused = _refusal(error)
     return answer
 
 
-def _infer(answer: Answer, bundle: Bundle, readings: Sequence[Reading], runtime: Runtime) -> None:
+def _infer(
+    answer: Answer,
+    bundle: Bundle,
+    readings: Sequence[Reading],
+    units: Mapping[str, str | None],
+    runtime: Runtime,
+) -> None:
     manifest = bundle.manifest
-    length = manifest.window.length
+    depth = manifest.depth
     answer.window = {
         "kind": manifest.window.kind.value,
-        "needed": length,
+        "needed": depth,
         "held": len(readings),
-        "missing": max(0, length - len(readings)),
+        "missing": max(0, depth - len(readings)),
     }
-    row = FeatureRow(manifest)
-    rows = [row.row(reading.values) for reading in readings[-length:]]  # type: ignore[arg-type]  # by name
-    answer.features = _by_feature(manifest, np.frombuffer(rows[-1], np.float32).tolist())
-    answer.is_assumed = len(rows) < length
-    rows = [rows[0]] * (length - len(rows)) + rows
-    window = np.frombuffer(b"".join(rows), np.float32).reshape(1, length, manifest.columns)
-    normal = Normaliser(manifest).normalise(window)
+    samples = _samples(answer, manifest, readings[-depth:], units)
+    matrix = FeatureMatrix(manifest).of_each([samples])
+    answer.features = _by_feature(manifest, matrix[0, -1].tolist())
+    normal = Normaliser(manifest).normalise(matrix)
     spec = manifest.inputs[0]
     tensors, _ = quantise(normal.reshape(1, *spec.shape[1:]), spec)
     answer.normalised = normal[0].tolist()
@@ -264,17 +269,36 @@ def _infer(answer: Answer, bundle: Bundle, readings: Sequence[Reading], runtime:
         "zero_point": spec.zero_point,
         "numbers": tensors.ravel().tolist(),
     }
-    said = Predictor(manifest, runtime.load(bundle.model)).answer(window[0])
+    said = Predictor(manifest, runtime.load(bundle.model)).answer(matrix[0])
     answer.quality = [flag.value for flag in said.quality]
     answer.prediction = {"value": said.value, "unit": manifest.output.unit, "output": said.output}
 
 
+def _samples(
+    answer: Answer, manifest: Manifest, readings: Sequence[Reading], units: Mapping[str, str | None]
+) -> Samples:
+    """Return a whole window: what is missing is taken to be what is there, or what the manifest fills in."""
+    numbers = Numbers(manifest, units)
+    rows = np.array(
+        [numbers.of(reading.values, reading.step_ms) for reading in readings],  # type: ignore[arg-type]  # by name
+        np.float32,
+    )
+    answer.is_assumed = len(rows) < manifest.depth or bool(np.isnan(rows).any())
+    fills = np.repeat([value.fill or 0.0 for value in manifest.sources], [v.size for v in manifest.sources])
+    rows = np.where(np.isnan(rows), fills.astype(np.float32), rows)
+    padding = max(0, manifest.depth - len(rows)) if manifest.window.duration_ms is None else 0
+    times = [reading.time_ms or 0.0 for reading in readings]
+    return Samples(
+        np.concatenate([np.repeat(rows[:1], padding, axis=0), rows]),
+        np.array([times[0]] * padding + times),
+    )
+
+
 def _by_feature(manifest: Manifest, numbers: Sequence[float]) -> dict[str, list[float]]:
-    sizes = {value.name: value.size for value in manifest.values}
     found, at = {}, 0
-    for name in manifest.features:
-        found[name] = list(numbers[at : at + sizes[name]])
-        at += sizes[name]
+    for label, size in zip(manifest.labels, manifest.sizes, strict=True):
+        found[label] = list(numbers[at : at + size])
+        at += size
     return found
 
 

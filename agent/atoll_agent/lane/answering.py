@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 from atoll_agent.lane.executors import Executor
 from atoll_agent.lane.ledger import Entry
 from atoll_agent.lane.pending import Pending
 from atoll_agent.ports import ClockState
 from atoll_contract.manifest import Manifest
-from atoll_contract.messages import Prediction, Quality, Reading, WindowBounds, encode_prediction
+from atoll_contract.messages import Prediction, Quality, Reading, Value, WindowBounds, encode_prediction
 from atoll_contract.topics import PredictionTopic
 from atoll_infer.predictor import Answer
 from atoll_link.session import Delivery
+from atoll_signal.frames import Frames, FramesState
+from atoll_signal.kept import columns
 from atoll_signal.picture import waiting_rows_of
 from atoll_signal.window import Window, Windows
 
 MAX_WINDOW_BYTES: Final = 256 * 1024 * 1024
 """Memory for the windows of one model; with large windows fewer devices have one."""
+
+_GAP: Final = (Quality.GAP,)
+
+
+class Surroundings(TypedDict):
+    """Where a release answers.
+
+    Attributes:
+        stream: Id of its stream.
+        site: Id of the site.
+        agent: Id of the agent.
+        max_devices: For how many devices windows are kept.
+        clock: Whether this machine knows the time.
+        has_restarted: Whether predictions are missing before its first windows.
+        units: The unit that each value is sent in.
+    """
+
+    stream: str
+    site: str
+    agent: str
+    max_devices: int
+    clock: ClockState
+    has_restarted: bool
+    units: Mapping[str, str | None]
 
 
 class Answering:
@@ -28,38 +55,25 @@ class Answering:
         model: Its model.
         release: Its release.
         executor: Who runs it.
-        length: How many readings a window of it holds.
+        keeps_readings: Whether its answers depend on more than one reading.
+
+    Raises:
+        ValueError: The stream's units cannot be converted; BundleRejectedError: the time zone is unknown
+            here. A bundle that fits the stream and has passed its self-test does neither.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        executor: Executor,
-        *,
-        stream: str,
-        site: str,
-        agent: str,
-        max_devices: int,
-        clock: ClockState,
-        has_restarted: bool,
-    ) -> None:
+    def __init__(self, manifest: Manifest, executor: Executor, **others: Unpack[Surroundings]) -> None:
         self.model = manifest.model
         self.executor = executor
-        self._manifest = manifest
+        self.manifest = manifest
         self.release = manifest.release
-        self._stream = stream
-        self._clock = clock
-        self._site = site
-        self._agent = agent
-        self._row = waiting_rows_of(manifest)
-        self.length = manifest.window.length
-        self._max_devices = max_devices
-        self._windows = Windows(
-            manifest.window,
-            manifest.columns,
-            max_devices=self._most_windows(max_devices),
-            has_restarted=has_restarted,
-        )
+        self._stream = others["stream"]
+        self._clock = others["clock"]
+        self._site = others["site"]
+        self._agent = others["agent"]
+        self.keeps_readings = manifest.keeps_readings
+        self._max_devices = others["max_devices"]
+        self._row = waiting_rows_of(manifest, others["units"])
         self._topics: dict[str, str] = {}
 
     @property
@@ -72,19 +86,28 @@ class Answering:
         return tuple(islice(self._topics, most))
 
     @property
-    def forgotten(self) -> int:
-        """How many devices lost their window to make room."""
-        return self._windows.forgotten
+    def counts(self) -> Mapping[str, int]:
+        """Counters of its windows, by name."""
+        return {}
 
-    def limit(self, max_devices: int) -> None:
-        """Answer so many devices at the most; those that go are forgotten as others come."""
+    def adjust(self, max_devices: int, units: Mapping[str, str | None]) -> None:
+        """Answer so many devices at the most (those that go are forgotten as others come), in other units."""
         self._max_devices = max_devices
-        self._windows.max_devices = self._most_windows(max_devices)
+        self._row = waiting_rows_of(self.manifest, units)
 
     def succeed(self, champion: Answering) -> None:
         """Begin with the windows of ``champion``, if both are made of the same columns."""
-        if _columns(self._manifest) == _columns(champion._manifest):
-            self._windows.adopt(champion._windows)
+
+    def state(self) -> FramesState:
+        """Return its windows as they survive a restart."""
+        return FramesState()
+
+    def restore(self, state: FramesState) -> None:
+        """Begin with windows that survived a restart.
+
+        Raises:
+            ValueError: They are of other columns.
+        """
 
     def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
         """Take in ``reading``; return what it asks of the model if it completes a window.
@@ -92,15 +115,7 @@ class Answering:
         Raises:
             MalformedMessageError: The reading lacks what the model needs.
         """
-        row = self._row.row(reading.values)  # type: ignore[arg-type]  # dialects give values by name
-        time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
-        if self.length == 1:  # nothing to remember: no window is kept
-            return Pending(device, reading, delivery, entry, time_ms, row, None, False)
-        window = self._windows.push(device, row, time_ms)
-        if window is None:
-            return None
-        bounds = WindowBounds(window.start_ms, self.length)
-        return Pending(device, reading, delivery, entry, time_ms, window.packed, bounds, window.take_gap())
+        raise NotImplementedError
 
     def prediction(self, pending: Pending, answer: Answer, now_ns: int) -> tuple[str, bytes]:
         """Return topic and payload of the prediction that tells ``answer``; monotonic time."""
@@ -108,9 +123,7 @@ class Answering:
 
     def quality(self, pending: Pending, answer: Answer) -> list[Quality]:
         """Return what a reader of the prediction should know before trusting it."""
-        quality = [*answer.quality]
-        if pending.has_gap:
-            quality.append(Quality.GAP)
+        quality = [*answer.quality, *pending.quality]
         if pending.delivery.is_retained:
             quality.append(Quality.REPLAYED)
         if pending.reading.time_ms is None and self._clock.is_time_unsynced:
@@ -134,10 +147,6 @@ class Answering:
             )
         )
 
-    def _most_windows(self, max_devices: int) -> int:
-        window_bytes = Window.size_bytes(self._manifest.window, self._manifest.columns)
-        return max(1, min(max_devices, MAX_WINDOW_BYTES // window_bytes))
-
     def _topic(self, device: str) -> str:
         topic = self._topics.get(device)
         if topic is None:
@@ -147,8 +156,125 @@ class Answering:
             self._topics[device] = topic
         return topic
 
+    def _is_like(self, other: Answering) -> bool:
+        return columns(self.manifest) == columns(other.manifest)
 
-def _columns(manifest: Manifest) -> list[tuple[str, tuple[int, ...], str | None]]:
-    """Return what the columns of a row stand for, in order."""
-    values = {value.name: value for value in manifest.values}
-    return [(name, tuple(values[name].shape), values[name].unit) for name in manifest.features]
+    def _affordable(self, size_bytes: int) -> int:
+        return max(1, min(self._max_devices, MAX_WINDOW_BYTES // size_bytes))
+
+
+class SingleAnswering(Answering):
+    """Of single readings: nothing to remember, no window is kept."""
+
+    def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
+        """See :class:`Answering`."""
+        row = self._row.row(reading.values)  # type: ignore[arg-type]  # dialects give values by name
+        time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
+        return Pending(device, reading, delivery, entry, time_ms, row, None)
+
+
+class WindowAnswering(Answering):
+    """Of the last readings as they come."""
+
+    def __init__(self, manifest: Manifest, executor: Executor, **others: Unpack[Surroundings]) -> None:
+        super().__init__(manifest, executor, **others)
+        self._length = manifest.window.length
+        self._windows = Windows(
+            manifest.window,
+            manifest.columns,
+            max_devices=self._affordable(Window.size_bytes(manifest.window, manifest.columns)),
+            has_restarted=others["has_restarted"],
+        )
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """See :class:`Answering`."""
+        return {"windows_forgotten": self._windows.forgotten}
+
+    def adjust(self, max_devices: int, units: Mapping[str, str | None]) -> None:
+        """See :class:`Answering`."""
+        super().adjust(max_devices, units)
+        size_bytes = Window.size_bytes(self.manifest.window, self.manifest.columns)
+        self._windows.max_devices = self._affordable(size_bytes)
+
+    def succeed(self, champion: Answering) -> None:
+        """See :class:`Answering`."""
+        if isinstance(champion, WindowAnswering) and self._is_like(champion):
+            self._windows.adopt(champion._windows)  # noqa: SLF001 - of its own class
+
+    def state(self) -> FramesState:
+        """See :class:`Answering`."""
+        return FramesState(counted=self._windows.state())
+
+    def restore(self, state: FramesState) -> None:
+        """See :class:`Answering`."""
+        self._windows.restore(state.counted)
+
+    def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
+        """See :class:`Answering`."""
+        row = self._row.row(reading.values)  # type: ignore[arg-type]  # dialects give values by name
+        time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
+        window = self._windows.push(device, row, time_ms)
+        if window is None:
+            return None
+        bounds = WindowBounds(window.start_ms, self._length)
+        quality = _GAP if window.take_gap() else ()
+        return Pending(device, reading, delivery, entry, time_ms, window.packed, bounds, quality)
+
+
+class FrameAnswering(Answering):
+    """Of windows by time, of steps, of readings that are completed, of computed features."""
+
+    def __init__(self, manifest: Manifest, executor: Executor, **others: Unpack[Surroundings]) -> None:
+        super().__init__(manifest, executor, **others)
+        self._frames = Frames(
+            manifest,
+            others["units"],
+            max_devices=self._affordable(Frames.size_bytes(manifest)),
+            has_restarted=others["has_restarted"],
+        )
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """See :class:`Answering`."""
+        frames = self._frames
+        return {
+            "windows_forgotten": frames.forgotten,
+            "readings_late": frames.late,
+            "readings_incomplete": frames.incomplete,
+        }
+
+    def adjust(self, max_devices: int, units: Mapping[str, str | None]) -> None:
+        """See :class:`Answering`."""
+        super().adjust(max_devices, units)
+        self._frames.adjust(self._affordable(Frames.size_bytes(self.manifest)), units)
+
+    def succeed(self, champion: Answering) -> None:
+        """See :class:`Answering`."""
+        if isinstance(champion, FrameAnswering) and self._is_like(champion):
+            self._frames.adopt(champion._frames)  # noqa: SLF001 - of its own class
+
+    def state(self) -> FramesState:
+        """See :class:`Answering`."""
+        return self._frames.state()
+
+    def restore(self, state: FramesState) -> None:
+        """See :class:`Answering`."""
+        self._frames.restore(state)
+
+    def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
+        """See :class:`Answering`."""
+        time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
+        values: Mapping[str, Value] = reading.values  # type: ignore[assignment]  # as above
+        frame = self._frames.take(device, values, time_ms, reading.step_ms)
+        if frame is None:
+            return None
+        bounds = WindowBounds(frame.start_ms, frame.count) if self.keeps_readings else None
+        return Pending(device, reading, delivery, entry, frame.time_ms, frame.features, bounds, frame.quality)
+
+
+def kind_of(manifest: Manifest) -> type[Answering]:
+    """Return who answers with a release: the fastest that can."""
+    if not manifest.is_plain:
+        return FrameAnswering
+    return WindowAnswering if manifest.keeps_readings else SingleAnswering

@@ -209,7 +209,7 @@ class ThreadExecutor:
 
 
 def _window_shape(predictor: Predictor) -> tuple[int, int]:
-    return predictor.manifest.window.length, predictor.manifest.columns
+    return predictor.manifest.rows, predictor.manifest.columns
 
 
 def _emptied(items: deque[Item]) -> list[Item]:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
-from atoll_agent.lane.answering import Answering
+from atoll_agent.lane.answering import Answering, kind_of
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
 from atoll_agent.lane.outlet import Outlet
+from atoll_agent.lane.survival import restore, save
 from atoll_agent.lane.track import Track
-from atoll_agent.ports import ClockState, LanePlan, LaneReport, Waiter, Wire
+from atoll_agent.ports import ClockState, LanePlan, LaneReport, Waiter, WindowStore, Wire
 from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
@@ -46,8 +47,10 @@ class Lane:
         agent: str,
         clock: ClockState,
         shown_devices: int = 0,
+        windows: WindowStore | None = None,
     ) -> None:
         self._waiter = waiter
+        self._windows = windows
         self._plan = plan
         self._site = site
         self._agent = agent
@@ -75,10 +78,20 @@ class Lane:
         """Let ``predictor`` answer for its model from the next reading on; done when it does.
 
         The windows of its predecessor are taken over. ``has_restarted``: it was the champion before
-        this process began, so that predictions are missing before its first window.
+        this process began. Its windows then begin as they were at a clean stop; after any other end
+        predictions are missing before the first window.
         """
-        track = self._track(predictor.manifest.model)
-        return self._order(lambda: track.swap(self._answering(predictor, track, has_restarted=has_restarted)))
+        model = predictor.manifest.model
+        track = self._track(model)
+        kept = self._windows.take(model) if self._windows is not None and has_restarted else None
+
+        def work() -> None:
+            answering = self._answering(predictor, track, has_restarted=has_restarted)
+            if kept is not None:
+                restore(answering, kept)
+            track.swap(answering)
+
+        return self._order(work)
 
     def try_out(self, predictor: Predictor) -> Future[int]:
         """Let ``predictor`` answer in shadow beside the champion; the number of the trial when it does.
@@ -125,6 +138,8 @@ class Lane:
 
     def run(self) -> None:
         """Work until stopped."""
+        if self._windows is not None:
+            self._windows.drop()
         while not self._stopping.is_set():
             self.turn(_STEP_S)
         for track in self._tracks.values():
@@ -133,6 +148,9 @@ class Lane:
         while self._has_work_left() and time.monotonic() < deadline:
             self.turn(0.1)
         self._make_report(time.monotonic_ns())
+        if self._windows is not None:
+            for track in self._tracks.values():
+                save(track.champions, self._windows, is_idle=track.is_idle)
         for track in self._tracks.values():
             track.close()
 
@@ -234,7 +252,7 @@ class Lane:
         return self._tracks[self._plan.stream_of[model]]
 
     def _answering(self, predictor: Predictor, track: Track, *, has_restarted: bool) -> Answering:
-        return Answering(
+        return kind_of(predictor.manifest)(
             predictor.manifest,
             self._executor(predictor, track.stream),
             stream=track.stream.name,
@@ -243,6 +261,7 @@ class Lane:
             max_devices=self._plan.max_devices,
             clock=self._clock,
             has_restarted=has_restarted,
+            units=track.stream.units,
         )
 
     def _executor(self, predictor: Predictor, stream: Stream) -> Executor:
@@ -267,7 +286,8 @@ class Lane:
         for outlet in self._outlets.values():
             counts.update(outlet.counts)
         counts["devices"] = sum(track.devices for track in tracks)
-        counts["windows_forgotten"] = sum(track.windows_forgotten for track in tracks)
+        for track in tracks:
+            counts.update(track.window_counts)
         self.report = LaneReport(
             all(track.is_connected for track in tracks),
             dict(counts),

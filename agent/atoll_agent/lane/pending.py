@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from atoll_agent.lane.ledger import Entry
-from atoll_contract.messages import Reading, WindowBounds
+from atoll_contract.messages import Quality, Reading, WindowBounds
 from atoll_ingest.stream import Overload
 from atoll_link.session import Delivery
 
@@ -24,10 +24,11 @@ class Pending(msgspec.Struct, gc=False, eq=False):
         reading: What it says.
         delivery: The message that brought it.
         entry: What holds back its acknowledgement; None at QoS 0.
-        time_ms: Its event time, or the time of its arrival.
-        samples: The window: packed float32 numbers, row after row.
+        time_ms: Its event time, or the time of its arrival; of a window by time, that of its newest
+            reading or step.
+        samples: The feature matrix: packed float32 numbers, row after row.
         bounds: For windows longer than one reading.
-        has_gap: Whether readings are missing in the window.
+        quality: What to know of the window.
         is_heard: Whether the answer is published; not that of a release in shadow.
     """
 
@@ -38,7 +39,7 @@ class Pending(msgspec.Struct, gc=False, eq=False):
     time_ms: float
     samples: bytes | bytearray
     bounds: WindowBounds | None
-    has_gap: bool
+    quality: tuple[Quality, ...] = ()
     is_heard: bool = True
 
 

@@ -102,9 +102,18 @@ class Track:
         return {model: answering.known_devices(most) for model, answering in self._answering.items()}
 
     @property
-    def windows_forgotten(self) -> int:
-        """How many devices lost their window to make room."""
-        return sum(answering.forgotten for answering in self._answering.values())
+    def champions(self) -> list[Answering]:
+        """Who answers for good: a release on trial is not among them."""
+        on_trial = {model: trial.champion for model, trial in self._trials.items()}
+        return list((self._answering | on_trial).values())
+
+    @property
+    def window_counts(self) -> Counter[str]:
+        """Counters of its models' windows, by name."""
+        counts: Counter[str] = Counter()
+        for answering in self._answering.values():
+            counts.update(answering.counts)
+        return counts
 
     @property
     def trials(self) -> dict[str, TrialReport]:
@@ -175,7 +184,7 @@ class Track:
         self._intake = self._intake.changed(stream, max_devices)
         self.stream = stream
         for answering in self._at_work():
-            answering.limit(max_devices)
+            answering.adjust(max_devices, stream.units)
             answering.executor.obey(stream.overload)
         for trial in self._trials.values():
             trial.overload = stream.overload
@@ -332,7 +341,7 @@ class Track:
         """Have a reading answered by another release than the one that it waited for, if that can be."""
         if not pending.is_heard:
             return
-        if successor.length == 1:  # longer windows hold the reading already
+        if not successor.keeps_readings:  # windows hold the reading already
             again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
             if again is not None and successor.executor.submit(again) is None:
                 return

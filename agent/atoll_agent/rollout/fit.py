@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from atoll_contract.errors import BundleRejectedError, Reason
 from atoll_contract.manifest import Manifest
+from atoll_signal.units import conversion
 
 
 def require_fit(
@@ -17,7 +18,7 @@ def require_fit(
         manifest: Of the bundle.
         model: Id that the settings and the metadata name.
         release: Number that the metadata name.
-        units: The stream's values with their units.
+        units: The stream's values with their units, which may be others that can be converted.
         is_shared: Whether other agents get a part of the stream's readings.
 
     Raises:
@@ -36,15 +37,18 @@ def require_fit(
         )
         raise BundleRejectedError(message, Reason.VALUES_MISSING)
     for value in manifest.values:
-        if value.unit != units[value.name]:
+        try:
+            conversion(units[value.name], value.unit)
+        except ValueError as error:
             message = (
                 f"value {value.name!r}: the bundle needs unit {value.unit!r}, "
-                f"the stream carries {units[value.name]!r}"
+                f"the stream carries {units[value.name]!r}: {error}"
             )
-            raise BundleRejectedError(message, Reason.UNIT_MISMATCH)
-    if is_shared and manifest.window.length > 1:
+            raise BundleRejectedError(message, Reason.UNIT_MISMATCH) from error
+    if is_shared and manifest.keeps_readings:
+        readings = f"{manifest.depth} readings" if manifest.depth > 1 else "several readings"
         message = (
-            f"the bundle needs windows of {manifest.window.length} readings; the stream's topics are shared "
+            f"the bundle needs windows of {readings}; the stream's topics are shared "
             "($share/...), so that each agent of the group sees a part of them"
         )
         raise BundleRejectedError(message, Reason.SHARED_STREAM)

@@ -202,7 +202,7 @@ class Loader:
         """
         try:
             placed.wait_ready()
-            samples = golden.windows(bundle.golden)[:1]
+            samples = golden.windows(bundle.golden, bundle.manifest)[:1]
             answer_us = round(tuning.least_s(lambda: predictor.invoke(samples)) * 1e6, 1)
         except BundleRejectedError as error:
             if is_demanded:

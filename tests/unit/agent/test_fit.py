@@ -13,7 +13,7 @@ from atoll_contract.errors import BundleRejectedError, Reason
         ({"model": "other"}, Reason.WRONG_MODEL),
         ({"release": 2}, Reason.WRONG_MODEL),
         ({"units": {"y": "V"}}, Reason.VALUES_MISSING),
-        ({"units": {"x": "mV"}}, Reason.UNIT_MISMATCH),
+        ({"units": {"x": "A"}}, Reason.UNIT_MISMATCH),
         ({"units": {"x": None}}, Reason.UNIT_MISMATCH),
     ],
 )

@@ -408,7 +408,7 @@ def test_a_large_turn_takes_little_memory():
 
 def test_an_order_that_fails_tells_who_gave_it(monkeypatch):
     bench = Bench(predictor())
-    monkeypatch.setattr("atoll_agent.lane.lane.Answering", None)
+    monkeypatch.setattr("atoll_agent.lane.lane.kind_of", None)
 
     swapped = bench.lane.swap(predictor(2), has_restarted=False)
     with pytest.raises(TypeError):

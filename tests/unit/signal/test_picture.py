@@ -18,7 +18,7 @@ from atoll_contract.manifest import (
     Manifest,
     Normalisation,
     PictureSpec,
-    Resampling,
+    PixelResampling,
     Task,
     TensorSpec,
     ValueSpec,
@@ -82,9 +82,9 @@ def test_each_fit_fills_the_models_proportions():
     # 2 wide, 4 high: red above, blue below; the model's is 4 wide, 2 high
     tall = encoded([[RED] * 2] * 2 + [[BLUE] * 2] * 2)
 
-    stretched = row(tall, resampling=Resampling.NEAREST)
-    cropped = row(tall, fit=Fit.CROP, resampling=Resampling.NEAREST)
-    padded = row(tall, fit=Fit.PAD, resampling=Resampling.NEAREST)
+    stretched = row(tall, resampling=PixelResampling.NEAREST)
+    cropped = row(tall, fit=Fit.CROP, resampling=PixelResampling.NEAREST)
+    padded = row(tall, fit=Fit.PAD, resampling=PixelResampling.NEAREST)
 
     assert [line[0].tolist() for line in stretched] == [list(RED), list(BLUE)]
     assert {tuple(pixel) for line in cropped for pixel in line.tolist()} <= {RED, BLUE}
@@ -98,7 +98,7 @@ def test_exif_says_which_side_is_up():
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:8] = 255
 
-    upright = row(encoded(pixels, "JPEG", exif=exif), resampling=Resampling.BOX)
+    upright = row(encoded(pixels, "JPEG", exif=exif), resampling=PixelResampling.BOX)
 
     assert upright[0].max() < 20
     assert upright[1].min() > 235

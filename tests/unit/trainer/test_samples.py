@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from atoll_contract.errors import ConfigError
-from atoll_trainer.bundling import spread
-from atoll_trainer.samples import read_samples
+from atoll_trainer.samples import read_samples, spread
 
 
 def test_consecutive_rows_of_a_csv_file_make_windows(tmp_path):

@@ -102,7 +102,7 @@ def _train(
     out = Console(soft_wrap=True, quiet=arguments.json, highlight=False, markup=False)
     _show_readings(out, readings, lost)
     notes = "".join(f"; left out: {reason.value} {count:,}" for reason, count in left_out.items())
-    out.print(f"windows      {len(examples):,} of {task.window.length:,} readings{notes}")
+    out.print(f"windows      {len(examples):,} of {_extent(task)}{notes}")
     for name, part in parts:
         out.print(f"{name:<12} {_span(Span.of(part))}")
     # TensorFlow takes seconds to load: first everything that can fail without it.
@@ -116,6 +116,15 @@ def _train(
     if arguments.json:
         print(json.dumps({"run": str(target.folder), **facts.model_dump(mode="json")}))  # noqa: T201
     return 0
+
+
+def _extent(task: TaskFile) -> str:
+    """Return what one window holds, in words."""
+    window, lags = task.window, task.manifest().depth - task.window.length
+    if window.duration_ms is not None:
+        return f"{window.duration_ms / 1e3:g} s"
+    extent = f"{window.length:,} {'steps' if window.resample else 'readings'}"
+    return f"{extent} and {lags:,} before" if lags else extent
 
 
 def _readings(
@@ -210,10 +219,11 @@ def _show_fit(out: Console, facts: RunFacts, task: TaskFile) -> None:
 
 
 def _weights(w: list[list[float]], task: TaskFile) -> Iterator[str]:
+    manifest = task.manifest()
     columns = [
-        spec.name if not spec.shape else f"{spec.name}[{place}]"
-        for spec in task.specs
-        for place in range(spec.size)
+        label if size == 1 else f"{label}[{place}]"
+        for label, size in zip(manifest.labels, manifest.sizes, strict=True)
+        for place in range(size)
     ]
     named = [
         (
