@@ -90,7 +90,7 @@ def test_a_device_that_may_do_all_has_no_fault(root, tmp_path):
 
     assert code == 0
     assert not [finding for finding in found.values() if finding["level"] == "fault"]
-    for check in ("login", "broker", "read readings of press", "read labels for wear", "read its own status"):
+    for check in ("login", "broker", "read readings of press", "read labels for wear", "read requests"):
         assert found[check]["level"] == "ok"
     for check in ("write status", "write slot of wear", "write predictions of wear", "retain"):
         assert found[check]["level"] == "ok"
@@ -159,6 +159,7 @@ def test_beside_a_running_agent_it_disturbs_nobody_and_knows_what_must_be_there(
     assert (after.session, after.token, after.refusals) == (before.session, before.token, [])
     assert after.counts["connections"] == before.counts["connections"]
     assert "labels" not in after.counts
+    assert "untrusted_writer" not in agent.log.read_text()
     assert "malformed" not in agent.log.read_text()
 
     with guarded(tmp_path / "again", READ_RELEASES) as broker:

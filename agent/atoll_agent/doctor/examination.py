@@ -14,7 +14,7 @@ from atoll_agent.doctor.accelerators import look_at_edgetpu, look_at_runtimes
 from atoll_agent.doctor.device import look_at_device
 from atoll_agent.doctor.finding import Finding, Level, fault, ok
 from atoll_agent.doctor.line import log_in, login_fault, login_finding, look_at_line
-from atoll_agent.doctor.rights import try_rights, uses_of
+from atoll_agent.doctor.rights import Wishes, try_rights, uses_of
 from atoll_agent.doctor.state import look_at_models, look_at_state
 from atoll_agent.ports import Accelerator
 from atoll_agent.settings import AgentSettings
@@ -89,12 +89,23 @@ class Examination:
             agent.id,
             [stream for stream in streams if stream.name in used],
             [model.name for model in settings.model],
+            _wishes(settings),
             has_releases=(agent.state_dir / "metadata" / _TIMESTAMP).exists(),
         )
         try:
             yield from try_rights(lambda: log_in(broker, client_id), uses, listen_s=self.listen_s)
         except BrokerUnavailableError as error:
             yield fault("connection", error.detail, "look into the broker's log: it has gone")
+
+
+def _wishes(settings: AgentSettings) -> Wishes:
+    commands = [command for rule in settings.rule for command in rule.command]
+    return Wishes(
+        rules=[rule.name for rule in settings.rule],
+        commands=list(dict.fromkeys(command.name for command in commands if command.name is not None)),
+        foreign=list(dict.fromkeys(command.topic for command in commands if command.topic is not None)),
+        homeassistant=settings.homeassistant.prefix if settings.homeassistant.enabled else None,
+    )
 
 
 def _settings_finding(path: Path, settings: AgentSettings) -> Finding:

@@ -8,6 +8,7 @@ that nobody else reads, which is taken back. No shared group is joined: its read
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from atoll_agent.doctor.finding import Finding, fault, ok, warning
 from atoll_contract.topics import (
     PREFIX,
     ChunkTopic,
+    CommandTopic,
+    DecisionTopic,
     LabelTopic,
     MetadataTopic,
     PredictionTopic,
     ReadingTopic,
+    RequestTopic,
     ResponseTopic,
     SlotTopic,
     StatusTopic,
@@ -75,23 +79,54 @@ class Reads:
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """Something that the agent publishes."""
+    """Something that the agent publishes.
+
+    Attributes:
+        what: For people.
+        topic: Where.
+        rule: The rule that allows it, in the words of Mosquitto.
+    """
 
     what: str
     topic: str
+    rule: str = _OWN_WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the settings make the agent do at the broker, besides answering.
+
+    Attributes:
+        rules: Names of rules, which publish decisions.
+        commands: Names of commands in atoll's own form.
+        foreign: Topics of other commands, which cannot be tried: something would be switched.
+        homeassistant: Discovery prefix of Home Assistant, if it is told.
+    """
+
+    rules: Sequence[str] = ()
+    commands: Sequence[str] = ()
+    foreign: Sequence[str] = ()
+    homeassistant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """All that an agent does at the broker."""
+    """All that an agent does at the broker; ``spare`` is a topic that nobody else reads."""
 
     reads: tuple[Reads, ...]
     writes: tuple[Writes, ...]
+    untried: tuple[str, ...]
     spare: str
 
 
 def uses_of(
-    site: str, agent: str, streams: Sequence[Stream], models: Sequence[str], *, has_releases: bool
+    site: str,
+    agent: str,
+    streams: Sequence[Stream],
+    models: Sequence[str],
+    wishes: Wishes,
+    *,
+    has_releases: bool,
 ) -> Uses:
     """Return what an agent with these streams and models does at the broker.
 
@@ -100,6 +135,7 @@ def uses_of(
         agent: Its id.
         streams: The streams that its models answer.
         models: Its models.
+        wishes: What else it does.
         has_releases: Whether it has seen releases before, so that they must be there.
     """
     reads = [
@@ -125,11 +161,35 @@ def uses_of(
         for file in ("timestamp.json", "root.json")
     ]
     reads.append(Reads("bundles", str(ChunkTopic("0" * 64, 0)), _RELEASES_READ, is_rare=True))
+    reads.append(
+        Reads(
+            "requests",
+            RequestTopic.any_of(site=site, target=agent),
+            f"pattern read {PREFIX}/+/+/request/%u/#",
+            marker=(str(RequestTopic(site, agent, agent, "doctor")), b""),
+            needs_others=True,
+            is_rare=True,
+        )
+    )
     writes = [Writes("status", status)]
     for model in models:
         writes.append(Writes(f"slot of {model}", str(SlotTopic(site, agent, model))))
         writes.append(Writes(f"predictions of {model}", str(PredictionTopic(site, agent, agent, model))))
-    return Uses(tuple(reads), tuple(writes), str(ResponseTopic(site, agent, agent, "doctor")))
+    writes += [
+        Writes(f"decisions of {rule}", str(DecisionTopic(site, agent, agent, rule))) for rule in wishes.rules
+    ]
+    writes += [
+        Writes(f"command {name}", str(CommandTopic(site, agent, agent, name))) for name in wishes.commands
+    ]
+    if (prefix := wishes.homeassistant) is not None:
+        reads.append(
+            Reads("Home Assistant's start", f"{prefix}/status", f"topic read {prefix}/#", is_rare=True)
+        )
+        # Not its topic of discovery: an empty message there takes the agent away from Home Assistant.
+        spare = f"{prefix}/device/atoll_{site}_{agent}/doctor"
+        writes.append(Writes("to Home Assistant", spare, f"topic write {prefix}/#"))
+    spare = str(ResponseTopic(site, agent, agent, "doctor"))
+    return Uses(tuple(reads), tuple(writes), tuple(wishes.foreign), spare)
 
 
 def try_rights(connect: Callable[[], Session], uses: Uses, *, listen_s: float) -> Iterator[Finding]:
@@ -164,6 +224,10 @@ def try_rights(connect: Callable[[], Session], uses: Uses, *, listen_s: float) -
         for write in uses.writes:
             is_echo_missing = write.topic in echoed and not trial.seen.get(write.topic)
             yield _write_finding(write, refusals[write.topic], is_echo_missing=is_echo_missing)
+        for topic in uses.untried:
+            rule = re.sub(r"[^/]*\$\{[^/]*", "+", topic)
+            todo = f"see that the broker's rules hold: topic write {rule}"
+            yield warning(f"write {topic}", "not tried: a message there could switch something", todo)
         for read in uses.reads:
             yield _read_finding(read, trial, refusals, listen_s)
         trial.renew()
@@ -305,9 +369,9 @@ def _limits(session: Session) -> Iterator[Finding]:
 def _write_finding(write: Writes, refusal: str, *, is_echo_missing: bool) -> Finding:
     check = f"write {write.what}"
     if refusal:
-        return fault(check, f"{write.topic}: {refusal}", _ADD_WRITE)
+        return fault(check, f"{write.topic}: {refusal}", f"add to the broker's rules: {write.rule}")
     if is_echo_missing:  # with MQTT 3.1.1 an acknowledgement proves nothing
-        rules = f"{_OWN_WRITE} and {_OWN_READ}"
+        rules = f"{write.rule} and {write.rule.replace(' write ', ' read ')}"
         return fault(check, f"{write.topic}: acknowledged, and lost", f"add to the broker's rules: {rules}")
     return ok(check, write.topic)
 

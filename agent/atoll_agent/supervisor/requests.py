@@ -48,7 +48,12 @@ class Requests:
         self._trusted_writers = frozenset(writers)
 
     def heed(self, delivery: Delivery, now_ms: float) -> tuple[ResponseTopic, Response] | None:
-        """Obey or refuse a request; return the response. Nobody who is not trusted gets one."""
+        """Obey or refuse a request; return the response. Nobody who is not trusted gets one.
+
+        An empty one is of atoll-agent doctor, which sees by it whether requests arrive.
+        """
+        if not delivery.payload:
+            return None
         try:
             topic = RequestTopic.parse(delivery.topic)
             request = self._read(topic, delivery)

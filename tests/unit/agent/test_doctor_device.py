@@ -13,7 +13,7 @@ from atoll_agent.adapters.store import StateStore
 from atoll_agent.doctor.accelerators import look_at_edgetpu
 from atoll_agent.doctor.device import look_at_device
 from atoll_agent.doctor.finding import Finding, Level, fault
-from atoll_agent.doctor.rights import is_match, uses_of
+from atoll_agent.doctor.rights import Wishes, is_match, uses_of
 from atoll_agent.doctor.state import look_at_state, running_pid
 from atoll_agent.doctor.support import Blot, support_bundle
 from atoll_infer.runtime import choose_runtime
@@ -253,9 +253,15 @@ def test_no_shared_group_is_joined_and_nothing_is_published_on_foreign_topics():
     )
     stream = Stream("press", patterns, AtollDialect(), {"x": None})
 
-    uses = uses_of("site", "pi", [stream], ["wear"], has_releases=False)
+    wishes = Wishes(["hot"], ["stop"], ["lamp/${device}/set"], "homeassistant")
+    uses = uses_of("site", "pi", [stream], ["wear"], wishes, has_releases=False)
 
     assert [read.topic_filter for read in uses.reads[:2]] == ["atoll/v1/site/+/reading/press", "zigbee/+"]
     assert uses.reads[1].marker is None
     written = [write.topic for write in uses.writes] + [read.marker[0] for read in uses.reads if read.marker]
-    assert all(topic.startswith("atoll/v1/site/pi/") for topic in [*written, uses.spare])
+    (outside,) = [topic for topic in [*written, uses.spare] if not topic.startswith("atoll/v1/site/pi/")]
+    assert (
+        outside == "homeassistant/device/atoll_site_pi/doctor"
+    )  # and not .../config, which Home Assistant reads
+    assert uses.untried == ("lamp/${device}/set",)
+    assert {"atoll/v1/site/pi/decision/pi/hot", "atoll/v1/site/pi/command/pi/stop"} <= set(written)
