@@ -213,7 +213,8 @@ class World:
             max_bundle_bytes=10**6,
         )
         self.plans = {
-            model: ModelPlan(model, "stable", {"x": None}, is_shared=False) for model in ("big", "small")
+            model: ModelPlan(model, "press", "stable", {"x": None}, is_shared=False)
+            for model in ("big", "small")
         }
         self.climbs = {model: Climb(plan, self.slots, self.means) for model, plan in self.plans.items()}
         for model in self.climbs:
