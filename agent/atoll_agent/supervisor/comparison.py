@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -17,14 +17,18 @@ from atoll_infer.predictor import Predictor
 log = structlog.get_logger()
 
 
-async def compare_champions(plans: Mapping[str, ModelPlan], slots: Slots, means: Means) -> None:
+async def compare_champions(
+    plans: Mapping[str, ModelPlan],
+    plans_now: Callable[[], Mapping[str, ModelPlan]],
+    slots: Slots,
+    means: Means,
+) -> None:
     """Move each such champion to the backend that wins; where that cannot be, it stays on its own.
 
-    A model may leave meanwhile, by a reload of the settings.
+    ``plans_now`` tells the plans that hold meanwhile.
     """
     for model, plan in plans.items():
-        slot = slots.all().get(model)
-        champion = None if slot is None else slot.champion
+        champion = slots[model].champion if plans_now().get(model) == plan else None
         if champion is None or not means.loader.is_unsettled(champion.sha256):
             continue
         try:
@@ -39,7 +43,7 @@ async def compare_champions(plans: Mapping[str, ModelPlan], slots: Slots, means:
                 detail=error.detail,
             )
             continue
-        slot = slots.all().get(model)
+        slot = slots[model] if plans_now().get(model) == plan else None
         if slot is not None and slot.champion == champion and slot.phase not in LOADED:
             means.lane.swap(predictor, has_restarted=False)
             slots.predictors[model] = predictor

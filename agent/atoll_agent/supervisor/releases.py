@@ -110,7 +110,7 @@ class Releases:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._begin(self._plans)
-            group.create_task(compare_champions(self._plans, self.slots, self._means), name="comparison")
+            self._compare()
             await asyncio.get_running_loop().create_future()
 
     async def change(
@@ -122,7 +122,7 @@ class Releases:
 
         Args:
             course: What to go on by.
-            change_lane: Has the lane go on with the champions of models that are new, or new to their stream.
+            change_lane: Has the lane go on with the champions of models that are new, or loaded anew.
 
         Raises:
             BrokerUnavailableError: The lane was too busy; nothing has changed.
@@ -139,7 +139,7 @@ class Releases:
                 [
                     plan
                     for plan in after.values()
-                    if plan.model in new or plan.stream != before[plan.model].stream
+                    if plan.model in new or _is_loaded_anew(before[plan.model], plan)
                 ]
             )
             async with asyncio.timeout(_ORDER_TIMEOUT_S):
@@ -159,6 +159,7 @@ class Releases:
             del self._climbs[model], self._tasks[model]
         self.slots.forgive(course.fingerprint)
         self._begin(after.keys() - kept)
+        self._compare()
         return gone
 
     async def refresh(self) -> float | None:
@@ -210,6 +211,12 @@ class Releases:
             if self._group is not None:
                 self._tasks[model] = self._group.create_task(self._climbs[model].run(), name=f"climb-{model}")
 
+    def _compare(self) -> None:
+        """Find out which backend is the best for champions of which that is not known."""
+        if self._group is not None:
+            comparison = compare_champions(self._plans, lambda: self._plans, self.slots, self._means)
+            self._group.create_task(comparison, name="comparison")
+
     async def _break_off(self, models: Iterable[str]) -> None:
         """End the climbs of these models; what was on its way waits."""
         for model in models:
@@ -218,7 +225,7 @@ class Releases:
             self.slots.break_off(model)
 
     async def _champions(self, plans: Iterable[ModelPlan]) -> dict[str, Predictor]:
-        """Return the champions of models that are new to their stream, loaded from disk anew."""
+        """Return the champions of models that are new, to their stream or backend, loaded from disk anew."""
         found = {}
         for plan in plans:
             champion = self.slots[plan.model].champion
@@ -259,3 +266,7 @@ class Releases:
             self.trouble = trouble
             for model in self._plans:
                 self.slots.on_change(model)
+
+
+def _is_loaded_anew(before: ModelPlan, after: ModelPlan) -> bool:
+    return before.stream != after.stream or before.wish != after.wish

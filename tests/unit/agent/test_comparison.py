@@ -24,7 +24,7 @@ def restarted(world):
 
 
 def compare(world) -> None:
-    world.loop.run(compare_champions(world.plans, world.slots, world.means))
+    world.loop.run(compare_champions(world.plans, lambda: world.plans, world.slots, world.means))
 
 
 def test_such_a_champion_is_compared_and_moved_while_it_answers(restarted):
