@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
+from atoll_agent.adapters.alive_file import AliveFile
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
 from atoll_agent.adapters.store import StateStore
-from atoll_agent.adapters.systemd import Notifier
 from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.lane.lane import Lane
 from atoll_agent.ports import Line
@@ -24,9 +25,11 @@ from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.releases import Releases
 from atoll_agent.supervisor.slots import Slots
 from atoll_agent.supervisor.supervisor import TRIGGERS, Sessions, Supervisor
+from atoll_agent.supervisor.watchdog import Watchdog
 from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_infer.runtime import choose_runtime
 from atoll_link.session import Broker, Will
+from atoll_link.systemd import Notifier
 
 _REFRESH: Final = "atoll_agent.children.refresh"
 _FETCH: Final = "atoll_agent.children.fetch"
@@ -35,6 +38,8 @@ _REFRESH_TIMEOUT_S: Final = 120.0
 _FETCH_TIMEOUT_S: Final = 300.0
 """For a turn; it is over by itself after two minutes, and a slow line has the rest for its last chunks."""
 _EXAMINE_TIMEOUT_S: Final = 120.0
+_ALIVE_LIMIT_S: Final = 60.0
+"""A file of life is touched four times in it."""
 
 
 def compose(settings: AgentSettings) -> Supervisor:
@@ -112,6 +117,8 @@ def compose(settings: AgentSettings) -> Supervisor:
     me = reports.Self(
         session=0, started_ms=time.time() * 1e3, token=token, version=version("atoll"), backend_why=chosen.why
     )
+    service = Notifier()
+    beat, limit_s = _beat(service, agent.alive_file)
     supervisor = Supervisor(
         site=agent.site,
         agent=agent.id,
@@ -120,12 +127,26 @@ def compose(settings: AgentSettings) -> Supervisor:
         link=link,
         releases=releases,
         sessions=sessions,
-        service=Notifier(),
+        service=service,
         clock=clock,
+        watchdog=Watchdog({"lane": lambda: lane.steps, "control": lambda: link.steps}, beat, limit_s),
         status_interval_s=agent.status_interval_s,
     )
     releases.start()
     return supervisor
+
+
+def _beat(service: Notifier, alive_file: Path | None) -> tuple[Callable[[], None], float | None]:
+    """Return how to tell that the agent goes on, and how long it may be silent; None: nobody listens."""
+    file = None if alive_file is None else AliveFile(alive_file)
+
+    def beat() -> None:
+        service.beat()
+        if file is not None:
+            file.beat()
+
+    limits = [service.watchdog_s, None if file is None else _ALIVE_LIMIT_S]
+    return beat, min((limit for limit in limits if limit is not None), default=None)
 
 
 class _Asking:

@@ -28,6 +28,7 @@ class AgentTable(Table):
             it, ``trusted`` is for a clock that is kept right in another way, ``untrusted`` for none.
         status_interval_s: How often the status is published, if it changed.
         trusted_writers: Whose labels count, besides those of a device about itself.
+        alive_file: A file that is touched every 15 s as long as all goes on, for a container's probe.
     """
 
     id: Writer
@@ -40,6 +41,7 @@ class AgentTable(Table):
     clock: Literal["auto", "trusted", "untrusted"] = "auto"
     status_interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
+    alive_file: Path | None = None
 
 
 class ModelTable(Table):

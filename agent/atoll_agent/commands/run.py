@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 
 from atoll_agent.commands import add_settings_argument
 from atoll_agent.compose import compose
@@ -17,6 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the agent until SIGTERM or SIGINT."""
+    # The watchdog of systemd ends an agent that hangs with SIGABRT: the journal then shows where it hung.
+    faulthandler.enable()
     settings = AgentSettings.read(arguments.settings)
 
     async def work() -> None:

@@ -14,6 +14,7 @@ import structlog
 from atoll_agent.ports import ClockState, LaneControl, Link, ServiceState
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.releases import Releases
+from atoll_agent.supervisor.watchdog import Watchdog
 from atoll_contract.errors import MalformedMessageError
 from atoll_contract.messages import Health, Status
 from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic
@@ -54,6 +55,7 @@ class Supervisor:
         sessions: Sessions,
         service: ServiceState,
         clock: ClockState,
+        watchdog: Watchdog,
         status_interval_s: float,
     ) -> None:
         self._site = site
@@ -66,6 +68,7 @@ class Supervisor:
         self._sessions = sessions
         self._service = service
         self._clock = clock
+        self._watchdog = watchdog
         self._status_interval_s = status_interval_s
         self._status_topic = str(StatusTopic(site, agent))
         self._stop = asyncio.Event()
@@ -105,6 +108,7 @@ class Supervisor:
                 group.create_task(self._watch_clock(), name="clock"),
                 group.create_task(self._tell_status(), name="status"),
                 group.create_task(self._watch_lane(), name="lane-watch"),
+                group.create_task(self._watchdog.run(), name="watchdog"),
             ]
             self._service.tell(READY="1", STATUS="ready; waiting for the broker")
             log.info("agent.started", agent=self._agent, site=self._site)
