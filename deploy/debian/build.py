@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from email.utils import formatdate
 from pathlib import Path
 from typing import Final
 
@@ -90,13 +91,15 @@ def put_environment(tree: Path, machine: str, wheels: Path) -> None:
         record.unlink()  # dpkg knows what is installed
     for tests in [path for path in packages.rglob("tests") if path.is_dir()]:
         shutil.rmtree(tests, ignore_errors=True)
+    for stray in [*packages.rglob(".gitignore"), *packages.rglob("*.sh")]:
+        stray.unlink()
     for path in packages.rglob("*"):
         # Some wheels come with odd permissions.
         path.chmod(0o755 if path.is_dir() else 0o644)
     compile_all = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     run(*compile_all, "-s", tree, "-p", "/", packages)
     (home / "bin").mkdir()
-    (home / "bin/python3").symlink_to(f"/usr/bin/python{PYTHON}")
+    (home / "bin/python3").symlink_to(f"../../../bin/python{PYTHON}")
     put(home / "bin/atoll-agent", SCRIPT, 0o755)
     put(home / "pyvenv.cfg", f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {PYTHON}\n")
     (tree / "usr/bin").mkdir(parents=True)
@@ -119,19 +122,22 @@ def put_files(tree: Path) -> None:
         files[host / "notify-reload.conf"] = "usr/lib/systemd/system/atoll-agent.service.d/notify-reload.conf"
     for source, target in files.items():
         put(tree / target, source.read_text())
-    changes = (ROOT / "CHANGELOG.md").read_bytes()
-    (tree / "usr/share/doc/atoll-agent/changelog.gz").write_bytes(gzip.compress(changes, 9, mtime=0))
+    date = formatdate(int(os.environ["SOURCE_DATE_EPOCH"]))
+    head = f"atoll-agent ({version()}) stable; urgency=medium"
+    entry = f"{head}\n\n  * See CHANGELOG.md.\n\n -- {maintainer()}  {date}\n"
+    for name, text in (("changelog", entry), ("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text())):
+        path = tree / f"usr/share/doc/atoll-agent/{name}.gz"
+        path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
 def put_together(tree: Path, architecture: str, out: Path) -> Path:
     """Write the package and return its path."""
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    version = f"{version}+deb{DEBIAN[PYTHON]}"
     size = sum(path.lstat().st_size for path in tree.rglob("*") if path.is_file())
     major, minor = PYTHON.split(".")
     control = (HERE / "control").read_text()
     control = control.format(
-        version=version,
+        version=version(),
+        maintainer=maintainer(),
         architecture=architecture,
         installed_kb=size // 1024,
         python=PYTHON,
@@ -143,9 +149,21 @@ def put_together(tree: Path, architecture: str, out: Path) -> Path:
         put(tree / "DEBIAN" / name, (HERE / name).read_text(), 0o755)
     for folder in [tree, *(path for path in tree.rglob("*") if path.is_dir())]:
         folder.chmod(0o755)
-    package = out / f"atoll-agent_{version}_{architecture}.deb"
+    package = out / f"atoll-agent_{version()}_{architecture}.deb"
     run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, package)
     return package
+
+
+def version() -> str:
+    """Return the version of the package: the same one for another Debian is another package."""
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return f"{ours}+deb{DEBIAN[PYTHON]}"
+
+
+def maintainer() -> str:
+    """Return who makes the package, as Debian's tools are told."""
+    name, address = os.environ.get("DEBFULLNAME"), os.environ.get("DEBEMAIL")
+    return f"{name or 'The atoll authors'} <{address or 'atoll@localhost'}>"
 
 
 def put(path: Path, text: str, mode: int = 0o644) -> None:

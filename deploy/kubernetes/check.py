@@ -1,4 +1,4 @@
-"""Checks the manifests, offline, against the three newest minor versions of Kubernetes: `make check-kubernetes`."""
+"""Validates the manifests, offline, against the three newest minor versions of Kubernetes."""
 
 from __future__ import annotations
 
