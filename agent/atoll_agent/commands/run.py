@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import faulthandler
+import signal
 
 from atoll_agent.commands import add_settings_argument
 from atoll_agent.compose import compose
@@ -20,10 +21,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the agent until SIGTERM or SIGINT."""
     # The watchdog of systemd ends an agent that hangs with SIGABRT: the journal then shows where it hung.
     faulthandler.enable()
+    # Until the settings can be read again they are read for the first time: no reason to end.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = AgentSettings.read(arguments.settings)
 
     async def work() -> None:
-        await compose(settings).run()
+        await compose(settings, arguments.settings).run()
 
     asyncio.run(work())
     return 0

@@ -26,19 +26,26 @@ class Intake:
         self._retained: dict[str, int] = {}
         self._repeats = Repeats(max_devices)
 
+    def changed(self, stream: Stream, max_devices: int) -> Intake:
+        """Return the intake that goes on with ``stream`` and remembers what was taken before."""
+        successor = Intake(stream, self._counts, max_devices)
+        self._repeats.max_devices = max_devices
+        successor._repeats, successor._retained = self._repeats, self._retained
+        return successor
+
     def device(self, topic: str) -> str | None:
         """Return the device of a topic that was read before; None: of no topic that was."""
         return self._devices.get(topic)
 
-    def find_device(self, topic: str) -> str:
-        """Return the device that ``topic`` belongs to, and remember it.
+    def find_device(self, topic: str) -> str | None:
+        """Return the device that ``topic`` belongs to, and remember it; None: it is none of the stream's.
 
         Raises:
-            MalformedMessageError: It belongs to none.
+            MalformedMessageError: The name of the device cannot be made an id.
         """
         device = self._stream.device(topic)
         if device is None:
-            raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
+            return None
         if len(self._devices) >= MAX_TOPICS:
             self._devices.clear()
         self._devices[topic] = device
