@@ -10,6 +10,9 @@
 # make bench-edgetpu   what the way to an Edge TPU costs, the contest, int8 across runtimes; two minutes
 # make chaos-edgetpu   aborts, hangs and stalls of a stand-in for an Edge TPU; four minutes
 # make chaos-kills   the agent killed 100 times, the broker once; four minutes
+# make deb      the Debian package of the agent, in dist; ARCHITECTURE=arm64 for a Raspberry Pi
+# make check-deploy   container files and Kubernetes manifests; needs kubectl or kustomize
+# make sbom     what a plain install consists of, as CycloneDX, in dist; EXTRA=[trainer] for the trainer's
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
 # make test PYTHON=python3.13
@@ -17,12 +20,14 @@
 PYTHON ?= python3
 # Most tests wait for processes: two at a time keep two cores busy.
 WORKERS ?= 2
+ARCHITECTURE ?= amd64
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu chaos-line chaos-kills chaos-reload chaos-publish docs format clean
+.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
+  chaos-line chaos-kills chaos-reload chaos-publish deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -87,6 +92,23 @@ chaos-reload: $(VENV)/.dev-installed
 chaos-publish: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)
 
+# Needs dpkg-deb. The Python decides for which Debian: 3.11 is Debian 12, 3.13 is Debian 13.
+deb: $(VENV)/.created
+	$(BIN)/python deploy/debian/build.py --architecture $(ARCHITECTURE)
+
+check-deploy: $(VENV)/.deploy-installed
+	$(BIN)/hadolint deploy/containers/*.Containerfile
+	$(BIN)/python deploy/kubernetes/check.py
+
+sbom: $(VENV)/.deploy-installed
+	rm -rf build/sbom
+	$(PYTHON) -m venv --without-pip build/sbom
+	@$(BIN)/python -m pip --disable-pip-version-check --python build/sbom/bin/python install --quiet \
+	  --progress-bar off -c constraints.txt '.$(EXTRA)'
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file 'dist/atoll$(EXTRA).cdx.json' build/sbom/bin/python
+
 docs: $(VENV)/.dev-installed
 	$(BIN)/python docs/generate.py
 
@@ -113,6 +135,10 @@ $(VENV)/.dev-installed: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing atoll with all extras and the test tools into $(VENV) (about 430 MB to download, once) ..."
 	@$(PIP) -e '.[all,dev]'
 	@touch $@ $(VENV)/.all-installed
+
+$(VENV)/.deploy-installed: $(VENV)/.created pyproject.toml constraints.txt
+	@$(PIP) -e '.[deploy]'
+	@touch $@
 
 $(VENV)/.bench-installed: $(VENV)/.created pyproject.toml constraints.txt
 	@$(PIP) -e '.[bench]'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from atoll_agent.adapters.alive_file import AliveFile
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
@@ -20,7 +21,6 @@ from atoll_agent.adapters.edgetpu_care import Care
 from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.notes import NotesFile
 from atoll_agent.adapters.store import KeptWindows, StateStore
-from atoll_agent.adapters.systemd import Notifier
 from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.decisions.exception import Exceptions
 from atoll_agent.decisions.rules import Rules
@@ -38,11 +38,13 @@ from atoll_agent.supervisor.releases import Course, Releases
 from atoll_agent.supervisor.requests import Requests
 from atoll_agent.supervisor.slots import Slots
 from atoll_agent.supervisor.supervisor import TRIGGERS, Reloaded, Sessions, Supervisor
+from atoll_agent.supervisor.watchdog import Watchdog
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import BundleRejectedError, ConfigError
 from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_ingest.picture import PictureDialect
 from atoll_link.session import Broker, Will
+from atoll_link.systemd import Notifier
 
 _REFRESH: Final = "atoll_agent.children.refresh"
 _FETCH: Final = "atoll_agent.children.fetch"
@@ -51,6 +53,8 @@ _REFRESH_TIMEOUT_S: Final = 120.0
 _FETCH_TIMEOUT_S: Final = 300.0
 """For a turn; it is over by itself after two minutes, and a slow line has the rest for its last chunks."""
 _EXAMINE_TIMEOUT_S: Final = 120.0
+_ALIVE_LIMIT_S: Final = 60.0
+"""A file of life is touched four times in it."""
 
 
 def compose(settings: AgentSettings, path: Path) -> Supervisor:
@@ -118,6 +122,8 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         topic_filters=[*TRIGGERS, status_topic, requests.topic_filter, *homeassistant.topic_filters],
     )
     me = reports.Self(session=0, started_ms=time.time() * 1e3, token=token, version=version("atoll"))
+    service = Notifier()
+    beat, limit_s = _beat(service, agent.alive_file)
     supervisor = Supervisor(
         site=agent.site,
         agent=agent.id,
@@ -126,8 +132,9 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         link=link,
         releases=releases,
         sessions=sessions,
-        service=Notifier(),
+        service=service,
         clock=clock,
+        watchdog=Watchdog({"lane": lambda: lane.steps, "control": lambda: link.steps}, beat, limit_s),
         reload=_Reload(
             path,
             settings,
@@ -148,6 +155,19 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
     releases.start()
     loader.runtimes.any()  # without one there is nothing to wait for
     return supervisor
+
+
+def _beat(service: Notifier, alive_file: Path | None) -> tuple[Callable[[], None], float | None]:
+    """Return how to tell that the agent goes on, and how long it may be silent; None: nobody listens."""
+    file = None if alive_file is None else AliveFile(alive_file)
+
+    def beat() -> None:
+        service.beat()
+        if file is not None:
+            file.beat()
+
+    limits = [service.watchdog_s, None if file is None else _ALIVE_LIMIT_S]
+    return beat, min((limit for limit in limits if limit is not None), default=None)
 
 
 def _homeassistant(settings: AgentSettings, store: StateStore) -> HomeAssistant:

@@ -110,9 +110,15 @@ class LaneReport:
 
 
 class LaneControl(Protocol):
-    """What the control plane may do with the lane, from its own thread."""
+    """What the control plane may do with the lane, from its own thread.
+
+    Attributes:
+        report: What it has done since its start.
+        steps: Grows all the time, at the latest after an attempt to connect, until the lane ends or hangs.
+    """
 
     report: LaneReport
+    steps: int
 
     def run(self) -> None:
         """Work until stopped: the body of the lane's thread."""
@@ -137,7 +143,13 @@ class LaneControl(Protocol):
 
 
 class Link(Protocol):
-    """The control plane's connection."""
+    """The control plane's connection.
+
+    Attributes:
+        steps: Grows all the time, at the latest after an attempt to connect, until the link ends or hangs.
+    """
+
+    steps: int
 
     @property
     def is_connected(self) -> bool:

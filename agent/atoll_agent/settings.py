@@ -32,6 +32,7 @@ class AgentTable(Table):
             it, ``trusted`` is for a clock that is kept right in another way, ``untrusted`` for none.
         status_interval_s: How often the status is published, if it changed.
         trusted_writers: Whose requests and labels count; a device's labels about itself do anyway.
+        alive_file: A file that is touched every 15 s as long as all goes on, for a container's probe.
     """
 
     id: Writer
@@ -44,6 +45,7 @@ class AgentTable(Table):
     clock: Literal["auto", "trusted", "untrusted"] = "auto"
     status_interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
+    alive_file: Path | None = None
 
 
 class ModelTable(Table):
@@ -154,7 +156,7 @@ def require_changeable(path: Path, before: AgentSettings, after: AgentSettings) 
         ConfigError: With one line per key.
     """
     tables = {
-        "agent": ("id", "site", "state_dir"),
+        "agent": ("id", "site", "state_dir", "alive_file"),
         "broker": tuple(BrokerTable.model_fields),
         "homeassistant": tuple(HomeAssistantTable.model_fields),
         "edgetpu": tuple(EdgeTpuTable.model_fields),

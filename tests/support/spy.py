@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -17,10 +18,15 @@ class Spy:
     """Collects deliveries of ``topic_filters``; everything may be read from other threads."""
 
     def __init__(
-        self, port: int, *topic_filters: str, client_id: str = "spy", username: str | None = None
+        self,
+        port: int,
+        *topic_filters: str,
+        client_id: str = "spy",
+        username: str | None = None,
+        password_file: Path | None = None,
     ) -> None:
         # Persistent: what is published while it is away over a restart of the broker is kept for it.
-        broker = Broker(host="127.0.0.1", port=port, username=username)
+        broker = Broker(host="127.0.0.1", port=port, username=username, password_file=password_file)
         self._session = Session(broker, client_id, is_clean=False)
         for topic_filter in topic_filters:
             self._session.subscribe(topic_filter)

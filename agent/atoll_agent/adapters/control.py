@@ -20,6 +20,9 @@ class ControlLink:
     """An asynchronous context; everything else is called from its event loop.
 
     Events wait in a queue of 1,024; the thread waits while it is full, and the broker with it.
+
+    Attributes:
+        steps: How many steps the thread has done; it stands still while the queue is full.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class ControlLink:
         for topic_filter in topic_filters:
             self._session.subscribe(topic_filter)
         self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue(_QUEUE)
+        self.steps = 0
         self._outgoing: deque[tuple[str, bytes, bool]] = deque()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -80,6 +84,7 @@ class ControlLink:
                 self._send()
                 for event in self._session.step(_STEP_S):
                     self._hand_over(loop, event)
+                self.steps += 1
             self._send()
             self._session.close()
         except BaseException as error:  # noqa: BLE001 - a bug here must end the daemon, not only this thread

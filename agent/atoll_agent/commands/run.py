@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import signal
 
 from atoll_agent.commands import add_settings_argument
@@ -18,6 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the agent until SIGTERM or SIGINT."""
+    # The watchdog of systemd ends an agent that hangs with SIGABRT: the journal then shows where it hung.
+    faulthandler.enable()
     # Until the settings can be read again they are read for the first time: no reason to end.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = AgentSettings.read(arguments.settings)

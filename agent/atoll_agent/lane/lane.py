@@ -71,6 +71,7 @@ class Lane:
         self._idle_ns = time.monotonic_ns()
         self._reported_ns = 0
         self.report = LaneReport()
+        self.steps = 0
 
     # Called by other threads
 
@@ -163,8 +164,10 @@ class Lane:
         now_ns = time.monotonic_ns()
         if now_ns - started_ns > _IDLE_NS:
             self._idle_ns = now_ns
+        self.steps += 1
         for wire in ready:
             self._by_wire[wire].heed(wire.step(0.0))
+            self.steps += 1  # an attempt to connect takes its time
         if self._leaving:
             self._let_go(now_ns / 1e9)
         for track in self._tracks.values():

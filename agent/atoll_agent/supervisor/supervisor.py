@@ -19,6 +19,7 @@ from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.releases import Releases
 from atoll_agent.supervisor.requests import Requests
+from atoll_agent.supervisor.watchdog import Watchdog
 from atoll_contract.errors import AtollError, ConfigError, MalformedMessageError
 from atoll_contract.messages import Health, SlotStatus, Status
 from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic
@@ -74,6 +75,7 @@ class Supervisor:
         sessions: Sessions,
         service: ServiceState,
         clock: ClockState,
+        watchdog: Watchdog,
         reload: Callable[[], Awaitable[Reloaded]],
         accelerators: Accelerators,
         status_interval_s: float,
@@ -90,6 +92,7 @@ class Supervisor:
         self._sessions = sessions
         self._service = service
         self._clock = clock
+        self._watchdog = watchdog
         self._reload = reload
         self._reload_note: str | None = None
         self._accelerators = accelerators
@@ -145,6 +148,7 @@ class Supervisor:
                 group.create_task(self._tell_status(), name="status"),
                 group.create_task(self._announce_again(), name="homeassistant"),
                 group.create_task(self._watch_lane(), name="lane-watch"),
+                group.create_task(self._watchdog.run(), name="watchdog"),
                 group.create_task(self._follow_reloads(), name="reloads"),
             ]
             self._service.tell(READY="1", STATUS="ready; waiting for the broker")

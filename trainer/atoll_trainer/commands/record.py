@@ -17,6 +17,7 @@ from atoll_contract.errors import ConfigError
 from atoll_link.recording import Recording
 from atoll_link.session import Broker, Session, wait_connected
 from atoll_link.stop import Stop, stop_on_signals
+from atoll_link.systemd import Notifier
 from atoll_trainer.home import Home
 from atoll_trainer.record import Recorder, Site, Tally
 from atoll_trainer.settings import TrainerSettings
@@ -83,16 +84,22 @@ def _record(session: Session, recorder: Recorder, seconds: float | None, reading
         )
 
     stop = Stop()
+    service = Notifier()
+    service.tell(READY="1")
     with stop_on_signals(stop, session.wake), _status() as status:
 
         def show(tally: Tally) -> None:
+            service.beat()
             if status is not None:
                 status.update(
                     f"recorded {tally.readings:,} readings, {tally.labels:,} labels, "
                     f"{tally.predictions:,} predictions; refused {tally.refused.total():,}"
                 )
 
-        recorder.run(lambda: stop.is_requested or has_ended_itself(), show)
+        try:
+            recorder.run(lambda: stop.is_requested or has_ended_itself(), show)
+        finally:
+            service.tell(STOPPING="1")
         return not stop.is_requested
 
 
