@@ -99,6 +99,11 @@ class PahoClient(paho.Client):
         return self._ssl or self._path is not None
 
     @property
+    def last_arrival(self) -> float:
+        """When bytes arrived last, on the monotonic clock."""
+        return self._last_bytes_received
+
+    @property
     def look_at(self) -> float:
         """When :meth:`look` is needed next, on the monotonic clock."""
         if self._ping_t > 0:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from atoll_contract.errors import BrokerUnavailableError, ConfigError
+from atoll_contract.errors import ConfigError
 from atoll_link.attempts import Backoff, LevelChoice
 from atoll_link.broker import Broker, Will
 from atoll_link.events import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
@@ -36,7 +36,7 @@ from atoll_link.packets import (
 from atoll_link.paho_client import RECEIVE_BYTES, PahoClient, limits_of, words_of, words_of_code
 from atoll_link.subscriptions import Subscriptions
 from atoll_link.topic_cache import EncodedTopics
-from atoll_link.waiting import Waiter
+from atoll_link.waiting import Waiter, wait_connected
 
 __all__ = [
     "Broker",
@@ -148,6 +148,11 @@ class Session:
         return self._connection
 
     @property
+    def grew_at(self) -> float | None:
+        """When the message that is still arriving grew last (monotonic clock); None: there is none."""
+        return self._client.last_arrival if self._inbox.is_amid else None
+
+    @property
     def level(self) -> Level:
         """What the present connection speaks, or the last attempt at one."""
         return self._client.level
@@ -254,10 +259,7 @@ class Session:
         self._waiter.wake()
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Send what is kept, disconnect cleanly (the broker drops the will), free the sockets.
-
-        What the broker has not acknowledged by then is lost, and the will then speaks for this session.
-        """
+        """Send what is kept, disconnect, free the sockets; if some is left behind, the will says so."""
         deadline = time.monotonic() + timeout_s
         self._acknowledges_by_hand = True  # what nobody hears any more stays with the broker
         while self._is_connected and self._outflow.holds_any and time.monotonic() < deadline:
@@ -482,20 +484,3 @@ class Session:
 
     def _on_unsubscribe(self, _client: Any, _userdata: Any, mid: int, *_: Any) -> None:
         self._subscriptions.answer_forgotten(mid)
-
-
-def wait_connected(session: Session, timeout_s: float) -> list[Event]:
-    """Step ``session`` until it is connected and return all that happened on the way.
-
-    Raises:
-        BrokerUnavailableError: Not connected within ``timeout_s``; the last failure is told.
-    """
-    deadline = time.monotonic() + timeout_s
-    seen: list[Event] = []
-    while not session.is_connected:
-        remaining_s = deadline - time.monotonic()
-        if remaining_s <= 0:
-            failures = [event.detail for event in seen if isinstance(event, Disconnected)]
-            raise BrokerUnavailableError(failures[-1] if failures else "no answer from the broker")
-        seen += session.step(min(remaining_s, 0.5))
-    return seen
