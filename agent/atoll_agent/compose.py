@@ -13,6 +13,7 @@ from typing import Any, Final
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
+from atoll_agent.adapters.crashes import CrashRecord
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.adapters.systemd import Notifier
 from atoll_agent.adapters.wire import StreamWires
@@ -49,6 +50,8 @@ def compose(settings: AgentSettings) -> Supervisor:
     store = StateStore(agent.state_dir)
     identity = store.identity()
     store.lock()
+    crashes = CrashRecord(agent.state_dir)
+    has_crashed = crashes.begin()
     chosen = choose_runtime()
     broker = settings.broker.build(agent.id)
     sessions = Sessions()
@@ -122,9 +125,11 @@ def compose(settings: AgentSettings) -> Supervisor:
         sessions=sessions,
         service=Notifier(),
         clock=clock,
+        crashes=crashes,
         status_interval_s=agent.status_interval_s,
     )
-    releases.start()
+    with crashes:
+        releases.start(has_crashed=has_crashed)
     return supervisor
 
 

@@ -185,6 +185,8 @@ class World:
         self.failures: list[Line] = []
         self.during_turn: Callable[[], object] = lambda: None
         self.during_examination: Callable[[], object] = lambda: None
+        self.examination_ends_by: Exception | None = None
+        self.is_cramped = False
         self.refusals = 0
         self.restart()
 
@@ -234,7 +236,10 @@ class World:
     @asynccontextmanager
     async def _examine(self, request):
         async def lines():
+            yield Line("begun", {"is_cramped": self.is_cramped})
             yield Line("verified", {})
+            if self.examination_ends_by is not None:
+                raise self.examination_ends_by
             self.during_examination()
             yield Line("passed", {"backend": "CPU"})
 

@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 STATE_FORMAT: Final = 1
 MAX_FILTERS: Final = 1024
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _RESERVED_SESSIONS: Final = 100
 _FILTERS: Final = msgspec.json.Decoder(dict[str, list[str]])
 LAST_GOOD_TIME: Final = "last-good-time"
@@ -43,6 +44,7 @@ class _SlotFile(BaseModel):
 
     format: int = STATE_FORMAT
     fingerprint: str
+    boot: str = ""
     slot: Slot
 
 
@@ -201,12 +203,13 @@ class StateStore:
                 "slot.damaged", file=str(path), kept_as=str(_set_aside(path)), detail=str(error)[:200]
             )
             return Slot(model)
-        slot = stored.slot.restarted(time.time() * 1e3)
+        has_rebooted = stored.boot != _boot()
+        slot = stored.slot.restarted(time.time() * 1e3, has_rebooted=has_rebooted)
         return slot if stored.fingerprint == fingerprint else slot.forgiven()
 
     def save_slot(self, slot: Slot, fingerprint: str) -> None:
         """Store ``slot``; on return it survives a power cut."""
-        content = _SlotFile(fingerprint=fingerprint, slot=slot).model_dump_json(indent=1)
+        content = _SlotFile(fingerprint=fingerprint, boot=_boot(), slot=slot).model_dump_json(indent=1)
         write_whole(self._slot_file(slot.model), content.encode())
 
     def peek_champion(self, model: str) -> tuple[Release, bytes] | None:
@@ -255,6 +258,14 @@ class StateStore:
             log.warning("bundle.undeleted", file=str(folder), detail=str(error))
             return 0
         return sum(_delete(path) for path in found if path.name.split(".")[0] not in keep)
+
+
+def _boot() -> str:
+    """Return what the kernel calls the time since this machine started; empty where it does not tell."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _delete(path: Path) -> bool:

@@ -14,6 +14,7 @@ import structlog
 from atoll_agent.ports import Child, ClockState
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rollout.release import Release
+from atoll_agent.supervisor.activation import settle_later
 from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.climb import Climb
 from atoll_agent.supervisor.means import Means, ModelPlan
@@ -51,12 +52,19 @@ class Releases:
         self._backoff = Backoff()
         self.trouble: Reason | None = None
 
-    def start(self) -> None:
-        """Load the slots, and the champions from disk into the lane, before it runs."""
+    def start(self, *, has_crashed: bool = False) -> None:
+        """Load the slots, and the champions from disk into the lane, before it runs.
+
+        Args:
+            has_crashed: Whether the last run of the agent ended by its own doing.
+        """
         for model in self._plans:
-            champion = self.slots.load(model).champion
-            if champion is not None:
-                self._restore(model, champion)
+            self.slots.load(model)
+        if has_crashed:
+            self.slots.count_crash()
+        for model, slot in self.slots.all().items():
+            if slot.champion is not None:
+                self._restore(model, slot.champion)
 
     def channel_of(self, model: str) -> str:
         """Return the channel that ``model`` follows, besides ``stable``."""
@@ -64,6 +72,9 @@ class Releases:
 
     async def run(self) -> None:
         """Let all models climb until cancelled."""
+        for model, slot in self.slots.all().items():
+            if slot.champion is not None:
+                settle_later(self.slots, model, slot.champion)
         async with asyncio.TaskGroup() as group:
             for model, climb in self._climbs.items():
                 group.create_task(climb.run(), name=f"climb-{model}")

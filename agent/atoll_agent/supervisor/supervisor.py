@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -54,6 +55,7 @@ class Supervisor:
         sessions: Sessions,
         service: ServiceState,
         clock: ClockState,
+        crashes: AbstractContextManager[object],
         status_interval_s: float,
     ) -> None:
         self._site = site
@@ -66,6 +68,7 @@ class Supervisor:
         self._sessions = sessions
         self._service = service
         self._clock = clock
+        self._crashes = crashes
         self._status_interval_s = status_interval_s
         self._status_topic = str(StatusTopic(site, agent))
         self._stop = asyncio.Event()
@@ -78,6 +81,10 @@ class Supervisor:
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT; a bug anywhere ends all of it."""
+        with self._crashes:
+            await self._run()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
