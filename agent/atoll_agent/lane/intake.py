@@ -24,7 +24,8 @@ class Intake:
         self._counts = counts
         self._devices: dict[str, str] = {}
         self._retained: dict[str, int] = {}
-        self._repeats = Repeats(max_devices)
+        # Of a shared stream others get the rest: nothing can be said to be missing.
+        self._repeats = Repeats(max_devices, Counter() if stream.is_shared else counts)
 
     def device(self, topic: str) -> str | None:
         """Return the device of a topic that was read before; None: of no topic that was."""
