@@ -104,7 +104,7 @@ class SimulatedAgent:
             max_bundle_bytes=10**8,
         )
         self._releases = Releases(
-            {MODEL: ModelPlan(MODEL, "press", "stable", {"x": None})},
+            {MODEL: ModelPlan(MODEL, "stable", {"x": None}, is_shared=False)},
             Slots(self._store, "same"),
             means,
             refresh=self._child(self._refresh),
@@ -139,10 +139,11 @@ class SimulatedAgent:
     def _tell(self, model: str) -> None:
         message = reports.slot_status(
             self._releases.slots[model],
-            self._releases.predictors.get(model),
+            self._releases.slots.predictors.get(model),
             "",
             self._releases.trouble,
             time.time() * 1e3,
+            channel=self._releases.channel_of(model),
         )
         self._link.publish_retained(str(SlotTopic(SITE, self._name, model)), message.encode())
 
