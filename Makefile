@@ -5,7 +5,8 @@
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
-# make chaos-kills   the agent killed 100 times, the broker once; four minutes
+# make chaos-kills   the agent killed 200 times, the broker three times; half an hour
+# make chaos-trials   releases that disappoint on live readings; half a minute
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
 # make test PYTHON=python3.13
@@ -18,7 +19,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-fleet chaos-line chaos-kills chaos-publish docs format clean
+.PHONY: demo test check bench bench-quick bench-part bench-fleet chaos-line chaos-kills chaos-trials chaos-publish docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -54,6 +55,9 @@ chaos-line: $(VENV)/.dev-installed
 
 chaos-kills: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/agent_kills.py $(CHAOS)
+
+chaos-trials: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/disappointments.py $(CHAOS)
 
 chaos-publish: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)
