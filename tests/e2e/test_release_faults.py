@@ -218,6 +218,9 @@ def versions_pushed_ahead_with_a_stolen_online_key(life: Life) -> str:
     thief = Pen(life.trainer)
     thief.sign(Timestamp.type, thief.key(KeyName.ONLINE), version=1_000_000)
     put(life.broker, thief.topics)
+    known = life.agent.folder / "state" / "metadata" / "timestamp.json"
+    seen = b'"version":1000000'
+    life.spy.wait(lambda: seen in known.read_bytes(), "the thief's timestamp", PATIENCE_S)
     life.sign()
     life.put_all({})
     life.wait_note(Reason.METADATA_FORGED)
@@ -233,16 +236,15 @@ def three_new_roots_and_a_lost_timestamp_while_it_is_away(life: Life) -> str:
     for _ in range(3):
         life.trainer.rotate_root()
     life.sign()
-    missing = str(MetadataTopic("3.root.json"))
-    life.put_all({missing: b""})
-    (life.agent.folder / "state" / "metadata" / "timestamp.json").unlink()
-    life.agent.start()
-    life.wait_note(Reason.METADATA_FORGED)
-    life.feeder.go_on()
+    metadata = life.agent.folder / "state" / "metadata"
+    (metadata / "timestamp.json").unlink()
     life.trainer.push(life.broker)
-    put(life.broker, held(life.broker, [str(MetadataTopic("timestamp.json"))]))
+    life.agent.start()
     life.wait_champion(life.release)
-    return "one in between missing: refused as forged; healed by publishing again"
+    newest = Pen(life.trainer).roles["root"].signed.version
+    assert (metadata / "root_history" / f"{newest}.root.json").exists()
+    life.feeder.go_on()
+    return "followed, root by root"
 
 
 def a_chunk_of_another_model(life: Life) -> str:
