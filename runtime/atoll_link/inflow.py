@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 MOST_DELIVERIES: Final = 65_535
-"""More have no packet ids."""
-MOST_BYTES: Final = 128 * 1024 * 1024
-"""Payloads that may wait for their acknowledgement."""
+"""More have no packet ids. Mosquitto 2.0 sends that many after a reconnect, whatever the receive maximum."""
+MOST_BYTES: Final = 512 * 1024 * 1024
+"""Payloads that may wait for their acknowledgement: more than any broker in its right mind leaves waiting,
+since one that is left sends them all again."""
 
 
 class Inflow:

@@ -332,9 +332,7 @@ class Session:
         self._client.on_unsubscribe = self._on_unsubscribe
         self._inbox = PacketBuffer(self._max_packet_bytes)
         self._reader = PublishReader(self._connection + 1, level, self._max_packet_bytes)
-        # One that acknowledges at once may have more acknowledgements on their way than are allowed.
-        is_told = level is Level.MQTT_5 and self._acknowledges_by_hand
-        self._inflow = Inflow(self._receive_maximum if is_told else MOST_DELIVERIES)
+        self._inflow = Inflow(MOST_DELIVERIES)
         self._limits = BrokerLimits()
         self._refusal: int | None = None
 

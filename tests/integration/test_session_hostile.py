@@ -66,7 +66,7 @@ def test_more_deliveries_than_may_wait_end_the_connection(
         peer.send(peer.publish(b"a", b"", mid=mid))
         [delivery] = of_kind(Delivery, step_until(opened.session, has(Delivery)))
         opened.session.acknowledge(delivery)
-    most = 10 if peer.level == 5 else 65_535  # which a broker with 3.1.1 is not told
+    most = 65_535  # Mosquitto does not heed the receive maximum after a reconnect
     flood = b"".join(peer.publish(b"a", b"", mid=mid % 65_535 + 1) for mid in range(most))
 
     events = opened.send(flood)
