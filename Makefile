@@ -9,7 +9,8 @@
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make bench-edgetpu   what the way to an Edge TPU costs, the contest, int8 across runtimes; two minutes
 # make chaos-edgetpu   aborts, hangs and stalls of a stand-in for an Edge TPU; four minutes
-# make chaos-kills   the agent killed 100 times, the broker once; four minutes
+# make chaos-kills   the agent killed 200 times, the broker three times; half an hour
+# make chaos-trials   releases that disappoint on live readings; half a minute
 # make deb      the Debian package of the agent, in dist; ARCHITECTURE=arm64 for a Raspberry Pi
 # make check-deploy   container files and Kubernetes manifests; needs kubectl or kustomize
 # make sbom     what a plain install consists of, as CycloneDX, in dist; EXTRA=[trainer] for the trainer's
@@ -27,7 +28,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
 .PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
-  chaos-line chaos-kills chaos-reload chaos-publish deb check-deploy sbom docs format clean
+  chaos-line chaos-kills chaos-reload chaos-trials chaos-publish deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -88,6 +89,9 @@ chaos-kills: $(VENV)/.dev-installed
 
 chaos-reload: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/reloads.py $(CHAOS)
+
+chaos-trials: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/disappointments.py $(CHAOS)
 
 chaos-publish: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)

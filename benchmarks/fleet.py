@@ -139,10 +139,11 @@ class SimulatedAgent:
     def _tell(self, model: str) -> None:
         message = reports.slot_status(
             self._releases.slots[model],
-            self._releases.predictors.get(model),
+            self._releases.slots.predictors.get(model),
             "",
             self._releases.trouble,
             time.time() * 1e3,
+            channel=self._releases.channel_of(model),
         )
         self._link.publish(str(SlotTopic(SITE, self._name, model)), message.encode(), retain=True)
 

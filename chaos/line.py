@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import Self
 
 _READ_BYTES = 4096
-_SUBSCRIBE = 8
+_CONNECT, _SUBSCRIBE = 1, 8
+_LEVEL_AT = 6
+"""Where the version of MQTT stands in CONNECT."""
 _SOCKET_BYTES = 32_768
 
 
@@ -106,23 +108,21 @@ class SlowLine:
             return
 
     async def _pump_up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        unread = b""
+        unread, level = b"", 0
         try:
             while got := await reader.read(65_536):
-                unread = self._heed(unread + got)
+                unread += got
+                while (packet := _first_packet(unread)) is not None:
+                    kind, body, unread = packet
+                    if kind == _CONNECT:
+                        level = body[_LEVEL_AT]
+                    elif kind == _SUBSCRIBE:
+                        for topic in _topics(body, level):
+                            self._on_subscribe(topic)
                 writer.write(got)
                 await writer.drain()
         except OSError:
             return
-
-    def _heed(self, stream: bytes) -> bytes:
-        """Read the packets in ``stream``; return what is left of the last one."""
-        while (packet := _first_packet(stream)) is not None:
-            kind, body, stream = packet
-            if kind == _SUBSCRIBE:
-                for topic in _topics(body[2:]):
-                    self._on_subscribe(topic)
-        return stream
 
 
 def _first_packet(stream: bytes) -> tuple[int, bytes, bytes] | None:
@@ -136,8 +136,10 @@ def _first_packet(stream: bytes) -> tuple[int, bytes, bytes] | None:
     return None
 
 
-def _topics(body: bytes) -> list[str]:
-    """Return the filters in a SUBSCRIBE of MQTT 3.1.1 after its packet id."""
+def _topics(body: bytes, level: int) -> list[str]:
+    """Return the filters in a SUBSCRIBE."""
+    # After the packet id; with MQTT 5 there are properties, of less than 128 bytes.
+    body = body[2:] if level < 5 else body[3 + body[2] :]
     found = []
     while len(body) > 2:
         size = int.from_bytes(body[:2], "big")

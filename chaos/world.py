@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from support.brokers import select_pause
 from support.bundles import make_bundle
@@ -23,9 +23,9 @@ SAID = f"atoll/v1/{SITE}/pi/#"
 CHUNK = 61_440
 
 
-def large_bundle(release: int, size: int) -> Bundle:
+def large_bundle(release: int, size: int, **manifest: object) -> Bundle:
     """A bundle that runs, and is ``size`` bytes larger than it needs to be."""
-    small = make_bundle(release=release, file=("linear_float", "triple_float")[release % 2])
+    small = make_bundle(release=release, file=("linear_float", "triple_float")[release % 2], **manifest)
     return Bundle(small.manifest, small.model, small.golden, random.Random(release).randbytes(size))
 
 
@@ -42,6 +42,12 @@ def champion(spy: Spy) -> int | None:
     found = spy.on("/slot/wear")
     said = json.loads(found[-1].payload) if found else {}
     return said.get("champion", {}).get("release")
+
+
+def status(spy: Spy) -> dict[str, Any]:
+    """What the agent last said of itself."""
+    found = spy.on("/status")
+    return json.loads(found[-1].payload) if found else {}
 
 
 def answered(spy: Spy) -> list[int]:

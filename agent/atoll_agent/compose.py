@@ -17,6 +17,7 @@ from atoll_agent.adapters.alive_file import AliveFile
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
+from atoll_agent.adapters.crashes import CrashRecord
 from atoll_agent.adapters.edgetpu_care import Care
 from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.notes import NotesFile
@@ -73,6 +74,8 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
     store = StateStore(agent.state_dir)
     identity = store.identity()
     store.lock()
+    crashes = CrashRecord(agent.state_dir)
+    has_crashed = crashes.begin()
     broker = settings.broker.build(agent.id)
     sessions = Sessions()
     token = identity.token[:8]
@@ -148,11 +151,13 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
             requests=requests,
         ),
         accelerators=accelerators,
+        crashes=crashes,
         status_interval_s=agent.status_interval_s,
         requests=requests,
         homeassistant=homeassistant,
     )
-    releases.start()
+    with crashes:
+        releases.start(has_crashed=has_crashed)
     loader.runtimes.any()  # without one there is nothing to wait for
     return supervisor
 

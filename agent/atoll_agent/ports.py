@@ -354,9 +354,17 @@ class ChildCrashedError(DeviceError):
 
 
 class ChildTimeoutError(DeviceError):
-    """A child did not end within its deadline and was killed."""
+    """A child did not end within its deadline and was killed.
+
+    Attributes:
+        is_own_doing: Whether it has worked all that time, and not waited for the processor.
+    """
 
     default_reason = Reason.CHILD_TIMEOUT
+
+    def __init__(self, detail: str, *, is_own_doing: bool) -> None:
+        super().__init__(detail)
+        self.is_own_doing = is_own_doing
 
 
 Child = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[AsyncIterator[Line]]]

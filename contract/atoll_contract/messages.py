@@ -64,7 +64,8 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
             fast sensor (``step_ms`` apart, the first at ``time_ms``) or to a value with a shape.
         time_ms: Event time; without it the time of arrival counts.
         step_ms: Time between the elements of array values.
-        seq: Number of the reading since ``boot``; with ``boot`` it makes redelivery detectable.
+        seq: Number of the reading in its stream since ``boot``; with ``boot`` it tells readings that come
+            twice, and those that never come.
         boot: Token of the device's current run.
     """
 

@@ -12,6 +12,7 @@ _BASE_S: Final = 0.5
 _CAP_S: Final = 30.0
 _MOST_ATTEMPTS: Final = 10
 _REMEMBERED_S: Final = 3600.0
+_MOST_SILENCES: Final = 5
 
 
 @dataclass(slots=True)
@@ -48,13 +49,14 @@ class LevelChoice:
 
     Attributes:
         has_spoken_5: Whether the broker accepted MQTT 5 the last time it accepted anything. Then only a
-            refusal counts against it: it may just be starting again, and a connection with 3.1.1 could
-            stand for months.
+            refusal counts against it, or the fifth attempt in a row that it does not answer: it may just
+            be starting again, and a connection with 3.1.1 could stand for months.
     """
 
     has_spoken_5: bool = False
     _next: Level | None = None
     _remembered_until: float = 0.0
+    _silences: int = 0
 
     def choose(self, now: float) -> Level:
         """Return the level for the attempt that begins."""
@@ -65,6 +67,7 @@ class LevelChoice:
     def accept(self, level: Level, now: float) -> None:
         """Note that the broker accepted a connection."""
         self.has_spoken_5 = level is Level.MQTT_5
+        self._silences = 0
         self._remembered_until = 0.0 if self.has_spoken_5 else now + _REMEMBERED_S
 
     def fail(self, level: Level, *, was_refused: bool) -> bool:
@@ -72,7 +75,11 @@ class LevelChoice:
 
         ``was_refused``: the broker said that it does not have this level.
         """
-        if level is Level.MQTT_311 or (self.has_spoken_5 and not was_refused):
+        if level is Level.MQTT_311:
             return False
+        self._silences += not was_refused
+        if self.has_spoken_5 and not was_refused and self._silences < _MOST_SILENCES:
+            return False
+        self._silences = 0
         self._next = Level.MQTT_311
         return True

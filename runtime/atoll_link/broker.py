@@ -1,4 +1,4 @@
-"""Where the MQTT broker is, how to log in, and how to trust it."""
+"""Where the MQTT broker is, how to log in, how to trust it, and what to leave with it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll_contract.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes, retained, when a connection breaks."""
+
+    topic: str
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from atoll_link.events import Refused
 from atoll_link.limits import BrokerLimits
 from atoll_link.packets import NO_PROPERTIES, Level, pack_publish
 
-MOST_IDS: Final = 65_535
-"""How many packet ids there are: none is 0."""
+MOST_IDS: Final = 61_439
+"""The highest packet id of a message; those above, to 65,535, are for SUBSCRIBE and UNSUBSCRIBE."""
 
 
 class _Kept(msgspec.Struct, gc=False):
@@ -64,6 +64,11 @@ class Outflow:
     def has_room(self) -> bool:
         """Whether one more message can be kept."""
         return len(self._waiting) + len(self._inflight) < self._max_kept
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether there is a message that the broker has not acknowledged."""
+        return bool(self._waiting or self._inflight)
 
     def open(self, level: Level, limits: BrokerLimits, *, session_present: bool) -> None:
         """Begin a connection. Without a session the broker knows of nothing that was sent before."""

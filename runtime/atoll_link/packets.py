@@ -179,6 +179,11 @@ class PacketBuffer:
         """With so many bytes there is something to look at; until then parts are not joined."""
         self._skip = 0
 
+    @property
+    def is_amid(self) -> bool:
+        """Whether the last packet is incomplete."""
+        return bool(self._parts or self._skip)
+
     def feed(self, received: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield first byte and body of each packet that is complete with ``received``, up to the last.
 

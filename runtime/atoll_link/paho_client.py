@@ -17,6 +17,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any, Final
 
 import paho.mqtt.client as paho
@@ -29,6 +30,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from atoll_link.limits import BrokerLimits
 from atoll_link.outbox import Outbox
+from atoll_link.outflow import MOST_IDS
 from atoll_link.packets import CONNACK, Level
 
 SESSION_EXPIRY_S: Final = 7 * 24 * 3600
@@ -67,7 +69,6 @@ class PahoClient(paho.Client):
             client_id=client_id,
             clean_session=is_clean if level is Level.MQTT_311 else None,
             protocol=paho.MQTTProtocolVersion(level),
-            transport="tcp" if websocket_path is None else "websockets",
             reconnect_on_failure=False,
         )
         self.level = level
@@ -81,8 +82,10 @@ class PahoClient(paho.Client):
         self._receive_maximum = receive_maximum
         self._make_tls_context = tls or ssl.create_default_context
         self._ssl = tls is not None
-        if websocket_path is not None:
-            self.ws_set_options(websocket_path)
+        self._path = websocket_path
+        self._request_ids = cycle(range(MOST_IDS + 1, 65_536))
+        self._blocked_since: float | None = None
+        """Since when the socket has taken nothing of what is to be written."""
         self.on_disconnect = self._on_lost
 
     @property
@@ -93,18 +96,28 @@ class PahoClient(paho.Client):
     @property
     def reads_in_records(self) -> bool:
         """Whether a call of :meth:`read` returns one TLS record or WebSocket frame, though more is there."""
-        return self._ssl or self.transport == "websockets"
+        return self._ssl or self._path is not None
+
+    @property
+    def last_arrival(self) -> float:
+        """When bytes arrived last, on the monotonic clock."""
+        return self._last_bytes_received
 
     @property
     def look_at(self) -> float:
         """When :meth:`look` is needed next, on the monotonic clock."""
         if self._ping_t > 0:
-            return max(self._ping_t, self._last_bytes_received) + self._keepalive / 2
-        return min(self._last_msg_out, self._last_bytes_received) + self._keepalive
+            due = max(self._ping_t, self._last_bytes_received) + self._keepalive / 2
+        else:
+            due = min(self._last_msg_out, self._last_bytes_received) + self._keepalive
+        return due if self._blocked_since is None else min(due, self._blocked_since + self._keepalive)
 
     def look(self) -> None:
-        """Ping when it is time for that; give up when the last ping was not answered."""
-        if self._ping_t > 0 and time.monotonic() >= self.look_at:
+        """Ping when it is time; give up a broker that has not answered the last ping, or does not read."""
+        now = time.monotonic()
+        if self._blocked_since is not None and now >= self._blocked_since + self._keepalive:
+            self.lose(f"the broker has read nothing for {self._keepalive} s")
+        elif self._ping_t > 0 and now >= self.look_at:
             self.lose("a ping was not answered")
         else:
             self.loop_misc()
@@ -125,11 +138,9 @@ class PahoClient(paho.Client):
             else:
                 properties = self._properties_of_session()
                 self.connect(host, port, keepalive_s, clean_start=self._is_clean, properties=properties)
-        except BaseException as error:
+        except BaseException:
             if self._made is not None:
                 self._made.close()
-            if isinstance(error, _MALFORMED):  # what paho makes of a strange answer to the handshake
-                raise ConnectionError(f"a malformed answer to the WebSocket handshake: {error}") from error
             raise
 
     def flush(self) -> list[int]:
@@ -140,12 +151,14 @@ class PahoClient(paho.Client):
             try:
                 sent = self._sock_send(outbox.head())  # type: ignore[arg-type]  # sockets take any buffer
             except BlockingIOError:
+                self._blocked_since = self._blocked_since or time.monotonic()
                 break
             except OSError as error:
                 self._broken = _told(error)
                 break
             numbers += outbox.drop(sent)
             self._last_msg_out = time.monotonic()
+            self._blocked_since = None
         return numbers
 
     def read(self) -> bytes:
@@ -248,6 +261,21 @@ class PahoClient(paho.Client):
     def loop_write(self) -> MQTTErrorCode:
         """Do nothing: :meth:`flush` writes."""
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _mid_generate(self) -> int:
+        # Of SUBSCRIBE and UNSUBSCRIBE: no message that waits for its PUBACK may have the same.
+        return next(self._request_ids)
+
+    def _create_socket(self) -> Any:
+        sock = self._create_socket_connection()
+        if self._ssl:
+            sock = self._ssl_wrap_socket(sock)
+        if self._path is None:
+            return sock
+        from atoll_link.websocket import WebSocket  # noqa: PLC0415 - memory that most agents can save
+
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return WebSocket.open(sock, f"{host}:{self.port}", self._path, self.connect_timeout)
 
     def _create_socket_connection(self) -> socket.socket:
         self._made = sock = super()._create_socket_connection()

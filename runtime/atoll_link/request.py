@@ -13,6 +13,8 @@ from typing import Final
 from atoll_contract.errors import BrokerUnavailableError, Reason
 from atoll_link.session import Connected, Delivery, Disconnected, Session, Subscribed
 
+_MOST_S: Final = 120.0
+"""So long a message may take to arrive, a byte now and then."""
 _MAX_LOSSES: Final = 3
 """A connection that breaks more often than this is broken by what we ask or send."""
 
@@ -91,7 +93,7 @@ class Request:
                     raise _unreadable(next(iter(self.asked)), event.detail)
                 case _:
                     pass
-        if answers or self.patience.remaining_s > 0:
+        if answers or self.patience.remaining_s > 0 or self.patience.is_extended_by(self._session.grew_at):
             return answers
         if not self._session.is_connected:
             raise BrokerUnavailableError(self.patience.last_failure)
@@ -128,11 +130,19 @@ class Patience:
     def renew(self) -> None:
         """Start again: there was progress."""
         self._losses = 0
+        self._end = time.monotonic() + max(_MOST_S, self._timeout_s)
         self.extend()
 
     def extend(self) -> None:
         """Wait as long again; broken connections still count."""
         self._deadline = time.monotonic() + self._timeout_s
+
+    def is_extended_by(self, grew_at: float | None) -> bool:
+        """Whether a message has grown meanwhile, on a slow line, so that waiting on makes sense."""
+        if grew_at is None or grew_at < self._deadline - self._timeout_s or time.monotonic() >= self._end:
+            return False
+        self.extend()
+        return True
 
     def is_lost_with(self, event: Disconnected) -> bool:
         """Whether ``event`` is one broken connection too many."""

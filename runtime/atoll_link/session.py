@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
-from atoll_contract.errors import BrokerUnavailableError, ConfigError
+from atoll_contract.errors import ConfigError
 from atoll_link.attempts import Backoff, LevelChoice
-from atoll_link.broker import Broker
+from atoll_link.broker import Broker, Will
 from atoll_link.events import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
+from atoll_link.inflow import MOST_DELIVERIES, Inflow
 from atoll_link.limits import BrokerLimits, require_filter, require_payload, require_qos
-from atoll_link.outflow import MOST_IDS, Outflow
+from atoll_link.outflow import Outflow
 from atoll_link.packets import (
     CONNACK,
     NO_PROPERTIES,
@@ -36,7 +36,7 @@ from atoll_link.packets import (
 from atoll_link.paho_client import RECEIVE_BYTES, PahoClient, limits_of, words_of, words_of_code
 from atoll_link.subscriptions import Subscriptions
 from atoll_link.topic_cache import EncodedTopics
-from atoll_link.waiting import Waiter
+from atoll_link.waiting import Waiter, wait_connected
 
 __all__ = [
     "Broker",
@@ -64,14 +64,6 @@ _LIKELY_CONNACK_S: Final = 1.0
 """A broker that has said nothing for so long, and four times as long as connecting took, may not have
 MQTT 5."""
 _UNSUPPORTED_LEVEL: Final = 0x84
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker publishes, retained, when this connection breaks."""
-
-    topic: str
-    payload: bytes
 
 
 class Session:
@@ -112,8 +104,8 @@ class Session:
         connect_timeout_s: float = 5.0,
         connack_timeout_s: float = 10.0,
     ) -> None:
-        if not 1 <= receive_maximum <= MOST_IDS:
-            raise ValueError(f"receive_maximum is {receive_maximum}, not 1 to {MOST_IDS}")
+        if not 1 <= receive_maximum <= MOST_DELIVERIES:
+            raise ValueError(f"receive_maximum is {receive_maximum}, not 1 to {MOST_DELIVERIES}")
         self._broker = broker
         self._client_id = client_id
         self._is_clean = is_clean
@@ -154,6 +146,11 @@ class Session:
     def connection(self) -> int:
         """Number of the present connection; grows by one with each accepted CONNECT."""
         return self._connection
+
+    @property
+    def grew_at(self) -> float | None:
+        """When the message that is still arriving grew last (monotonic clock); None: there is none."""
+        return self._client.last_arrival if self._inbox.is_amid else None
 
     @property
     def level(self) -> Level:
@@ -211,6 +208,7 @@ class Session:
         """Acknowledge a QoS 1 delivery, unless it came on an earlier connection."""
         is_current = delivery.connection == self._connection and self._is_connected
         if is_current and self._acknowledges_by_hand and delivery.qos > 0:
+            self._inflow.acknowledge(len(delivery.payload))
             self._client.outbox.put(pack_puback(delivery.mid))
 
     def step(self, timeout_s: float) -> list[Event]:
@@ -239,6 +237,8 @@ class Session:
             written = client.flush()
             self._events += map(Published, written)
             self._unhurried += len(written)
+            if not client.outbox.size and not self._acknowledges_by_hand:
+                self._inflow.clear()
         if client.failure and self._is_trying:
             self._note_loss(client.failure)
 
@@ -266,12 +266,16 @@ class Session:
         self._waiter.wake()
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Write what is queued, disconnect cleanly (the broker drops the will), free the sockets."""
+        """Send what is kept, disconnect, free the sockets; if some is left behind, the will says so."""
+        deadline = time.monotonic() + timeout_s
+        self._acknowledges_by_hand = True  # what nobody hears any more stays with the broker
+        while self._is_connected and self._outflow.holds_any and time.monotonic() < deadline:
+            self.step(max(0.0, deadline - time.monotonic()))
         self._is_closing = True
         if self._is_connected:
             self.flush()
-        if self._is_connected:
-            self._client.finish(time.monotonic() + timeout_s)
+        if self._is_connected and not self._outflow.holds_any:
+            self._client.finish(deadline)
         self._drop()
         self._waiter.close()
 
@@ -335,6 +339,7 @@ class Session:
         self._client.on_unsubscribe = self._on_unsubscribe
         self._inbox = PacketBuffer(self._max_packet_bytes)
         self._reader = PublishReader(self._connection + 1, level, self._max_packet_bytes)
+        self._inflow = Inflow(MOST_DELIVERIES)
         self._limits = BrokerLimits()
         self._refusal: int | None = None
 
@@ -432,8 +437,10 @@ class Session:
             if kind == PUBLISH:
                 delivery = self._reader.read(first, body)
                 events.append(delivery)
-                if acknowledges and delivery.qos:
-                    client.outbox.put(pack_puback(delivery.mid))
+                if delivery.qos:
+                    self._inflow.come(len(delivery.payload))
+                    if acknowledges:
+                        client.outbox.put(pack_puback(delivery.mid))
             elif kind == PUBACK:
                 mid, reason = unpack_puback(body, client.level)
                 number = self._outflow.acknowledge(mid)
@@ -484,20 +491,3 @@ class Session:
 
     def _on_unsubscribe(self, _client: Any, _userdata: Any, mid: int, *_: Any) -> None:
         self._subscriptions.answer_forgotten(mid)
-
-
-def wait_connected(session: Session, timeout_s: float) -> list[Event]:
-    """Step ``session`` until it is connected and return all that happened on the way.
-
-    Raises:
-        BrokerUnavailableError: Not connected within ``timeout_s``; the last failure is told.
-    """
-    deadline = time.monotonic() + timeout_s
-    seen: list[Event] = []
-    while not session.is_connected:
-        remaining_s = deadline - time.monotonic()
-        if remaining_s <= 0:
-            failures = [event.detail for event in seen if isinstance(event, Disconnected)]
-            raise BrokerUnavailableError(failures[-1] if failures else "no answer from the broker")
-        seen += session.step(min(remaining_s, 0.5))
-    return seen

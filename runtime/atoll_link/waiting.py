@@ -1,12 +1,19 @@
-"""Waits on several sessions at once."""
+"""Waits on several sessions at once, and for one to connect."""
 
 from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+from atoll_contract.errors import BrokerUnavailableError
+from atoll_link.events import Disconnected, Event
+
+if TYPE_CHECKING:
+    from atoll_link.session import Session
 
 _READ: Final = select.POLLIN
 _READ_OR_WRITE: Final = select.POLLIN | select.POLLOUT
@@ -86,3 +93,20 @@ class Waiter(Generic[WaitedT]):
         for descriptor, events in wanted.items():
             self._poll.register(descriptor, events)
         self._watched = wanted
+
+
+def wait_connected(session: Session, timeout_s: float) -> list[Event]:
+    """Step ``session`` until it is connected and return all that happened on the way.
+
+    Raises:
+        BrokerUnavailableError: Not connected within ``timeout_s``; the last failure is told.
+    """
+    deadline = time.monotonic() + timeout_s
+    seen: list[Event] = []
+    while not session.is_connected:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            failures = [event.detail for event in seen if isinstance(event, Disconnected)]
+            raise BrokerUnavailableError(failures[-1] if failures else "no answer from the broker")
+        seen += session.step(min(remaining_s, 0.5))
+    return seen

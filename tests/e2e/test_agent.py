@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,8 @@ from support import brokers
 from support.bundles import make_bundle, with_broken_model, with_wrong_golden
 from support.site import READING, reading
 
+from atoll_contract.errors import Reason
+from atoll_contract.manifest import PassRules
 from atoll_contract.messages import Health, Status, decode_prediction
 from atoll_link.session import Broker, Published, Session, wait_connected
 
@@ -89,6 +92,30 @@ def test_a_refused_release_is_followed_by_a_good_one(mosquitto_site):
     site.trainer.publish(make_bundle(release=2))
 
     assert site.champion(2).refused is None
+
+
+def test_a_champion_that_crashes_the_agent_at_each_start_goes_and_the_one_before_comes_back(mosquitto_site):
+    site = mosquitto_site
+    site.agent.start()
+    for number in (1, 2):
+        passing = PassRules(shadow_windows=0, probation_windows=0)
+        site.trainer.publish(make_bundle(release=number, passing=passing))
+        site.champion(number)
+    for sig in (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGSEGV):
+        loaded = len(site.agent.events("agent.started"))
+        assert site.agent.stop(sig) == -sig
+        site.agent.start()
+        site.spy.wait(lambda before=loaded: len(site.agent.events("agent.started")) > before, "a start", 60)
+
+    slot = site.spy.wait(
+        lambda: (now := site.slot()).champion and now.champion.release == 1 and now, "release 1"
+    )
+    site.send(reading(1))
+    site.spy.wait(site.predictions, "a prediction")
+
+    assert (slot.refused.release, slot.refused.reason) == (2, Reason.ACTIVATION_CRASHED)
+    assert "Segmentation fault" in (site.agent.folder / "state" / "last-crash.txt").read_text()
+    assert len(site.agent.events("agent.crashed")) == 2
 
 
 def test_bad_readings_are_counted_by_reason_and_do_not_come_back(mosquitto_site):

@@ -26,10 +26,11 @@ from tuf.api.metadata import Snapshot, Timestamp
 from atoll_contract.errors import Reason
 from atoll_contract.messages import SlotStatus
 from atoll_contract.topics import MetadataTopic, PredictionTopic, ReadingTopic, SlotTopic
+from atoll_trainer.cli import main as trainer_main
 from atoll_trainer.keys import KeyName
 
 SITE = "site"
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 
 
 class Life:
@@ -54,6 +55,15 @@ class Life:
         """Publish what is signed, in order, but for some topics."""
         pieces = [piece for step in self.trainer.repository.steps() for piece in step.pieces]
         put(self.broker, {**{piece.topic: piece.read() for piece in pieces}, **instead})
+
+    def trainer_says(self, *words: str) -> None:
+        home = self.trainer.folder
+        settings = home.parent / "trainer.toml"
+        settings.write_text(
+            f'[trainer]\nsite = "{SITE}"\nhome = "{home}"\n'
+            f'[broker]\nhost = "127.0.0.1"\nport = {self.broker.port}\n'
+        )
+        assert trainer_main([*words, "--settings", str(settings), "--log-level", "error"]) == 0
 
     def chunks(self) -> list[str]:
         return chunk_topics_of(self.trainer, f"wear/{self.release}.atoll")
@@ -195,6 +205,48 @@ def a_chunk_that_is_far_too_long(life: Life) -> str:
     return "dropped at the signed length; healed by publishing again"
 
 
+def a_chunk_that_is_cut_short(life: Life) -> str:
+    life.sign()
+    life.put_all({life.chunks()[1]: bytes(10)})
+    life.wait_failure(Reason.DIGEST_MISMATCH)
+    life.trainer.push(life.broker)
+    life.wait_champion(life.release)
+    return "refused by its size; healed by publishing again"
+
+
+def versions_pushed_ahead_with_a_stolen_online_key(life: Life) -> str:
+    thief = Pen(life.trainer)
+    thief.sign(Timestamp.type, thief.key(KeyName.ONLINE), version=1_000_000)
+    put(life.broker, thief.topics)
+    known = life.agent.folder / "state" / "metadata" / "timestamp.json"
+    seen = b'"version":1000000'
+    life.spy.wait(lambda: seen in known.read_bytes(), "the thief's timestamp", PATIENCE_S)
+    life.sign()
+    life.put_all({})
+    life.wait_note(Reason.METADATA_FORGED)
+    life.trainer_says("keys", "rotate", "online", "--stolen")
+    life.wait_champion(life.release)
+    return "ours refused as forged, theirs names nothing new; healed by a new root"
+
+
+def three_new_roots_and_a_lost_timestamp_while_it_is_away(life: Life) -> str:
+    life.feeder.pause()
+    life.require_all_answered()
+    life.agent.stop()
+    for _ in range(3):
+        life.trainer.rotate_root()
+    life.sign()
+    metadata = life.agent.folder / "state" / "metadata"
+    (metadata / "timestamp.json").unlink()
+    life.trainer.push(life.broker)
+    life.agent.start()
+    life.wait_champion(life.release)
+    newest = Pen(life.trainer).roles["root"].signed.version
+    assert (metadata / "root_history" / f"{newest}.root.json").exists()
+    life.feeder.go_on()
+    return "followed, root by root"
+
+
 def a_chunk_of_another_model(life: Life) -> str:
     life.trainer.sign(make_bundle("other", release=life.release + 1).pack(), chunk_size=1024)
     other = f"other/{life.release + 1}.atoll"
@@ -273,9 +325,12 @@ STEPS: tuple[Step, ...] = (
     the_next_root_of_an_attacker,
     a_tampered_chunk,
     a_chunk_that_is_far_too_long,
+    a_chunk_that_is_cut_short,
     a_chunk_of_another_model,
     a_missing_chunk,
     a_publisher_that_died,
+    versions_pushed_ahead_with_a_stolen_online_key,
+    three_new_roots_and_a_lost_timestamp_while_it_is_away,
     all_retained_topics_deleted,
     the_broker_restarts,
 )
@@ -293,7 +348,7 @@ def lasting_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[R
             yield broker
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_the_champion_answers_every_reading_through_every_fault_of_delivery(
     lasting_broker: RunningBroker, tmp_path: Path
 ) -> None:

@@ -6,14 +6,14 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from support import brokers
 from support.brokers import RunningBroker
 from support.releases import broker_of, put, topics
-from support.scripted_broker import DISCONNECT, SUBSCRIBE, scripted_broker
+from support.scripted_broker import DISCONNECT, SUBSCRIBE, ScriptedBroker, scripted_broker
 
 from atoll_contract.errors import BrokerUnavailableError, NotStoredError, Reason
 from atoll_link.retained import Fetched, RetainedTopics, Wanted, open_topics
@@ -48,6 +48,40 @@ def test_a_payload_longer_than_allowed_is_dropped(
     assert found == {"a/1": Fetched("a/1", None, 4), "a/2": Fetched("a/2", b"fits", 4)}
     assert found["a/1"].is_oversized
     assert retained.fetch("a/1", max_bytes=3, timeout_s=5) is None
+
+
+@contextmanager
+def dripping(peer: ScriptedBroker, *, goes_on: bool) -> Iterator[RetainedTopics]:
+    """A peer that answers a subscription with a message that takes a second, or stops half way."""
+    session = Session(Broker("127.0.0.1", peer.port), "tested")
+    peer.accept_session(session)
+    wait_connected(session, 5)
+
+    def drip() -> None:
+        request = peer.read()
+        peer.send(peer.suback(request, 1))
+        message = peer.publish(b"a", b"x" * 1000, flags=1)
+        for start in range(0, len(message) if goes_on else len(message) // 2, 100):
+            peer.send(message[start : start + 100])
+            time.sleep(0.1)  # the line is slow
+
+    with ThreadPoolExecutor(1) as thread:
+        dripping = thread.submit(drip)
+        yield RetainedTopics(session)
+        dripping.result(5)
+    session.close(timeout_s=0.0)
+
+
+def test_a_message_that_takes_longer_than_the_timeout_is_waited_for_while_it_grows() -> None:
+    with scripted_broker() as peer, dripping(peer, goes_on=True) as retained:
+        assert retained.fetch("a", max_bytes=1000, timeout_s=0.3) == b"x" * 1000
+
+
+def test_a_message_that_stops_half_way_is_absent_after_the_timeout() -> None:
+    with scripted_broker() as peer, dripping(peer, goes_on=False) as retained:
+        started = time.monotonic()
+        assert retained.fetch("a", max_bytes=1000, timeout_s=0.3) is None
+        assert time.monotonic() - started < 2.0
 
 
 def test_many_topics_come_in_any_order_through_a_small_window(

@@ -385,6 +385,7 @@ def test_an_unsubscription_is_repeated_until_the_broker_has_answered_it(
 def test_close_writes_what_is_queued_and_says_good_bye(opened: Opened) -> None:
     opened.session.publish("a", b"last", qos=0)
     opened.session.publish("a", b"words", qos=1)
+    opened.peer.send(opened.peer.puback(1))
     opened.session.close(timeout_s=0.2)
 
     assert [opened.peer.read().kind for _ in range(3)] == [PUBLISH, PUBLISH, DISCONNECT]

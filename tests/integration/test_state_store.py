@@ -168,8 +168,22 @@ def test_session_numbers_grow_over_restarts_and_over_a_damaged_file(store):
     (store.folder / "session").write_bytes(b"\xffrubbish")
     running = again(store)
 
-    assert second == first + 1
+    assert second > first
     assert running.next_session() < running.next_session()
+
+
+def test_session_numbers_are_written_once_for_a_hundred_attempts_to_connect(store):
+    file = store.folder / "session"
+    store.next_session()
+    written = file.stat().st_ino  # each write makes a new file
+
+    numbers = [store.next_session() for _ in range(99)]
+
+    assert file.stat().st_ino == written
+    assert numbers == list(range(numbers[0], numbers[0] + 99))
+    assert store.next_session() == numbers[-1] + 1
+    assert file.stat().st_ino != written
+    assert again(store).next_session() > numbers[-1] + 1
 
 
 def test_session_numbers_go_on_when_the_folder_cannot_be_written(store):

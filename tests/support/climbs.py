@@ -197,6 +197,8 @@ class World:
         self.during_turn: Callable[[], object] = lambda: None
         self.during_examination: Callable[[], object] = lambda: None
         self.examined: Line | None = None
+        self.examination_ends_by: Exception | None = None
+        self.is_cramped = False
         self.refusals = 0
         self.restart()
 
@@ -247,7 +249,10 @@ class World:
     @asynccontextmanager
     async def _examine(self, request):
         async def lines():
+            yield Line("begun", {"is_cramped": self.is_cramped})
             yield Line("verified", {})
+            if self.examination_ends_by is not None:
+                raise self.examination_ends_by
             self.during_examination()
             if self.examined is not None:
                 yield self.examined

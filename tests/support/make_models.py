@@ -7,6 +7,7 @@ mean12_float   mean of a window of 12, float32 [1,12] -> [1,1]
 nan_float      y = log(x), float32: NaN for negative x
 lookup_float   y = 10, 20 or 30 for x = 0, 1 or 2, float32: the runtime fails on any other
 three_float    y = (x, 2x, -x), float32 [1,1] -> [1,3]
+slow_float     y = 2x + 1, float32, after some ten milliseconds of convolutions
 mixing_float   y = the sum of all |x| in the batch, float32: wrong in batches
 """
 
@@ -38,6 +39,14 @@ def look_up(x):
     return tf.gather(tf.constant([[10.0], [20.0], [30.0]]), tf.cast(x[:, 0], tf.int32))
 
 
+def toil(x):
+    kernel = tf.constant(1e-9, tf.float32, shape=[3, 3, 16, 16])
+    image = tf.tile(tf.reshape(x, [1, 1, 1, 1]), [1, 128, 128, 16])
+    for _ in range(3):
+        image = tf.nn.conv2d(image, kernel, 1, "SAME")
+    return 2.0 * x + 1.0 + tf.reshape(tf.reduce_mean(image), [1, 1])
+
+
 def convert(module, representative=None):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call.get_concrete_function()], module)
     if representative is not None:
@@ -58,6 +67,7 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     files = {
         "linear_float": convert(Module(dense([2.0], 1.0))),
+        "slow_float": convert(Module(toil)),
         "linear_int8": convert(Module(dense([2.0], 1.0)), spread),
         "triple_float": convert(Module(dense([3.0], -1.0))),
         "mean12_float": convert(Module(dense([1 / 12] * 12, 0.0), 12)),

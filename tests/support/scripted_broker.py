@@ -184,6 +184,27 @@ class ScriptedBroker:
             found.append(one)
         return found
 
+    def read_until_the_end(self) -> list[Packet]:
+        """Return the packets up to the hang-up of the client."""
+        assert self._peer is not None
+        while received := self._peer.recv(1 << 20):
+            self._held += received
+        found = []
+        while (one := self._parse()) is not None:
+            found.append(one)
+        return found
+
+    def read_a_little(self) -> None:
+        """Take some bytes off the socket, and look at none of them."""
+        assert self._peer is not None
+        self._peer.setblocking(False)
+        try:
+            self._peer.recv(65_536)
+        except BlockingIOError:
+            pass
+        finally:
+            self._peer.settimeout(5)
+
     def wait_for_hang_up(self, timeout_s: float = 5.0, *, may_reset: bool = True) -> None:
         """Return once the client has closed the connection."""
         assert self._peer is not None

@@ -80,17 +80,19 @@ async def _lines(
         async with asyncio.timeout_at(deadline):
             status = await process.wait()
     except TimeoutError as error:
-        raise ChildTimeoutError(f"{module} took longer than {timeout_s:g} s and was ended") from error
+        message = f"{module} took longer than {timeout_s:g} s and was ended"
+        raise ChildTimeoutError(message, is_own_doing=False) from error  # the device may be busy
     except (BrokenPipeError, ConnectionResetError):
         status = await process.wait()
     except ValueError as error:  # a line beyond the limit
         raise ChildCrashedError(f"{module} said something unreadable", is_own_doing=False) from error
     if -status == signal.SIGXCPU:
-        raise ChildTimeoutError(f"{module} used up its processor time and was ended")
+        raise ChildTimeoutError(f"{module} used up its processor time and was ended", is_own_doing=True)
     if status != 0:
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        # Told to end from outside (SIGKILL when memory runs out, SIGTERM at a shutdown): not its own doing.
-        is_own_doing = status > 0 or -status in _CRASH_SIGNALS
+        # Told to end from outside (SIGKILL when memory runs out, SIGTERM at a shutdown): not its own doing;
+        # nor is a status, of a program that is being replaced, say, or has a bug.
+        is_own_doing = -status in _CRASH_SIGNALS
         raise ChildCrashedError(f"{module} ended with {how}", is_own_doing=is_own_doing)
 
 

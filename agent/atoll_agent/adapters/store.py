@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 STATE_FORMAT: Final = 1
 MAX_FILTERS: Final = 1024
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_RESERVED_SESSIONS: Final = 100
 _FILTERS: Final = msgspec.json.Decoder(dict[str, list[str]])
 LAST_GOOD_TIME: Final = "last-good-time"
 """The time that has certainly passed, in the folder of the metadata."""
@@ -42,6 +44,7 @@ class _SlotFile(BaseModel):
 
     format: int = STATE_FORMAT
     fingerprint: str
+    boot: str = ""
     slot: Slot
 
 
@@ -64,7 +67,7 @@ class StateStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock: int | None = None
-        self._session = 0
+        self._session = self._reserved = 0
 
     def lock(self) -> None:
         """Make the folders, and sure that no other agent uses them until this process ends.
@@ -132,8 +135,15 @@ class StateStore:
     def next_session(self) -> int:
         """Return the next session number: higher than any before, as long as the disk can be written.
 
-        An agent whose disk is full or damaged goes on with numbers of this process alone.
+        Numbers are reserved on disk by the hundred: an agent without a broker draws one at each attempt to
+        connect. One whose disk is full or damaged goes on with numbers of this process alone.
         """
+        self._session += 1
+        if self._session > self._reserved:
+            self._reserve_sessions()
+        return self._session
+
+    def _reserve_sessions(self) -> None:
         path = self.folder / "session"
         try:
             stored = int(path.read_text(encoding="ascii"))
@@ -142,12 +152,12 @@ class StateStore:
         except (ValueError, OSError) as error:
             log.warning("session.unsaved", file=str(path), detail=str(error))
             stored = int(time.time())  # higher than any count of connects so far
-        self._session = max(stored, self._session) + 1
+        self._session = max(stored + 1, self._session)
+        self._reserved = self._session + _RESERVED_SESSIONS - 1
         try:
-            write_whole(path, str(self._session).encode())
+            write_whole(path, str(self._reserved).encode())
         except StorageError as error:
             log.warning("session.unsaved", file=str(path), detail=error.detail)
-        return self._session
 
     def left_filters(self, wanted: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
         """Note what the lane subscribes to, by stream; return what it ever did and no more does.
@@ -193,12 +203,13 @@ class StateStore:
                 "slot.damaged", file=str(path), kept_as=str(_set_aside(path)), detail=str(error)[:200]
             )
             return Slot(model)
-        slot = stored.slot.restarted(time.time() * 1e3)
+        has_rebooted = stored.boot != _boot()
+        slot = stored.slot.restarted(time.time() * 1e3, has_rebooted=has_rebooted)
         return slot if stored.fingerprint == fingerprint else slot.forgiven()
 
     def save_slot(self, slot: Slot, fingerprint: str) -> None:
         """Store ``slot``; on return it survives a power cut."""
-        content = _SlotFile(fingerprint=fingerprint, slot=slot).model_dump_json(indent=1)
+        content = _SlotFile(fingerprint=fingerprint, boot=_boot(), slot=slot).model_dump_json(indent=1)
         write_whole(self._slot_file(slot.model), content.encode())
 
     def peek_champion(self, model: str) -> tuple[Release, bytes] | None:
@@ -305,6 +316,14 @@ class KeptWindows:
 
     def _path(self, model: str) -> Path:
         return self._folder / f"{model}.windows"
+
+
+def _boot() -> str:
+    """Return what the kernel calls the time since this machine started; empty where it does not tell."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _delete(path: Path) -> bool:

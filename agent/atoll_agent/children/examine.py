@@ -16,7 +16,13 @@ from atoll_agent.adapters.children import failure_line
 from atoll_agent.children import be_a_child
 from atoll_agent.rollout.fit import require_fit
 from atoll_contract.bundle import Bundle
-from atoll_contract.errors import AtollError, DigestMismatchError
+from atoll_contract.errors import (
+    AtollError,
+    BundleRejectedError,
+    DigestMismatchError,
+    Reason,
+    TransientError,
+)
 from atoll_infer import contest
 from atoll_infer.model_file import require_files
 from atoll_infer.runtime import look_for_runtimes
@@ -29,11 +35,13 @@ _CPU_LIMIT_S: Final = 100
 def main() -> int:
     """Read the request from stdin, print one line per step."""
     be_a_child()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
+    _limit(resource.RLIMIT_CORE, 0, 0)
+    is_cramped = not _limit(resource.RLIMIT_AS, _MEMORY_LIMIT, _MEMORY_LIMIT)
     # The soft limit sends SIGXCPU, which tells the agent why; the hard one would be a SIGKILL like any.
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_LIMIT_S, _CPU_LIMIT_S + 5))
+    is_cramped |= not _limit(resource.RLIMIT_CPU, _CPU_LIMIT_S, _CPU_LIMIT_S + 5)
     request = json.loads(sys.stdin.readline())
+    # From here on the bundle may be to blame for what happens, unless others left too little room for it.
+    _say({"event": "begun", "is_cramped": is_cramped})
     try:
         bundle = _verified(request)
         _say({"event": "verified"})
@@ -47,7 +55,21 @@ def main() -> int:
         _say({"event": "passed", "contest": msgspec.to_builtins(held)})
     except AtollError as error:
         _say(failure_line(error))
+    except MemoryError:
+        detail = f"the self-test needs more than {_MEMORY_LIMIT >> 20} MiB of memory"
+        kind = TransientError if is_cramped else BundleRejectedError
+        _say(failure_line(kind(detail, Reason.SELF_TEST_CRASHED)))
     return 0
+
+
+def _limit(what: int, soft: int, hard: int) -> bool:
+    """Set a limit of this process, or leave a lower one that others set; whether it is ours."""
+    _, allowed = resource.getrlimit(what)
+    if allowed != resource.RLIM_INFINITY and allowed < hard:
+        resource.setrlimit(what, (min(soft, allowed), allowed))
+        return False
+    resource.setrlimit(what, (soft, hard))
+    return True
 
 
 def _verified(request: dict[str, Any]) -> Bundle:

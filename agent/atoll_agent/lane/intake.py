@@ -24,7 +24,8 @@ class Intake:
         self._counts = counts
         self._devices: dict[str, str] = {}
         self._retained: dict[str, int] = {}
-        self._repeats = Repeats(max_devices)
+        # Of a shared stream others get the rest: nothing can be said to be missing.
+        self._repeats = Repeats(max_devices, Counter() if stream.is_shared else counts)
 
     def changed(self, stream: Stream, max_devices: int) -> Intake:
         """Return the intake that goes on with ``stream`` and remembers what was taken before."""

@@ -1,8 +1,8 @@
-"""Readings that a device sent twice, told by ``boot`` and ``seq``."""
+"""Readings that a device sent twice, and those that never came, told by ``boot`` and ``seq``."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final
 
 MEMORY: Final = 1024
@@ -14,9 +14,10 @@ _MASK: Final = (1 << MEMORY) - 1
 class _Run:
     """One run of a device: its highest number, and one bit for each of the last ones, newest lowest."""
 
-    __slots__ = ("bits", "boot", "highest")
+    __slots__ = ("_counts", "bits", "boot", "highest")
 
-    def __init__(self, boot: str, seq: int) -> None:
+    def __init__(self, boot: str, seq: int, counts: Counter[str]) -> None:
+        self._counts = counts
         self.boot = boot
         self.highest = seq
         self.bits = 1
@@ -24,6 +25,8 @@ class _Run:
     def is_repeat(self, seq: int) -> bool:
         ahead = seq - self.highest
         if ahead > 0:
+            if ahead > 1:
+                self._counts["readings_missing"] += ahead - 1
             self.bits = ((self.bits << ahead) & _MASK) | 1 if ahead < MEMORY else 1
             self.highest = seq
             return False
@@ -32,13 +35,19 @@ class _Run:
         bit = 1 << -ahead
         was_taken = bool(self.bits & bit)
         self.bits |= bit
+        if not was_taken:
+            self._counts["readings_missing"] -= 1
         return was_taken
 
 
 class Repeats:
-    """The sequence numbers taken from each device's present run."""
+    """The sequence numbers taken from each device's present run.
 
-    def __init__(self, max_devices: int) -> None:
+    Numbers left out count as ``readings_missing`` in ``counts`` until they come.
+    """
+
+    def __init__(self, max_devices: int, counts: Counter[str]) -> None:
+        self._counts = counts
         self.max_devices = max_devices
         """How many devices are remembered."""
         self._runs: OrderedDict[str, _Run] = OrderedDict()
@@ -56,5 +65,5 @@ class Repeats:
         self._runs.pop(device, None)
         while len(self._runs) >= self.max_devices:
             self._runs.popitem(last=False)
-        self._runs[device] = _Run(boot, seq)
+        self._runs[device] = _Run(boot, seq, self._counts)
         return False

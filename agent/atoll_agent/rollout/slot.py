@@ -18,6 +18,10 @@ MAX_BAD: Final = 32
 MAX_CRASHES: Final = 2
 """Ends of the agent in a row, each soon after it loaded the release, after which that is refused: a damaged
 model file may pass its self-test by luck and then end the agent each time that it is used."""
+MAX_REBOOTS: Final = 5
+"""The same where the whole machine went down: mains that fail are likelier than a model that does that."""
+MAX_CRASHES_PROVEN: Final = 5
+"""Crashes in a row, each soon after the start, after which a champion goes that has worked before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,9 @@ class Slot:
         crashes: Times in a row that the agent ended soon after it had loaded the challenger.
         has_settled: The agent has lived with the challenger for a while since it loaded it: if it
             ends now, that is no crash.
+        is_blamed: The end before this start was counted as the challenger's.
+        champion_crashes: Times in a row that the agent crashed soon after it had started with the champion.
+        is_proven: The agent has lived with the champion for a while once.
         start: When the release announced last is fetched.
         is_withdrawn: The champion has no place in the signed metadata any more, and goes on
             answering since nothing else is there.
@@ -71,6 +78,9 @@ class Slot:
     failure: Refused | None = None
     crashes: int = 0
     has_settled: bool = False
+    is_blamed: bool = False
+    champion_crashes: int = 0
+    is_proven: bool = False
     start: Start | None = None
     is_withdrawn: bool = False
 
@@ -133,6 +143,8 @@ class Slot:
                 failure=None,
                 crashes=0,
                 has_settled=False,
+                champion_crashes=0,
+                is_proven=False,
             )
         return replace(self, phase=phase)
 
@@ -152,14 +164,17 @@ class Slot:
             has_settled=False,
         )
 
-    def restarted(self, time_ms: float) -> Slot:
-        """Return the slot as it starts after a restart of the agent."""
+    def restarted(self, time_ms: float, *, has_rebooted: bool = False) -> Slot:
+        """Return the slot as it starts after a restart of the agent, or of the whole machine."""
         if self.phase not in LOADED or self.has_settled:
-            return self.resumed()
-        if self.crashes + 1 >= MAX_CRASHES:
-            detail = f"the agent ended {MAX_CRASHES} times soon after it had loaded this release"
-            return self.refused(Reason.ACTIVATION_CRASHED, detail, time_ms)
-        return replace(self.resumed(), crashes=self.crashes + 1)
+            return replace(self.resumed(), is_blamed=False)
+        crashes = self.crashes + 1
+        if crashes >= (MAX_REBOOTS if has_rebooted else MAX_CRASHES):
+            detail = f"the agent ended {crashes} times soon after it had loaded this release"
+            slot = self.refused(Reason.ACTIVATION_CRASHED, detail, time_ms)
+        else:
+            slot = replace(self.resumed(), crashes=crashes)
+        return replace(slot, is_blamed=True)
 
     def resumed(self) -> Slot:
         """Return the slot after work on it stopped short: the release will be tried again."""
@@ -170,6 +185,27 @@ class Slot:
     def settled(self) -> Slot:
         """Return the slot after the agent has lived for a while with the challenger that it loaded."""
         return replace(self, crashes=0, has_settled=True)
+
+    @property
+    def is_champion_spent(self) -> bool:
+        """Whether the agent has crashed too often with this champion."""
+        most = MAX_CRASHES_PROVEN if self.is_proven else MAX_CRASHES
+        return self.champion is not None and self.champion_crashes >= most
+
+    def champion_crashed(self) -> Slot:
+        """Return the slot after the agent crashed soon after it had started with the champion."""
+        return replace(self, champion_crashes=self.champion_crashes + 1)
+
+    def champion_settled(self) -> Slot:
+        """Return the slot after the agent has lived for a while with the champion."""
+        return replace(self, champion_crashes=0, is_proven=True)
+
+    def champion_refused(self, time_ms: float) -> Slot:
+        """Return the slot after the agent crashed too often with its champion: it is not tried again."""
+        detail = f"the agent crashed {self.champion_crashes} times soon after it had started with it"
+        slot = self.without_champion(Reason.ACTIVATION_CRASHED, detail, time_ms)
+        bad = self.bad if slot.failure is None else (*self.bad, slot.failure)[-MAX_BAD:]
+        return replace(slot, bad=bad, champion_crashes=0, is_proven=False)
 
     def without_champion(self, reason: Reason, detail: str, time_ms: float) -> Slot:
         """Return the slot after its champion could not start: it is damaged, or fits no more."""

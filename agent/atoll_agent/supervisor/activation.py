@@ -17,6 +17,7 @@ import structlog
 
 from atoll_agent.ports import LaneControl
 from atoll_agent.rollout.machine import Event
+from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.trial import Outcome, TrialReport, Verdict
 from atoll_agent.supervisor.slots import Slots
 from atoll_contract.errors import BrokerUnavailableError, BundleRejectedError
@@ -31,6 +32,11 @@ _ORDER_TIMEOUT_S: Final = 300.0
 """The lane carries out an order within a step, but looking up a broker's name can hold it up."""
 
 _T = TypeVar("_T")
+
+
+def settle_later(slots: Slots, model: str, champion: Release) -> None:
+    """Have it noted that the agent lives with this champion, if it still does after a while."""
+    asyncio.get_running_loop().call_later(_SETTLED_AFTER_S, slots.settle_champion, model, champion)
 
 
 class Activation:
@@ -119,7 +125,9 @@ class Activation:
     async def _become_champion(self, predictor: Predictor, order: Callable[[], Future[None]]) -> None:
         """Store that the release is the champion, then have the lane carry out ``order``, then tell."""
         before = self._slots[self._model].champion
+        champion = self._slots.challenger(self._model)
         self._slots.activate(self._model, predictor)
+        settle_later(self._slots, self._model, champion)
         with suppress(TimeoutError):
             async with asyncio.timeout(_ORDER_TIMEOUT_S):
                 # No way leads back from here: however long the lane takes, it will carry it out.

@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 _TURN_S: Final = 120.0
 _RETRY_CAP_S: Final = 300.0
+_MOST_DOUBTS: Final = 10
+"""Self-tests in a row that did not end, for whatever reason, after which the bundle is to blame."""
 _WRONG_BYTES_CAP_S: Final = 3600.0
 """Bytes that are not the signed ones cost two whole fetches each time."""
 
@@ -60,6 +62,8 @@ class Climb:
         self._retry_s = 0.0
         self._start_s: float | None = None  # until the first offer after a start nothing is begun
         self._sha256: str | None = None
+        self._is_bundle_at_work = False
+        self._doubts = 0
 
     def offer(self, wanted: Release | None) -> None:
         """Say which release the model should run, by metadata verified just now."""
@@ -128,6 +132,7 @@ class Climb:
         sha256 = slot.challenger.sha256 if slot.challenger else None
         if self._start_s is None or sha256 != self._sha256:
             self._sha256 = sha256
+            self._doubts = 0
             self._start_s = time.monotonic() + slot.wait_s(now_ms)
             self._retry_s = 0.0
             self._backoff.reset()
@@ -186,14 +191,25 @@ class Climb:
     async def _examine(self) -> None:
         """Verify and self-test the fetched bundle in a child."""
         release = self._slots.challenger(self._model)
+        self._is_bundle_at_work = False
         try:
             await self._follow(self._means.examine, self._means.examination(self._plan, release))
         except ChildTimeoutError as error:
-            raise BundleRejectedError(error.detail, Reason.SELF_TEST_TIMEOUT) from error
+            raise self._blame(error, Reason.SELF_TEST_TIMEOUT, is_sure=error.is_own_doing) from error
         except ChildCrashedError as error:
-            if error.is_own_doing:
-                raise BundleRejectedError(error.detail, Reason.SELF_TEST_CRASHED) from error
-            raise
+            raise self._blame(error, Reason.SELF_TEST_CRASHED, is_sure=error.is_own_doing) from error
+        self._doubts = 0
+
+    def _blame(self, error: AtollError, reason: Reason, *, is_sure: bool) -> AtollError:
+        """Return what is to be said of a self-test that did not end: the bundle or the surroundings did it.
+
+        A device that is busy, short of memory, or being upgraded must not refuse a release for good.
+        """
+        self._doubts += 1
+        if self._is_bundle_at_work and (is_sure or self._doubts >= _MOST_DOUBTS):
+            self._doubts = 0
+            return BundleRejectedError(error.detail, reason)
+        return TransientError(error.detail, reason)
 
     def _load(self, release: Release) -> Predictor:
         return self._means.loader.load(release, self._plan.wish, may_wait=True)
@@ -210,6 +226,8 @@ class Climb:
                 log.debug("fetch.paused", model=self._model)
             case "fetched":
                 self._slots.advance(self._model, Event.FETCHED)
+            case "begun":
+                self._is_bundle_at_work = not line.facts["is_cramped"]
             case "verified":
                 self._slots.advance(self._model, Event.VERIFIED)
             case "passed":

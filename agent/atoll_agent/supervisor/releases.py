@@ -16,6 +16,7 @@ import structlog
 from atoll_agent.ports import Child, ClockState
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rollout.release import Release
+from atoll_agent.supervisor.activation import settle_later
 from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.climb import Climb
 from atoll_agent.supervisor.comparison import compare_champions
@@ -81,10 +82,18 @@ class Releases:
         self._backoff = Backoff()
         self.trouble: Reason | None = None
 
-    def start(self) -> None:
-        """Load the slots, and the champions from disk into the lane, before it runs."""
+    def start(self, *, has_crashed: bool = False) -> None:
+        """Load the slots, and the champions from disk into the lane, before it runs.
+
+        Args:
+            has_crashed: Whether the last run of the agent ended by its own doing.
+        """
+        for model in self._plans:
+            self.slots.load(model)
+        if has_crashed:
+            self.slots.count_crash()
         for model, plan in self._plans.items():
-            champion = self.slots.load(model).champion
+            champion = self.slots[model].champion
             predictor = None if champion is None else self._restored(plan, champion)
             if predictor is not None:
                 self._means.lane.swap(predictor, has_restarted=True)
@@ -107,6 +116,9 @@ class Releases:
 
     async def run(self) -> None:
         """Let all models climb until cancelled."""
+        for model, slot in self.slots.all().items():
+            if slot.champion is not None:
+                settle_later(self.slots, model, slot.champion)
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._begin(self._plans)

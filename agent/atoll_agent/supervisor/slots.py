@@ -48,8 +48,10 @@ class Slots:
 
     def load(self, model: str) -> Slot:
         """Return the slot of ``model`` as it starts after a restart."""
-        self._slots[model] = self._store.load_slot(model, self._fingerprint)
-        return self._slots[model]
+        slot = self._slots[model] = self._store.load_slot(model, self._fingerprint)
+        if slot.is_blamed:
+            self._note(slot)  # the next end may come before anything else is stored
+        return slot
 
     def remove(self, model: str) -> None:
         """Forget the slot of ``model``, which the settings name no more; on disk it stays."""
@@ -142,6 +144,30 @@ class Slots:
         """Note that the agent has lived with the loaded release for a while: its end now is no crash."""
         if self._slots[model].phase in LOADED:
             self._note(self._slots[model].settled())
+
+    def count_crash(self) -> None:
+        """Note that the last run crashed, and part with a champion that makes it do so again and again.
+
+        If a release was on trial, that is to blame. Nobody can tell which of several champions it was: one
+        that has never worked goes first, and one at a time.
+        """
+        if any(slot.is_blamed for slot in self._slots.values()):
+            return
+        for slot in self.all().values():
+            if slot.champion is not None:
+                self._note(slot.champion_crashed())
+        spent = [slot for slot in self._slots.values() if slot.is_champion_spent]
+        for slot in sorted(spent, key=lambda slot: slot.is_proven)[:1]:
+            self._note(slot.champion_refused(time.time() * 1e3))
+            failure = self._slots[slot.model].failure
+            log.error("champion.refused", model=slot.model, detail=failure.detail if failure else "")
+
+    def settle_champion(self, model: str, champion: Release) -> None:
+        """Note that the agent has lived with this champion for a while."""
+        slot = self._slots[model]
+        settled = slot.champion_settled()
+        if slot.champion is not None and slot.champion.sha256 == champion.sha256 and settled != slot:
+            self._note(settled)
 
     def break_off(self, model: str) -> None:
         """Let the release on its way wait again: nothing failed. What takes its place is stored next."""

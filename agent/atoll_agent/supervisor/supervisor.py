@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -78,6 +79,7 @@ class Supervisor:
         watchdog: Watchdog,
         reload: Callable[[], Awaitable[Reloaded]],
         accelerators: Accelerators,
+        crashes: AbstractContextManager[object],
         status_interval_s: float,
         requests: Requests,
         homeassistant: HomeAssistant,
@@ -96,6 +98,7 @@ class Supervisor:
         self._reload = reload
         self._reload_note: str | None = None
         self._accelerators = accelerators
+        self._crashes = crashes
         self._status_interval_s = status_interval_s
         self._requests = requests
         self._homeassistant = homeassistant
@@ -112,6 +115,10 @@ class Supervisor:
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, read the settings again at SIGHUP; a bug anywhere ends all of it."""
+        with self._crashes:
+            await self._run()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._wanted_reload.set)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 from support.climbs import failed, release
 
+from atoll_agent.ports import ChildCrashedError, ChildTimeoutError
 from atoll_agent.rollout.machine import Phase
 from atoll_contract.errors import Reason, RequestRefusedError
 
@@ -217,6 +218,59 @@ def test_a_stop_on_a_full_disk_stores_what_it_can_and_is_clean(world):
         ("slot.unsaved", "big", "no_space")
     ]
     assert '"announced"' in (world.store.folder / "slots" / "small.json").read_text()
+
+
+# Self-tests that do not end
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ChildCrashedError("ended with signal 11", is_own_doing=True), Reason.SELF_TEST_CRASHED),
+        (ChildTimeoutError("used up its processor time", is_own_doing=True), Reason.SELF_TEST_TIMEOUT),
+    ],
+)
+def test_a_self_test_that_crashes_or_works_too_long_refuses_the_release(world, error, reason):
+    world.examination_ends_by = error
+
+    world.run(lambda: world.refusals, start=world.offer(BIG))
+
+    assert world.slots["big"].failure.reason is reason
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ChildCrashedError("ended with status 1", is_own_doing=False), Reason.SELF_TEST_CRASHED),
+        (ChildTimeoutError("took longer than 120 s", is_own_doing=False), Reason.SELF_TEST_TIMEOUT),
+    ],
+)
+def test_a_self_test_that_surroundings_may_have_stopped_is_tried_again_but_not_for_ever(world, error, reason):
+    world.examination_ends_by = error
+    failures: list[str] = []
+    world.slots.on_change = lambda model: failures.append(str(world.slots[model].phase))
+
+    world.run(lambda: failures.count("announced") > 9, start=world.offer(BIG))
+    assert world.slots["big"].failure.reason is reason
+    assert world.slots["big"].bad == ()
+
+    world.run(lambda: world.refusals, start=lambda: None)
+    assert world.slots["big"].bad_digests == {BIG.sha256}
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_self_test_without_room_refuses_nothing(world):
+    world.is_cramped = True
+    world.examination_ends_by = ChildCrashedError("ended with signal 6", is_own_doing=True)
+    failures: list[str] = []
+    world.slots.on_change = lambda model: failures.append(str(world.slots[model].phase))
+
+    world.run(lambda: failures.count("announced") > 20, start=world.offer(BIG))
+    world.examination_ends_by = None
+    world.run(lambda: world.champion("big"), start=lambda: None)
+
+    assert world.slots["big"].bad == ()
 
 
 # What is wanted changes meanwhile

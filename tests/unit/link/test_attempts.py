@@ -46,6 +46,26 @@ def test_a_broker_that_has_spoken_mqtt_5_stays_with_it_when_a_connection_fails()
     assert choice.choose(1.0) is NEW
 
 
+def test_a_broker_that_was_replaced_by_an_older_one_that_says_nothing_is_reached() -> None:
+    choice = LevelChoice()
+    choice.accept(NEW, 0.0)
+    for _ in range(4):
+        assert not choice.fail(choice.choose(1.0), was_refused=False)
+
+    assert choice.fail(choice.choose(1.0), was_refused=False)
+    assert choice.choose(1.0) is OLD
+    choice.accept(OLD, 1.0)
+    assert choice.choose(2.0) is OLD
+
+
+def test_a_broker_that_answers_again_is_given_as_much_time_as_before() -> None:
+    choice = LevelChoice()
+    for _ in range(3):
+        choice.accept(NEW, 0.0)
+        for _ in range(4):
+            assert not choice.fail(choice.choose(1.0), was_refused=False)
+
+
 def test_a_broker_that_was_replaced_by_an_older_one_is_reached() -> None:
     choice = LevelChoice()
     choice.accept(NEW, 0.0)

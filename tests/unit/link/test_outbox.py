@@ -20,14 +20,16 @@ def test_all_is_written_in_order_and_each_number_told_with_its_last_byte(
     told: list[int] = []
     waiting = list(enumerate(queued, 1))
     while waiting or outbox.size:
-        for number, (packet, has_number) in waiting[: (count := data.draw(st.integers(0, 5)))]:
+        for number, (packet, has_number) in waiting[
+            : (count := data.draw(st.integers(min(1, len(waiting)), 5)))
+        ]:
             outbox.put(packet, number if has_number else 0)
             stream += packet
             if has_number:
                 ends[number] = len(stream)
         del waiting[:count]
         assert outbox.head() == stream[len(written) :]
-        size = data.draw(st.integers(0, outbox.size))
+        size = data.draw(st.integers(0 if waiting else 1, outbox.size))
         written += bytes(outbox.head())[:size]
         told += outbox.drop(size)
         assert outbox.size == len(stream) - len(written)

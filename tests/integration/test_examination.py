@@ -1,0 +1,73 @@
+"""The child that verifies and tries a bundle, in surroundings that are too small for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.bundles import make_bundle, with_broken_model
+
+from atoll_contract.bundle import Bundle
+
+
+@pytest.fixture
+def examine(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Run the child on a bundle, under limits that others have set; return what it says."""
+
+    def run(bundle: Bundle, limits: dict[int, int]) -> list[dict[str, Any]]:
+        content = bundle.pack()
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = tmp_path / f"{sha256}.atoll"
+        path.write_bytes(content)
+        request = {"path": str(path), "sha256": sha256, "model": "wear", "release": 1, "units": {"x": None}}
+
+        def limit() -> None:
+            for what, most in limits.items():
+                resource.setrlimit(what, (most, most))
+
+        ended = subprocess.run(
+            [sys.executable, "-m", "atoll_agent.children.examine"],
+            input=json.dumps({**request, "is_shared": False}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            preexec_fn=limit,
+        )
+        return [json.loads(line) for line in ended.stdout.splitlines()]
+
+    return run
+
+
+def test_a_good_bundle_passes_within_our_own_limits(examine):
+    begun, *rest = examine(make_bundle(release=1), {})
+
+    assert begun == {"event": "begun", "is_cramped": False}
+    assert [line["event"] for line in rest] == ["verified", "passed"]
+
+
+def test_lower_limits_of_others_are_kept_and_told(examine):
+    limits = {resource.RLIMIT_AS: 1 << 30, resource.RLIMIT_CPU: 50, resource.RLIMIT_CORE: 0}
+
+    begun, *rest = examine(make_bundle(release=1), limits)
+
+    assert begun["is_cramped"]
+    assert [line["event"] for line in rest] == ["verified", "passed"]
+
+
+def test_without_room_for_the_libraries_nothing_is_said_of_the_bundle(examine):
+    assert examine(make_bundle(release=1), {resource.RLIMIT_AS: 60 << 20}) == []
+
+
+def test_a_model_that_crashes_the_interpreter_does_so_after_the_beginning(examine):
+    begun, *rest = examine(with_broken_model(make_bundle(release=1)), {})
+
+    assert not begun["is_cramped"]
+    assert "passed" not in [line["event"] for line in rest]
