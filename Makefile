@@ -5,6 +5,7 @@
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
+# make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
 # make chaos-kills   the agent killed 100 times, the broker once; four minutes
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
@@ -18,7 +19,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-fleet chaos-line chaos-kills chaos-publish docs format clean
+.PHONY: demo test check bench bench-quick bench-part bench-fleet chaos-line chaos-kills chaos-publish fuzz-dialects docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -57,6 +58,9 @@ chaos-kills: $(VENV)/.dev-installed
 
 chaos-publish: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)
+
+fuzz-dialects: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/fuzz_dialects.py $(CHAOS)
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python docs/generate.py

@@ -26,6 +26,7 @@ from atoll_agent.supervisor.slots import Slots
 from atoll_agent.supervisor.supervisor import TRIGGERS, Sessions, Supervisor
 from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_infer.runtime import choose_runtime
+from atoll_ingest.topic import without_overlaps
 from atoll_link.session import Broker, Will
 
 _REFRESH: Final = "atoll_agent.children.refresh"
@@ -62,9 +63,10 @@ def compose(settings: AgentSettings) -> Supervisor:
     streams = [stream.build(agent.site) for stream in settings.stream]
     used = {model.stream for model in settings.model}
     answered = [stream for stream in streams if stream.name in used]
-    filters = {stream.name: [pattern.subscription for pattern in stream.patterns] for stream in answered}
+    filters = {stream.name: stream.subscriptions for stream in answered}
     for model in settings.model:
-        filters[model.stream].append(LabelTopic.any_of(site=agent.site, model=model.name))
+        labels = LabelTopic.any_of(site=agent.site, model=model.name)
+        filters[model.stream] = without_overlaps([*filters[model.stream], labels])
     clock = SystemClock(agent.clock)
     wires = StreamWires(broker, f"{agent.id}-lane", identity.token, filters, left=store.left_filters(filters))
     lane = Lane(

@@ -25,7 +25,7 @@ class Doubt(StrEnum):
     BACK = "clock_back"
     """Its time is before that of an earlier message: the clock was set back, or it sends what it had kept."""
     AHEAD = "clock_ahead"
-    """Its time is more than a minute after the arrival: the clock has jumped ahead, or ours is wrong."""
+    """Its time is more than a minute after the arrival: it has jumped ahead, or our clock is wrong."""
 
 
 class ClockWatch:
@@ -37,7 +37,7 @@ class ClockWatch:
         self._doubted: OrderedDict[str, dict[Doubt, int]] = OrderedDict()
 
     def look(self, device: str, reading: Reading, arrival_ms: float) -> Doubt | None:
-        """Return what is doubtful about the time of ``reading``, the next one of ``device``; noted as well."""
+        """Return, and note, what is doubtful about the time of ``reading``, the next one of ``device``."""
         time_ms = reading.time_ms
         if time_ms is None:
             return self._note(device, Doubt.UNSET) if type(reading) is UndatedReading else None

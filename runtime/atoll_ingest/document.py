@@ -23,6 +23,7 @@ from atoll_ingest.time import TimeForm
 Find = Callable[[object], object]
 """Finds something in a document, or ABSENT."""
 
+_WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _KEY: Final = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}")
 
 
@@ -127,11 +128,7 @@ class DocumentDecoder:
         """See :class:`atoll_ingest.dialect.Decoder`."""
         plan = self._plan
         document = plan.load(payload)
-        header = None
-        if plan.header is not None:
-            header = resolve(document, plan.header)
-            if not isinstance(header, list):
-                raise MalformedMessageError("no names of columns where header says", Reason.WRONG_SHAPE)
+        header = None if plan.header is None else _header(document, plan.header)
         found: list[Record] = []
         for element, keys in _elements(document, plan.each, {}):
             row = element if header is None else _row(header, element)
@@ -173,7 +170,7 @@ class DocumentDecoder:
         if self._plan.places.first_register is None:
             return 0
         found = self._plan.places.first_register(element)
-        if isinstance(found, str) and found.strip().isascii() and found.strip().isdigit() and len(found) < 16:
+        if isinstance(found, str) and _WHOLE.fullmatch(found):
             found = int(found)
         if isinstance(found, bool) or not isinstance(found, int):
             raise MalformedMessageError("no number of the first register", Reason.WRONG_SHAPE)
@@ -261,6 +258,13 @@ def _elements(
             yield from _elements(inner, rest, keys)
     else:
         yield from _elements(resolve(document, (token,)), rest, keys)
+
+
+def _header(document: object, tokens: tuple[str, ...]) -> list[object]:
+    found = resolve(document, tokens)
+    if not isinstance(found, list):
+        raise MalformedMessageError("no names of columns where header says", Reason.WRONG_SHAPE)
+    return found
 
 
 def _row(header: list[object], cells: object) -> dict[str, object]:

@@ -8,13 +8,20 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec.structs
 
 from atoll_contract.messages import Reading, Value
-from atoll_ingest.dialect import Told
 from atoll_ingest.time import UndatedReading
+
+
+class Overdue(NamedTuple):
+    """A reading of which not all values came, and when the last of them did."""
+
+    device: str
+    reading: Reading
+    arrival_ms: float
 
 
 class Joining(Protocol):
@@ -26,7 +33,7 @@ class Joining(Protocol):
     def forget(self, device: str) -> list[Reading]:
         """Forget what is known of ``device``; return what is left of it."""
 
-    def overdue(self, now_ms: float) -> list[Told]:
+    def overdue(self, now_ms: float) -> list[Overdue]:
         """Return what has waited too long, as far as it came."""
 
 
@@ -96,7 +103,7 @@ class Join:
         group = self._groups.get(device)
         return [self._close(device, group)] if group is not None and group.values else []
 
-    def overdue(self, now_ms: float) -> list[Told]:
+    def overdue(self, now_ms: float) -> list[Overdue]:
         """See :class:`Joining`."""
         late = [
             (device, group)
@@ -104,7 +111,11 @@ class Join:
             if abs(now_ms - group.arrival_ms) > self._tolerance_ms
         ]
         self._counts["joins_incomplete"] += len(late)
-        return [Told(device, self._close(device, group)) for device, group in late if group.values]
+        return [
+            Overdue(device, reading, group.arrival_ms)
+            for device, group in late
+            if (reading := self._close(device, group)).values
+        ]
 
     def _is_apart(self, group: _Group, stamp_ms: float) -> bool:
         return any(abs(stamp_ms - stamp) > self._tolerance_ms for _, stamp in group.values.values())
@@ -164,7 +175,7 @@ class Hold:
         self._held.pop(device, None)
         return []
 
-    def overdue(self, now_ms: float) -> list[Told]:  # noqa: ARG002 - every message is answered at once
+    def overdue(self, now_ms: float) -> list[Overdue]:  # noqa: ARG002 - every message is answered at once
         """See :class:`Joining`: nothing waits."""
         return []
 

@@ -1,4 +1,4 @@
-"""OPC UA PubSub in JSON, as OPC Publisher and others write it: several data sets, each value with its time."""
+"""OPC UA PubSub in JSON, as OPC Publisher writes it: several data sets, each value with its own time."""
 
 from __future__ import annotations
 

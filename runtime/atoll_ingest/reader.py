@@ -18,9 +18,9 @@ from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.ids import escape
 from atoll_contract.messages import Reading, Value
 from atoll_ingest.dialect import Dialect, Format, Record, Told
-from atoll_ingest.join import Hold, Join, Joining
+from atoll_ingest.join import Hold, Join, Joining, Overdue
 from atoll_ingest.spelling import spelt_alike
-from atoll_ingest.time import TimeForm, UndatedReading
+from atoll_ingest.time import TimeForm
 from atoll_ingest.topic import DEVICE, TopicPattern
 from atoll_ingest.value import ValueForm
 
@@ -101,8 +101,9 @@ class StreamReader:
         *,
         ignored: Sequence[TopicPattern] = (),
         max_devices: int,
+        counts: Counter[str],
     ) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts = counts
         self._patterns = tuple(patterns)
         self._ignored = tuple(ignored)
         self._topics: OrderedDict[str, tuple[TopicPattern, dict[str, str]] | None] = OrderedDict()
@@ -130,12 +131,16 @@ class StreamReader:
         pattern, parts = place
         return self._way.read(pattern, topic, parts, payload, arrival_ms)
 
-    def overdue(self, now_ms: float) -> list[Told]:
+    def overdue(self, now_ms: float) -> list[Overdue]:
         """Return what has waited too long for the rest of its values."""
         return self._way.overdue(now_ms)
 
+    def is_ignored(self, topic: str) -> bool:
+        """Whether the stream's patterns match ``topic`` and it carries no readings all the same."""
+        return any(pattern.parts(topic) is not None for pattern in self._ignored)
+
     def _find(self, topic: str) -> tuple[TopicPattern, dict[str, str]] | None:
-        if any(pattern.parts(topic) is not None for pattern in self._ignored):
+        if self.is_ignored(topic):
             return None
         for pattern in self._patterns:
             if (parts := pattern.parts(topic)) is not None:
@@ -165,7 +170,7 @@ class _PlainWay:
             raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
         return [Told(device, reading) for reading in self._dialect.decode(payload)]
 
-    def overdue(self, now_ms: float) -> list[Told]:  # noqa: ARG002 - nothing waits
+    def overdue(self, now_ms: float) -> list[Overdue]:  # noqa: ARG002 - nothing waits
         return []
 
 
@@ -209,7 +214,7 @@ class _RecipeWay:
             told += self._complete(device, reading, arrival_ms, is_end=is_end)
         return told
 
-    def overdue(self, now_ms: float) -> list[Told]:
+    def overdue(self, now_ms: float) -> list[Overdue]:
         return [] if self._joining is None else self._joining.overdue(now_ms)
 
     def _told(self, parts: Mapping[str, str], record: Record) -> tuple[str, Reading, bool]:
@@ -265,8 +270,3 @@ def _joining(
 def _has_number(reading: Reading) -> bool:
     values: Mapping[str, Value] = reading.values if isinstance(reading.values, dict) else {}
     return any(value is not None for value in values.values())
-
-
-def is_undated(reading: Reading) -> bool:
-    """Whether the clock of the reading's device has not been set."""
-    return isinstance(reading, UndatedReading)

@@ -13,6 +13,8 @@ from atoll_contract.errors import MalformedMessageError, Reason
 
 _WORDS: Final = msgspec.json.Decoder(list[int])
 _MAX_WORD: Final = 0xFFFF
+_MIN_WORD: Final = -0x8000
+"""Some gateways send words as signed numbers."""
 
 
 class RegisterKind(StrEnum):
@@ -88,6 +90,6 @@ class Register:
             words = _WORDS.decode(block) if isinstance(block, str) else msgspec.convert(block, list[int])
         except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
             raise MalformedMessageError(f"{name} stands in no array of registers") from error
-        if not all(-0x8000 <= word <= _MAX_WORD for word in words):
+        if not all(_MIN_WORD <= word <= _MAX_WORD for word in words):
             raise MalformedMessageError(f"{name}: a register is no number of 16 bits")
         return words

@@ -14,21 +14,23 @@ _TYPES: Final = {
 }  # fmt: skip
 _FIELDS: Final = {
     "PropertyValue": [
-        ("type", 1, "uint32"), ("is_null", 2, "bool"), ("int_value", 3, "uint32"), ("long_value", 4, "uint64"),
-        ("float_value", 5, "float"), ("double_value", 6, "double"), ("boolean_value", 7, "bool"),
-        ("string_value", 8, "string"),
+        ("type", 1, "uint32"), ("is_null", 2, "bool"),
+        ("int_value", 3, "uint32"), ("long_value", 4, "uint64"),
+        ("float_value", 5, "float"), ("double_value", 6, "double"),
+        ("boolean_value", 7, "bool"), ("string_value", 8, "string"),
     ],
     "PropertySet": [("keys", 1, "string*"), ("values", 2, "PropertyValue*")],
     "Metric": [
-        ("name", 1, "string"), ("alias", 2, "uint64"), ("timestamp", 3, "uint64"), ("datatype", 4, "uint32"),
-        ("is_historical", 5, "bool"), ("is_transient", 6, "bool"), ("is_null", 7, "bool"),
-        ("properties", 9, "PropertySet"), ("int_value", 10, "uint32"), ("long_value", 11, "uint64"),
-        ("float_value", 12, "float"), ("double_value", 13, "double"), ("boolean_value", 14, "bool"),
-        ("string_value", 15, "string"), ("bytes_value", 16, "bytes"),
+        ("name", 1, "string"), ("alias", 2, "uint64"), ("timestamp", 3, "uint64"),
+        ("datatype", 4, "uint32"), ("is_historical", 5, "bool"), ("is_transient", 6, "bool"),
+        ("is_null", 7, "bool"), ("properties", 9, "PropertySet"),
+        ("int_value", 10, "uint32"), ("long_value", 11, "uint64"),
+        ("float_value", 12, "float"), ("double_value", 13, "double"),
+        ("boolean_value", 14, "bool"), ("string_value", 15, "string"), ("bytes_value", 16, "bytes"),
     ],
     "Payload": [
-        ("timestamp", 1, "uint64"), ("metrics", 2, "Metric*"), ("seq", 3, "uint64"), ("uuid", 4, "string"),
-        ("body", 5, "bytes"),
+        ("timestamp", 1, "uint64"), ("metrics", 2, "Metric*"), ("seq", 3, "uint64"),
+        ("uuid", 4, "string"), ("body", 5, "bytes"),
     ],
 }  # fmt: skip
 _OPTIONAL, _REPEATED = 1, 3

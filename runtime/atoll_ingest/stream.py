@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -86,8 +87,18 @@ class Stream:
             pattern.parts(topic) is not None for pattern in self.ignored
         )
 
-    def reader(self, max_devices: int) -> StreamReader:
-        """Return what reads the stream's messages from now on; it remembers ``max_devices`` devices."""
+    def reader(self, max_devices: int, counts: Counter[str] | None = None) -> StreamReader:
+        """Return what reads the stream's messages from now on.
+
+        Args:
+            max_devices: How many devices it remembers; the longest silent one goes.
+            counts: Where it counts, if not in a counter of its own.
+        """
         return StreamReader(
-            self.patterns, self.dialect, tuple(self.units), ignored=self.ignored, max_devices=max_devices
+            self.patterns,
+            self.dialect,
+            tuple(self.units),
+            ignored=self.ignored,
+            max_devices=max_devices,
+            counts=Counter() if counts is None else counts,
         )

@@ -52,6 +52,11 @@ class UndatedReading(Reading, frozen=True, omit_defaults=True):
     """A reading whose device wrote a time that its clock cannot know: the time of arrival counts."""
 
 
+def is_undated(reading: Reading) -> bool:
+    """Whether the clock of the reading's device was never set."""
+    return isinstance(reading, UndatedReading)
+
+
 @dataclass(frozen=True, slots=True)
 class TimeForm:
     """How the event time of a stream is written.

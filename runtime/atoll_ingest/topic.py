@@ -146,7 +146,7 @@ def without_overlaps(filters: Iterable[str]) -> list[str]:
 
 
 def _filter_of(topic: str) -> str:
-    levels = []
+    levels: list[str] = []
     for level in topic.split("/"):
         named = _PART.fullmatch(level)
         if named is not None and named[2]:
@@ -171,7 +171,7 @@ def _overlap(one: str, other: str) -> bool:
 def _widened(one: str, other: str) -> str:
     """Return the narrowest filter, level by level, that covers both."""
     first, second = one.split("/"), other.split("/")
-    levels = []
+    levels: list[str] = []
     for left, right in zip(first, second, strict=False):
         if "#" in {left, right}:
             return "/".join([*levels, "#"])

@@ -87,16 +87,14 @@ class ValueForm:
         match found:
             case None:
                 return None
-            case bool():
-                return 1.0 if found else 0.0
             case float() if math.isnan(found):
                 return None
-            case int() | float() | Decimal() | Fraction():
+            case bool() | int() | float() | Decimal() | Fraction():
                 return _finite(name, found)
-            case str():
-                return self._read_text(name, found)
-            case bytes():
-                return self._read_text(name, found.decode("utf-8", "replace"))
+            case str() | bytes():
+                return self._read_text(
+                    name, found if isinstance(found, str) else found.decode("utf-8", "replace")
+                )
             case list() | tuple():
                 return _array(name, found)
             case _:

@@ -12,6 +12,7 @@ from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Prediction, Quality, Reading, WindowBounds, encode_prediction
 from atoll_contract.topics import PredictionTopic
 from atoll_infer.predictor import Answer
+from atoll_ingest.time import is_undated
 from atoll_link.session import Delivery
 from atoll_signal.features import FeatureRow
 from atoll_signal.window import Window, Windows
@@ -103,7 +104,7 @@ class Answering:
             quality.append(Quality.GAP)
         if delivery.is_retained:
             quality.append(Quality.REPLAYED)
-        if reading.time_ms is None and self._clock.is_time_unsynced:
+        if reading.time_ms is None and (self._clock.is_time_unsynced or is_undated(reading)):
             quality.append(Quality.TIME_UNSYNCED)
         return encode_prediction(
             Prediction(  # in the order of its fields: keywords cost more than the encoding

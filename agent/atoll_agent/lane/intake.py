@@ -1,33 +1,51 @@
-"""From messages to readings of a device: whose it is, what it says, whether it was there before."""
+"""From messages to readings of devices: whose they are, what they say, whether they were there before."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Final
 
+import structlog
+
 from atoll_agent.lane.repeat import Repeats
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.messages import Reading
+from atoll_ingest.clock import ClockWatch
+from atoll_ingest.dialect import Told
+from atoll_ingest.join import Overdue
 from atoll_ingest.stream import Stream
 from atoll_link.session import Delivery
 
+log = structlog.get_logger()
+
 MAX_TOPICS: Final = 65_536
 """Topics whose device is remembered; then they are looked up anew."""
+_MAX_TOLD: Final = 100
+"""Devices with a doubtful clock that the log names; the counters know them all."""
 
 
 class Intake:
-    """Reads the messages of one stream. ``counts`` are those of its track."""
+    """Reads the messages of one stream. ``counts`` are those of its track.
+
+    Attributes:
+        is_plain: Whether the topic names the device and the payload says the rest: the short way.
+    """
 
     def __init__(self, stream: Stream, counts: Counter[str], max_devices: int) -> None:
+        plain = stream.plain
+        self.is_plain = plain is not None
         self._stream = stream
-        self._decode = stream.dialect.decode
+        self._decode = None if plain is None else plain.decode
+        self._reader = None if self.is_plain else stream.reader(max_devices, counts)
         self._counts = counts
         self._devices: dict[str, str] = {}
         self._retained: dict[str, int] = {}
         self._repeats = Repeats(max_devices)
+        self._clocks = ClockWatch(max_devices)
+        self._told = 0
 
     def device(self, topic: str) -> str | None:
-        """Return the device of a topic that was read before; None: of no topic that was."""
+        """Return the device of a topic that was read before the short way; None: of none that was."""
         return self._devices.get(topic)
 
     def find_device(self, topic: str) -> str:
@@ -45,18 +63,42 @@ class Intake:
         return device
 
     def readings(self, delivery: Delivery, device: str) -> list[Reading]:
-        """Return the new readings in a message of ``device``.
+        """Return the new readings in a message of ``device``: the short way.
 
         Raises:
             MalformedMessageError: It cannot be read, or is retained and the stream ignores that.
         """
         if delivery.is_retained and not self._is_wanted_retained(delivery):
             return []
-        readings = self._decode(delivery.payload)
+        readings = self._decode(delivery.payload)  # type: ignore[misc]  # is_plain
         self._counts["readings"] += len(readings)
         if len(readings) == 1:  # as nearly always
-            return [] if self._is_repeat(readings[0], device) else readings
-        return [reading for reading in readings if not self._is_repeat(reading, device)]
+            return readings if self._is_new(readings[0], device, delivery.arrival_ms) else []
+        return [reading for reading in readings if self._is_new(reading, device, delivery.arrival_ms)]
+
+    def told(self, delivery: Delivery) -> list[Told]:
+        """Return the new readings that a message completes, and whose they are: the long way.
+
+        Raises:
+            MalformedMessageError: It cannot be read, or is retained and the stream ignores that.
+        """
+        if self._reader is None:
+            device = self.find_device(delivery.topic)
+            return [Told(device, reading) for reading in self.readings(delivery, device)]
+        topic, arrival_ms = delivery.topic, delivery.arrival_ms
+        if delivery.is_retained and not (
+            self._reader.is_ignored(topic) or self._is_wanted_retained(delivery)
+        ):
+            return []
+        told = self._reader.read(topic, delivery.payload, arrival_ms)
+        self._counts["readings"] += len(told)
+        return [one for one in told if self._is_new(one.reading, one.device, arrival_ms)]
+
+    def overdue(self, now_ms: float) -> list[Overdue]:
+        """Return readings that have waited too long for the rest of their values; wall clock."""
+        late = [] if self._reader is None else self._reader.overdue(now_ms)
+        self._counts["readings"] += len(late)
+        return late
 
     def _is_wanted_retained(self, delivery: Delivery) -> bool:
         """Whether a retained reading is to be used: once, though every connect brings it again."""
@@ -71,9 +113,15 @@ class Intake:
         self._retained[delivery.topic] = digest
         return True
 
-    def _is_repeat(self, reading: Reading, device: str) -> bool:
+    def _is_new(self, reading: Reading, device: str, arrival_ms: float) -> bool:
         boot, seq = reading.boot, reading.seq
-        if boot is None or seq is None or not self._repeats.is_repeat(device, boot, seq):
+        if boot is not None and seq is not None and self._repeats.is_repeat(device, boot, seq):
+            self._counts["repeated"] += 1
             return False
-        self._counts["repeated"] += 1
+        doubt = self._clocks.look(device, reading, arrival_ms)
+        if doubt is not None:
+            self._counts[doubt] += 1
+            if self._told < _MAX_TOLD and self._clocks.doubts(device)[doubt] == 1:
+                self._told += 1
+                log.warning("clock.doubted", stream=self._stream.name, device=device, doubt=doubt.value)
         return True

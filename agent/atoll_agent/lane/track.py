@@ -5,6 +5,7 @@ decode -> window -> model -> encode -> send, batch in, batch out.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
@@ -24,6 +25,7 @@ from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Label, Reading
 from atoll_contract.topics import PREFIX, LabelTopic
 from atoll_infer.predictor import Answer
+from atoll_ingest.dialect import Told
 from atoll_ingest.stream import Overload, Stream
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
 
@@ -33,6 +35,8 @@ MAX_OUTSTANDING: Final = 20_000
 """Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
 as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
 65,535 at the most."""
+
+_OVERDUE_EVERY_S: Final = 0.5
 
 
 class Track:
@@ -75,6 +79,7 @@ class Track:
         self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
         self._is_stopping = False
         self._has_news = False
+        self._look_overdue_s = math.inf if self._intake.is_plain else 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -174,6 +179,8 @@ class Track:
             now_s: On a monotonic clock.
             is_behind: Whether readings have come faster for a while than they were answered.
         """
+        if now_s >= self._look_overdue_s and not self._is_stopping:
+            self._take_overdue(now_s)
         for answering in self._at_work():
             answering.executor.relieve(is_behind=is_behind)
             self._collect(answering)
@@ -207,16 +214,32 @@ class Track:
         try:
             device = self._intake.device(delivery.topic)
             if device is None:
-                if self._is_label(delivery.topic):
-                    self._take_label(delivery)
-                    return
-                device = self._intake.find_device(delivery.topic)
-            readings = self._intake.readings(delivery, device)
+                told = self._take_other(delivery)
+            else:  # the short way, as nearly always
+                readings = self._intake.readings(delivery, device)
         except MalformedMessageError as error:
             self._refuse(self.stream.name, error.reason, f"{delivery.topic}: {error.detail}")
             return
-        for reading in readings:
-            self._take_reading(reading, device, delivery, entry)
+        if device is None:
+            for whose, reading in told:
+                self._take_reading(reading, whose, delivery, entry)
+        else:
+            for reading in readings:
+                self._take_reading(reading, device, delivery, entry)
+
+    def _take_overdue(self, now_s: float) -> None:
+        """Take in readings of which not all values came; nobody waits for them, so they go at QoS 0."""
+        self._look_overdue_s = now_s + _OVERDUE_EVERY_S
+        for device, reading, arrival_ms in self._intake.overdue(time.time() * 1e3):
+            delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
+            self._take_reading(reading, device, delivery, None)
+
+    def _take_other(self, delivery: Delivery) -> list[Told]:
+        """Take a label, or read a message the long way."""
+        if not self._is_label(delivery.topic):
+            return self._intake.told(delivery)
+        self._take_label(delivery)
+        return []
 
     def _is_label(self, topic: str) -> bool:
         return topic.startswith(self._own_topics) and topic.split("/")[4:5] == ["label"]
