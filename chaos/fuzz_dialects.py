@@ -20,7 +20,7 @@ from atoll_contract.errors import MalformedMessageError
 from atoll_contract.messages import encode_reading
 
 MAX_DEVICES = 1000
-MAX_GROWTH = 16 * 1024 * 1024
+MAX_GROWTH = 4 * 1024 * 1024
 """Memory that the second half of a run may need beyond the first."""
 ODD = (
     b"null", b"true", b'"', b"{", b"}", b"[", b"]", b",", b":", b"-", b"e", b"NaN", b"Infinity", b"1e999",
@@ -55,7 +55,7 @@ def topic_of(topic: str, lot: random.Random) -> str:
     if lot.random() < 0.5:
         return topic
     levels = topic.split("/")
-    levels[{"atoll": 3, "spBv1.0": -1}.get(levels[0], 1)] = f"d{lot.randrange(100_000)}"
+    levels[{"atoll": 3, "spBv1.0": -1}.get(levels[0], 1)] = f"d{lot.randrange(10_000)}"
     return "/".join(levels)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import types
 import typing
@@ -201,6 +202,11 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, page in PAGES.items():
         (FOLDER / name).write_text(page(), encoding="utf-8")
+    # The examples stand outside of the repository: without them the page stays as it is.
+    if examples := os.environ.get("ATOLL_DATA"):
+        from payloads import payloads_page  # noqa: PLC0415 - beside this file
+
+        (FOLDER / "payloads.md").write_text(payloads_page(Path(examples) / "payloads"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class Template:
         pieces = list(self._pieces)
         for place in range(1, len(pieces), 2):
             name = pieces[place]
-            if name not in parts:
+            if not parts.get(name):
                 raise MalformedMessageError(f"nothing named {name!r} tells the device", Reason.NO_DEVICE)
             pieces[place] = parts[name]
         return "".join(pieces)

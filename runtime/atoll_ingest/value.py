@@ -102,12 +102,12 @@ class ValueForm:
 
     def _read_text(self, name: str, text: str) -> Value:
         stripped = text.strip()
+        if self.suffix and stripped.endswith(self.suffix):
+            stripped = stripped.removesuffix(self.suffix).rstrip()
         if (word := stripped.lower()) in self.missing:
             return None
         if word in self.words:
             return self.words[word]
-        if self.suffix and stripped.endswith(self.suffix):
-            stripped = stripped.removesuffix(self.suffix).rstrip()
         if self.decimal != ".":
             # A point that is no decimal sign parts thousands: not a number that this reads.
             stripped = stripped.replace(".", "_").replace(self.decimal, ".")
