@@ -36,12 +36,26 @@ class Joining(Protocol):
     def overdue(self, now_ms: float) -> list[Overdue]:
         """Return what has waited too long, as far as it came."""
 
+    def shift(self, step_ms: float) -> None:
+        """Move all stamps that are times of arrival: the clock was set by ``step_ms``."""
+
+
+class _Stamped(NamedTuple):
+    """A value and its event time, or that of its arrival."""
+
+    value: Value
+    stamp_ms: float
+    is_arrival: bool
+
+    def shifted(self, step_ms: float) -> _Stamped:
+        return self._replace(stamp_ms=self.stamp_ms + step_ms) if self.is_arrival else self
+
 
 @dataclass(slots=True)
 class _Group:
-    """What came so far: each value with its stamp, which is its event time or that of its arrival."""
+    """What came so far."""
 
-    values: dict[str, tuple[Value, float]] = field(default_factory=dict)
+    values: dict[str, _Stamped] = field(default_factory=dict)
     latest: Reading | None = None
     time_ms: float | None = None
     arrival_ms: float = 0.0
@@ -74,7 +88,8 @@ class Join:
     def add(self, device: str, part: Reading, arrival_ms: float) -> list[Reading]:
         """See :class:`Joining`. A part without values tells the event time of the others."""
         told = []
-        stamp_ms = arrival_ms if part.time_ms is None or self._needs_time else part.time_ms
+        is_arrival = part.time_ms is None or self._needs_time
+        stamp_ms = arrival_ms if part.time_ms is None or is_arrival else part.time_ms
         group = self._groups.get(device)
         if group is not None and self._is_apart(group, stamp_ms):
             told.append(self._close(device, group))
@@ -85,7 +100,7 @@ class Join:
         values: dict[str, Value] = part.values if isinstance(part.values, dict) else {}
         for name, value in values.items():
             self._counts["values_replaced"] += name in group.values
-            group.values[name] = (value, stamp_ms)
+            group.values[name] = _Stamped(value, stamp_ms, is_arrival)
         if self._needs_time:
             if not values:
                 group.time_ms = part.time_ms
@@ -117,8 +132,14 @@ class Join:
             if (reading := self._close(device, group)).values
         ]
 
+    def shift(self, step_ms: float) -> None:
+        """See :class:`Joining`."""
+        for group in self._groups.values():
+            group.arrival_ms += step_ms
+            group.values = {name: value.shifted(step_ms) for name, value in group.values.items()}
+
     def _is_apart(self, group: _Group, stamp_ms: float) -> bool:
-        return any(abs(stamp_ms - stamp) > self._tolerance_ms for _, stamp in group.values.values())
+        return any(abs(stamp_ms - known.stamp_ms) > self._tolerance_ms for known in group.values.values())
 
     def _open(self, device: str) -> _Group:
         while len(self._groups) >= self._max_devices:
@@ -129,7 +150,7 @@ class Join:
 
     def _close(self, device: str, group: _Group) -> Reading:
         del self._groups[device]
-        values = {name: value for name, (value, _) in group.values.items()}
+        values = {name: known.value for name, known in group.values.items()}
         if group.time_ms is None and isinstance(group.latest, UndatedReading):
             return UndatedReading(values=values)
         return Reading(values=values, time_ms=group.time_ms)
@@ -148,7 +169,7 @@ class Hold:
         self._hold_ms = hold_ms
         self._max_devices = max_devices
         self._counts = counts
-        self._held: OrderedDict[str, dict[str, tuple[Value, float]]] = OrderedDict()
+        self._held: OrderedDict[str, dict[str, _Stamped]] = OrderedDict()
 
     def add(self, device: str, part: Reading, arrival_ms: float) -> list[Reading]:
         """See :class:`Joining`."""
@@ -163,8 +184,8 @@ class Hold:
         values: dict[str, Value] = part.values if isinstance(part.values, dict) else {}
         for name, value in values.items():
             known = held.get(name)
-            if known is None or known[1] <= stamp_ms:  # an older one may come after a newer
-                held[name] = (value, stamp_ms)
+            if known is None or known.stamp_ms <= stamp_ms:  # an older one may come after a newer
+                held[name] = _Stamped(value, stamp_ms, part.time_ms is None)
         if not values:
             return []
         whole = dict(self._filled(held, values, stamp_ms))
@@ -179,11 +200,16 @@ class Hold:
         """See :class:`Joining`: nothing waits."""
         return []
 
+    def shift(self, step_ms: float) -> None:
+        """See :class:`Joining`."""
+        for held in self._held.values():
+            held.update({name: known.shifted(step_ms) for name, known in held.items()})
+
     def _filled(
-        self, held: dict[str, tuple[Value, float]], values: dict[str, Value], stamp_ms: float
+        self, held: dict[str, _Stamped], values: dict[str, Value], stamp_ms: float
     ) -> Iterator[tuple[str, Value]]:
         for name in self._names:
             if name in values:
                 yield name, values[name]
-            elif name in held and 0 <= stamp_ms - held[name][1] <= self._hold_ms:
-                yield name, held[name][0]
+            elif name in held and 0 <= stamp_ms - held[name].stamp_ms <= self._hold_ms:
+                yield name, held[name].value

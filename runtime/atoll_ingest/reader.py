@@ -135,6 +135,10 @@ class StreamReader:
         """Return what has waited too long for the rest of its values."""
         return self._way.overdue(now_ms)
 
+    def shift(self, step_ms: float) -> None:
+        """Move the times of arrival of what waits or is held: the wall clock was set by ``step_ms``."""
+        self._way.shift(step_ms)
+
     def is_ignored(self, topic: str) -> bool:
         """Whether the stream's patterns match ``topic`` and it carries no readings all the same."""
         return any(pattern.parts(topic) is not None for pattern in self._ignored)
@@ -172,6 +176,9 @@ class _PlainWay:
 
     def overdue(self, now_ms: float) -> list[Overdue]:  # noqa: ARG002 - nothing waits
         return []
+
+    def shift(self, step_ms: float) -> None:
+        pass
 
 
 class _RecipeWay:
@@ -216,6 +223,10 @@ class _RecipeWay:
 
     def overdue(self, now_ms: float) -> list[Overdue]:
         return [] if self._joining is None else self._joining.overdue(now_ms)
+
+    def shift(self, step_ms: float) -> None:
+        if self._joining is not None:
+            self._joining.shift(step_ms)
 
     def _told(self, parts: Mapping[str, str], record: Record) -> tuple[str, Reading, bool]:
         recipe = self._recipe

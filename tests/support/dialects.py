@@ -100,16 +100,19 @@ SAMPLES = {
         device = "{gateway}-{device}"
         first_register = "/first"
         values.temp = { jmespath = "values.temps | max(@)" }
-        values.word = { pointer = "/words", modbus = { address = 3001, type = "float32", word_order = "little" }}
+        values.word.pointer = "/words"
+        values.word.modbus = { address = 3001, type = "float32", word_order = "little" }
         values.unit = { pointer = "/values/n", unit = "K", unit_pointer = "/unit" }
         time = { jmespath = "ts || time", unit = "s" }
         """,
         (
             (
                 "gw/1",
-                b'{"a b": [{"ts": 1730794501, "values": {"temps": [20, 21.5], "n": "4"}, "first": "3000",'
-                b' "words": "[1, 0, 16384]", "unit": "K"}, {"time": 1730794500, "first": 3000,'
-                b' "words": [1, 2, 3], "values": {"temps": [1]}}], "c": []}',
+                (
+                    b'{"a b": [{"ts": 1730794501, "values": {"temps": [20, 21.5], "n": "4"}, "first": "3000",'
+                    b' "words": "[1, 0, 16384]", "unit": "K"}, {"time": 1730794500, "first": 3000,'
+                    b' "words": [1, 2, 3], "values": {"temps": [1]}}], "c": []}'
+                ),
             ),
         ),
     ),
@@ -126,7 +129,7 @@ SAMPLES = {
         (
             (
                 "col/x",
-                b'{"t0": "2024-11-05T08:15:00Z", "dt": 0.5, "temp": [1, 2.5, null], "door": ["on", 0, false]}',
+                b'{"t0": "2024-11-05T08:15Z", "dt": 0.5, "temp": [1, 2.5, null], "door": ["on", 0, false]}',
             ),
         ),
     ),
@@ -216,9 +219,11 @@ SAMPLES = {
         (
             (
                 "telegraf/edge",
-                b'machine,host=e,name=press\\ 7 temp=71.25,running=true,n=1i,s="ok, \\"w\\"" 1730794501000000000\n'
-                b"machine,host=e,name=press\\ 7 temp=71.5,running=F 1730794500000000000\n"
-                b'env,room=h t=1\n# note\nmachine,name=a temp=3,text="two\nlines"\n',
+                (
+                    b'machine,host=e,name=press\\ 7 temp=71.25,running=true,n=1i,s="ok, \\"w\\"" 1730794501000000000\n'
+                    b"machine,host=e,name=press\\ 7 temp=71.5,running=F 1730794500000000000\n"
+                    b'env,room=h t=1\n# note\nmachine,name=a temp=3,text="two\nlines"\n'
+                ),
             ),
         ),
     ),
@@ -234,10 +239,12 @@ SAMPLES = {
         (
             (
                 "opcua/press",
-                b'{"MessageType": "ua-data", "Messages": [{"DataSetWriterName": "w", "Timestamp":'
-                b' "2024-11-05T08:15:01.3424136Z", "Payload": {"Temperature": {"Value": 71.25,'
-                b' "SourceTimestamp": "2024-11-05T08:15:00.9313098Z"}, "Running": {"StatusCode": {"Code":'
-                b' 2150694912}}}}, {"Payload": {"Running": true}}]}',
+                (
+                    b'{"MessageType": "ua-data", "Messages": [{"DataSetWriterName": "w", "Timestamp":'
+                    b' "2024-11-05T08:15:01.3424136Z", "Payload": {"Temperature": {"Value": 71.25,'
+                    b' "SourceTimestamp": "2024-11-05T08:15:00.9313098Z"}, "Running": {"StatusCode": {"Code":'
+                    b' 2150694912}}}}, {"Payload": {"Running": true}}]}'
+                ),
             ),
         ),
     ),

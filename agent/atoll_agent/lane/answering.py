@@ -61,6 +61,7 @@ class Answering:
             has_restarted=has_restarted,
         )
         self._topics: dict[str, str] = {}
+        self._by_arrival: set[str] = set()
 
     @property
     def devices(self) -> int:
@@ -76,6 +77,7 @@ class Answering:
         """Begin with the windows of ``champion``, if both are made of the same columns."""
         if _columns(self._manifest) == _columns(champion._manifest):
             self._windows.adopt(champion._windows)
+            self._by_arrival |= champion._by_arrival
 
     def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
         """Take in ``reading``; return what it asks of the model if it completes a window.
@@ -87,11 +89,23 @@ class Answering:
         time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
         if self.length == 1:  # nothing to remember: no window is kept
             return Pending(device, reading, delivery, entry, time_ms, row, None, False)
+        if reading.time_ms is None:
+            self._note_arrival(device)
         window = self._windows.push(device, row, time_ms)
         if window is None:
             return None
         bounds = WindowBounds(window.start_ms, self.length)
         return Pending(device, reading, delivery, entry, time_ms, window.packed, bounds, window.take_gap())
+
+    def shift(self, step_ms: float) -> None:
+        """Move the times in windows that came from arrival: the wall clock was set by ``step_ms``."""
+        self._windows.shift(step_ms, self._by_arrival)
+
+    def _note_arrival(self, device: str) -> None:
+        """Note that the times in the window of ``device`` come from arrival."""
+        if len(self._by_arrival) > 2 * self._max_devices:
+            self._by_arrival &= {known for known, _ in self._windows}
+        self._by_arrival.add(device)
 
     def prediction(self, pending: Pending, answer: Answer, now_ns: int) -> tuple[str, bytes]:
         """Return topic and payload of the prediction that tells ``answer``; monotonic time."""

@@ -100,6 +100,11 @@ class Intake:
         self._counts["readings"] += len(late)
         return late
 
+    def shift(self, step_ms: float) -> None:
+        """Move the times of arrival of what waits or is held."""
+        if self._reader is not None:
+            self._reader.shift(step_ms)
+
     def _is_wanted_retained(self, delivery: Delivery) -> bool:
         """Whether a retained reading is to be used: once, though every connect brings it again."""
         if not self._stream.use_retained:

@@ -13,7 +13,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
+import structlog
+
 from atoll_agent.lane.answering import Answering
+from atoll_agent.lane.clock_step import ClockStep
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
 from atoll_agent.lane.track import Track
 from atoll_agent.ports import ClockState, LaneReport, Waiter, Wire
@@ -21,6 +24,8 @@ from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
 from atoll_ingest.stream import Stream
+
+log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
@@ -67,6 +72,7 @@ class Lane:
         self._by_wire = {wires[name]: track for name, track in self._tracks.items()}
         self._orders: deque[Callable[[], None]] = deque()
         self._stopping = threading.Event()
+        self._clock_step = ClockStep()
         self._trials = 0
         self._idle_ns = time.monotonic_ns()
         self._reported_ns = 0
@@ -136,6 +142,11 @@ class Lane:
         now_ns = time.monotonic_ns()
         if now_ns - started_ns > _IDLE_NS:
             self._idle_ns = now_ns
+        # Before what has come is read: that is stamped by the new time.
+        if step_ms := self._clock_step.look(time.time() * 1e3, now_ns / 1e6):
+            for track in self._tracks.values():
+                track.shift(step_ms)
+            log.info("clock.stepped", step_ms=round(step_ms))
         for wire in ready:
             self._by_wire[wire].heed(wire.step(0.0))
         for track in self._tracks.values():

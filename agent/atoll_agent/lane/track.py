@@ -143,6 +143,12 @@ class Track:
         for pending in goes.executor.cancel():
             self._hand_over(pending, stays)
 
+    def shift(self, step_ms: float) -> None:
+        """Move all times that came from arrival: the wall clock was set by ``step_ms``."""
+        self._intake.shift(step_ms)
+        for answering in self._at_work():
+            answering.shift(step_ms)
+
     def take_news(self) -> bool:
         """Whether something happened since the last call that the control plane waits for."""
         has_news, self._has_news = self._has_news, False

@@ -109,3 +109,14 @@ def test_a_clock_that_runs_back_is_counted_and_its_readings_are_answered():
 
     assert len(found.predictions) == 2
     assert found.counts()["clock_back"] == 1
+
+
+def test_a_clock_that_is_set_late_moves_windows_that_are_dated_by_arrival():
+    found = Bench(predictor(file="mean12_float", length=12))
+    for mid in range(11):
+        found.deliver(b'{"values": {"x": 1}}', mid=mid)
+
+    found.lane._tracks["press"].shift(5_000_000.0)
+    found.deliver(b'{"values": {"x": 1}}', mid=11)
+
+    assert found.predictions[0]["window"]["start_ms"] == 5_001_000.0

@@ -140,3 +140,20 @@ def test_what_is_held_is_bounded_and_forgotten_with_the_device() -> None:
 
     assert [holding.add(device, part(y=2.0), 0.0) for device in ("a", "c")] == [[part(y=2.0)], [part(y=2.0)]]
     assert counts["held_forgotten"] >= 1
+
+
+def test_when_the_clock_is_set_what_came_by_arrival_moves_along() -> None:
+    step_ms = 1.7e12
+    joining, _ = join()
+    joining.add("a", part(x=1.0), 0.0)
+    holding = Hold(("x", "y"), 5000.0, 10, Counter())
+    holding.add("a", part(x=1.0), 0.0)
+    holding.add("b", part(9000.0, x=1.0), 0.0)
+
+    joining.shift(step_ms)
+    holding.shift(step_ms)
+
+    assert joining.overdue(step_ms + 1000.0) == []
+    assert joining.add("a", part(y=2.0), step_ms + 1000.0) == [part(x=1.0, y=2.0)]
+    assert holding.add("a", part(y=2.0), step_ms + 1000.0) == [part(x=1.0, y=2.0)]
+    assert holding.add("b", part(9001.0, y=2.0), step_ms) == [part(9001.0, x=1.0, y=2.0)]  # its own time

@@ -69,8 +69,8 @@ def test_groups_are_kept_apart() -> None:
 
 def test_what_only_a_wider_filter_brings_is_ignored_and_counted() -> None:
     both = stream(
-        'dialect = "scalar"\ntopics = ["a/{device}"]\n'
-        'device = "{device}"\nvalues.x = { topic = "a/{device}" }\nvalues.y = { topic = "{device}/b" }\nhold_s = 5'
+        'dialect = "scalar"\nhold_s = 5\n'
+        'values.x = { topic = "a/{device}" }\nvalues.y = { topic = "{device}/b" }'
     )
     assert both.subscriptions == ["+/+"]
     assert both.plain is None

@@ -61,7 +61,8 @@ def test_a_label_that_the_broker_sent_again_does_not_undo_its_correction(tmp_pat
 def test_a_recording_of_another_dialect_is_read_as_the_agent_reads_it(tmp_path):
     """Values of two topics are one reading; what comes too late for it is one of its own."""
     scalars = stream(
-        'name = "press"\ndialect = "scalar"\ntopics = ["{device}/{value}"]\nvalues.x = {}\nvalues.y = {}\njoin_s = 5'
+        'name = "press"\ndialect = "scalar"\ntopics = ["{device}/{value}"]\n'
+        "values.x = {}\nvalues.y = {}\njoin_s = 5"
     )
     messages = [
         (0, "pump/x", b"1"),
@@ -80,10 +81,7 @@ def test_a_recording_of_another_dialect_is_read_as_the_agent_reads_it(tmp_path):
         for row in rows:
             writer.append(row, now_s=0.0)
 
-    task = TaskFile.model_validate(
-        {"task": {"model": "wear", "stream": "press", "kind": "anomaly", "values": {"x": {}}}}
-    )
-    readings, _ = from_recording(tmp_path, task, scalars)
+    readings, _ = from_recording(tmp_path, TASK, scalars)
 
     assert len(rows) == len(messages)  # all are needed to read the recording again
     assert readings.rows.tolist() == [[1.0], [2.0], [3.0]]
