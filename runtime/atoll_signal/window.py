@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from copy import copy
 
 import numpy as np
@@ -190,7 +191,7 @@ class Windows:
                 window.is_full and not own.is_full  # a longer window has to fill first
             )
 
-    def shift(self, step_ms: float, devices: Set[str]) -> None:
+    def shift(self, step_ms: float, devices: AbstractSet[str]) -> None:
         """Move the times of ``devices``, which came from a clock that has been set by ``step_ms``."""
         for device in devices & self._windows.keys():
             self._windows[device].shift(step_ms)

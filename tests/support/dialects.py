@@ -220,7 +220,8 @@ SAMPLES = {
             (
                 "telegraf/edge",
                 (
-                    b'machine,host=e,name=press\\ 7 temp=71.25,running=true,n=1i,s="ok, \\"w\\"" 1730794501000000000\n'
+                    b'machine,host=e,name=press\\ 7 temp=71.25,running=true,n=1i,s="ok, \\"w\\"" '
+                    b"1730794501000000000\n"
                     b"machine,host=e,name=press\\ 7 temp=71.5,running=F 1730794500000000000\n"
                     b'env,room=h t=1\n# note\nmachine,name=a temp=3,text="two\nlines"\n'
                 ),
