@@ -29,11 +29,16 @@ class Doubt(StrEnum):
 
 
 class ClockWatch:
-    """The latest event time of each device, for at most ``max_devices``: the longest silent one goes."""
+    """The latest event time of each device, for at most ``max_devices``: the one that came first goes.
+
+    Attributes:
+        latest_ms: By device. Who sees that a time is between this and the arrival may set
+            it, and need not look.
+    """
 
     def __init__(self, max_devices: int) -> None:
         self._max_devices = max_devices
-        self._latest_ms: OrderedDict[str, float] = OrderedDict()
+        self.latest_ms: dict[str, float] = {}
         self._doubted: OrderedDict[str, dict[Doubt, int]] = OrderedDict()
 
     def look(self, device: str, reading: Reading, arrival_ms: float) -> Doubt | None:
@@ -41,16 +46,14 @@ class ClockWatch:
         time_ms = reading.time_ms
         if time_ms is None:
             return self._note(device, Doubt.UNSET) if type(reading) is UndatedReading else None
-        latest = self._latest_ms
+        latest = self.latest_ms
         before_ms = latest.get(device)
         latest[device] = time_ms
         if before_ms is None:
             if len(latest) > self._max_devices:
-                latest.popitem(last=False)
-        else:
-            latest.move_to_end(device)
-            if time_ms < before_ms:
-                return self._note(device, Doubt.BACK)
+                del latest[next(iter(latest))]
+        elif time_ms < before_ms:
+            return self._note(device, Doubt.BACK)
         if time_ms > arrival_ms + AHEAD_MS and arrival_ms > EARLIEST_MS:
             return self._note(device, Doubt.AHEAD)
         if time_ms < EARLIEST_MS:

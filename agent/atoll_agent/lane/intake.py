@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Final
 
@@ -14,12 +15,14 @@ from atoll_ingest.clock import ClockWatch
 from atoll_ingest.dialect import Told
 from atoll_ingest.join import Overdue
 from atoll_ingest.stream import Stream
+from atoll_ingest.time import EARLIEST_MS
 from atoll_link.session import Delivery
 
 log = structlog.get_logger()
 
 MAX_TOPICS: Final = 65_536
 """Topics whose device is remembered; then they are looked up anew."""
+_NEVER_MS: Final = math.inf
 _MAX_TOLD: Final = 100
 """Devices with a doubtful clock that the log names; the counters know them all."""
 
@@ -123,6 +126,10 @@ class Intake:
         if boot is not None and seq is not None and self._repeats.is_repeat(device, boot, seq):
             self._counts["repeated"] += 1
             return False
+        latest, time_ms = self._clocks.latest_ms, reading.time_ms
+        if time_ms is not None and EARLIEST_MS < latest.get(device, _NEVER_MS) <= time_ms <= arrival_ms:
+            latest[device] = time_ms  # as nearly always
+            return True
         doubt = self._clocks.look(device, reading, arrival_ms)
         if doubt is not None:
             self._counts[doubt] += 1
