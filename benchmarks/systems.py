@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cases import Case
-from enrolled import Enrolled, command
+from enrolled import Enrolled
 from native import Programs
 
 HERE = Path(__file__).parent
@@ -41,6 +41,15 @@ class Surroundings:
     programs: Programs
     enrolled: Enrolled | None
     folder: Path
+
+
+AS_ON_A_DEVICE = """\
+import sys
+sys.modules["rich"] = None
+from atoll_agent.cli import main
+sys.exit(main())
+"""
+"""The plain install is without ``rich``, which trainer and simulator bring and structlog then imports."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,9 @@ def _agent(given: Surroundings, enrolled: Enrolled, number: int) -> Start:
     }
     if given.case.is_tls:
         environment |= {"ATOLL_BROKER__TLS": "true", "ATOLL_BROKER__CA_FILE": str(enrolled.certificate)}
-    return Start([command("atoll-agent"), "run", "--settings", str(enrolled.settings)], environment)
+    return Start(
+        [sys.executable, "-c", AS_ON_A_DEVICE, "run", "--settings", str(enrolled.settings)], environment
+    )
 
 
 SYSTEMS = {

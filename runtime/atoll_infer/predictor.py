@@ -67,10 +67,11 @@ def quantise(tensors: NDArray[np.float32], spec: TensorSpec) -> tuple[NDArray[An
     return clipped.astype(spec.dtype.value), which
 
 
-def dequantise(tensors: NDArray[Any], spec: TensorSpec) -> NDArray[np.float64]:
-    """Return ``(q - zero_point) * scale``, in the shape of ``tensors``."""
-    exact = tensors.astype(np.float64)
-    return exact if spec.dtype is Dtype.FLOAT32 else (exact - spec.zero_point) * spec.scale
+def dequantise(tensors: NDArray[Any], spec: TensorSpec) -> NDArray[np.floating[Any]]:
+    """Return ``(q - zero_point) * scale``, float64, in the shape of ``tensors``; float ones as they are."""
+    if spec.dtype is Dtype.FLOAT32:
+        return tensors
+    return (tensors.astype(np.float64) - spec.zero_point) * spec.scale
 
 
 class Predictor:
@@ -138,14 +139,16 @@ class Predictor:
             if len(windows) == 1:
                 return [error.reason]
             return [self.answers(window[None])[0] for window in windows]
-        outputs = self._in_units(dequantise(tensors, self._output))
-        found: list[Any] = [Answer(*self._meaning(output), _NO_FLAGS) for output in outputs.tolist()]
+        outputs: list[list[float]] = self._in_units(dequantise(tensors, self._output)).tolist()
+        found: list[Any] = [Answer(*self._meaning(output), _NO_FLAGS) for output in outputs]
         self._raise_flags(found, self._normaliser.is_out_of_range(windows), Quality.OUT_OF_RANGE)
         self._raise_flags(found, is_saturated, Quality.SATURATED)
         # The sum is finite only if all are; were it to overflow, the closer look would find nothing.
-        if not math.isfinite(outputs.sum()):
-            for place in np.flatnonzero(~np.isfinite(outputs).all(axis=1)).tolist():
-                found[place] = Reason.OUTPUT_NOT_FINITE
+        # Of a few numbers it is found sooner here than by numpy.
+        if not math.isfinite(sum(map(sum, outputs))):
+            for place, output in enumerate(outputs):
+                if not all(map(math.isfinite, output)):
+                    found[place] = Reason.OUTPUT_NOT_FINITE
         return found
 
     def answer(self, window: NDArray[np.float32]) -> Answer:
@@ -182,13 +185,13 @@ class Predictor:
                 at += 1
         return np.concatenate(parts)
 
-    def _in_units(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _in_units(self, outputs: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Return ``outputs`` in the unit of the prediction; those of a classifier have none."""
         spec = self.manifest.output
         if self.manifest.task is Task.CLASSIFICATION or (spec.scale == 1.0 and spec.offset == 0.0):
             return outputs
         with np.errstate(over="ignore"):  # what overflows is infinite, and told as such
-            return outputs * spec.scale + spec.offset
+            return outputs.astype(np.float64) * spec.scale + spec.offset
 
     def _meaning(self, output: list[float]) -> tuple[float, dict[str, Any] | None]:
         spec = self.manifest.output
