@@ -3,6 +3,8 @@
 # make check   format, lint, types, architecture, docs in step with code
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
+# make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
+# make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
@@ -19,7 +21,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-fleet chaos-line chaos-kills chaos-publish fuzz-dialects docs format clean
+.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet test-homeassistant chaos-line chaos-kills chaos-reload chaos-publish fuzz-dialects docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -46,6 +48,21 @@ bench-quick: $(VENV)/.bench-installed
 bench-part: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/run.py --cases $(CASES) --out benchmarks/build/part.json $(BENCH)
 
+bench-bytes: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/bytes.py $(BENCH)
+
+# Home Assistant pins what it needs, so it has an environment of its own; 2025.4 is for Python 3.13 alone.
+HA_PYTHON ?= python3.13
+HA_VENV := .venv-homeassistant
+test-homeassistant: $(VENV)/.dev-installed $(HA_VENV)/.installed
+	$(BIN)/python interop/homeassistant_payloads.py > $(HA_VENV)/payloads.jsonl
+	$(HA_VENV)/bin/python interop/homeassistant_check.py < $(HA_VENV)/payloads.jsonl
+
+$(HA_VENV)/.installed:
+	$(HA_PYTHON) -m venv $(HA_VENV)
+	$(HA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet homeassistant==2025.4.4
+	@touch $@
+
 # These need apt install mosquitto.
 bench-fleet: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
@@ -55,6 +72,9 @@ chaos-line: $(VENV)/.dev-installed
 
 chaos-kills: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/agent_kills.py $(CHAOS)
+
+chaos-reload: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/reloads.py $(CHAOS)
 
 chaos-publish: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)

@@ -104,7 +104,7 @@ class SimulatedAgent:
             max_bundle_bytes=10**8,
         )
         self._releases = Releases(
-            {MODEL: ModelPlan(MODEL, "press", "stable", {"x": None})},
+            {MODEL: ModelPlan(MODEL, "press", "stable", {"x": None}, is_shared=False)},
             Slots(self._store, "same"),
             means,
             refresh=self._child(self._refresh),
@@ -132,7 +132,7 @@ class SimulatedAgent:
             match await self._link.next_event():
                 case Connected():
                     status = Status(health=Health.READY, session=1, time_ms=time.time() * 1e3)
-                    self._link.publish_retained(str(StatusTopic(SITE, self._name)), status.encode())
+                    self._link.publish(str(StatusTopic(SITE, self._name)), status.encode(), retain=True)
                 case Delivery(topic=topic) if topic in TRIGGERS:
                     self._trigger.set()
 
@@ -144,7 +144,7 @@ class SimulatedAgent:
             self._releases.trouble,
             time.time() * 1e3,
         )
-        self._link.publish_retained(str(SlotTopic(SITE, self._name, model)), message.encode())
+        self._link.publish(str(SlotTopic(SITE, self._name, model)), message.encode(), retain=True)
 
     # What are children in a real agent
 

@@ -1,23 +1,24 @@
-"""Writes the reference pages that follow from the code: settings and topics. `make docs` runs it."""
+"""Writes the references that follow from the code, and the schemas of settings. `make docs` runs it."""
 
 from __future__ import annotations
 
 import inspect
 import os
-import re
 import types
 import typing
 from pathlib import Path
 
+import schemas
 from pydantic.fields import FieldInfo
 
 from atoll_agent.settings import AgentSettings
-from atoll_contract import bundle, manifest, messages, topics
+from atoll_contract import bundle, decisions, manifest, messages, requests, topics
 from atoll_contract.release import ReleaseTerms
 from atoll_link.settings import ENVIRONMENT_PREFIX, Table
 from atoll_trainer.settings import TrainerSettings
 
-FOLDER = Path(__file__).parent / "references"
+REFERENCES = Path(__file__).parent / "references"
+SETTINGS = Path(__file__).parents[1] / "config" / "schemas"
 QOS = {
     "ReadingTopic": "0 or 1, no",
     "PredictionTopic": "that of its reading, no",
@@ -30,6 +31,9 @@ MESSAGES = (
     messages.WindowBounds,
     messages.Label,
     messages.Command,
+    decisions.Decision,
+    requests.Request,
+    requests.Response,
     messages.Status,
     messages.Refusals,
     messages.SlotStatus,
@@ -54,10 +58,16 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "TOML files, validated whole: every fault is reported at once with file and key, unknown keys",
+        "TOML files, validated whole: every fault is reported at once with file, line and key, unknown keys",
         "are faults, and the program exits with status 78. A variable of the environment overrides a key",
         f"of a plain table: `{ENVIRONMENT_PREFIX}BROKER__HOST=broker.lan` is `host` in `[broker]`. Relative",
-        "paths are taken from the file's folder. Made from the code by `make docs`.",
+        "paths are taken from the file's folder.",
+        "",
+        "`config/schemas/` holds a JSON Schema for each file. An editor that knows TOML (by Taplo or Tombi)",
+        "completes keys and marks faults when the first line of the file says where it is:",
+        "`#:schema schemas/agent.json`, from the folder of the file.",
+        "",
+        "Made from the code by `make docs`.",
     ]
     seen: set[type[Table]] = set()
     for title, kind in (("agent.toml", AgentSettings), ("trainer.toml", TrainerSettings)):
@@ -66,9 +76,8 @@ def settings_page() -> str:
             if table in seen:
                 continue
             seen.add(table)
-            summary = (inspect.getdoc(table) or "").split("\n\n")[0].replace("``", "`").replace("\n", " ")
-            lines += ["", f"### {summary}", "", "| key | default | meaning |", "|---|---|---|"]
-            meanings = attributes(table)
+            lines += ["", f"### {schemas.summary(table)}", "", "| key | default | meaning |", "|---|---|---|"]
+            meanings = cells(table)
             for name, field in table.model_fields.items():
                 lines.append(f"| `{name}` | {default(field)} | {meanings[name]} |")
     return "\n".join(lines) + "\n"
@@ -90,11 +99,9 @@ def tables_in(annotation: object) -> list[type[Table]]:
     return [table for part in typing.get_args(annotation) for table in tables_in(part)]
 
 
-def attributes(table: type) -> dict[str, str]:
-    """Return what the docstring says of each attribute."""
-    section = (inspect.getdoc(table) or "").split("Attributes:")[1]
-    found = re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", section, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text).replace("``", "`").replace("|", "\\|") for name, text in found}
+def cells(kind: type) -> dict[str, str]:
+    """Return what each attribute means, for the cell of a table."""
+    return {name: text.replace("|", "\\|") for name, text in schemas.attributes(kind).items()}
 
 
 def default(field: FieldInfo) -> str:
@@ -123,9 +130,9 @@ def topics_page() -> str:
     for name, kind in inspect.getmembers(topics, inspect.isclass):
         if not name.endswith("Topic") or name.startswith("_"):
             continue
-        summary = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("``", "`").replace("\n", " ")
+        summary = schemas.summary(kind)
         retained = "yes" if name in RETAINED else "no"
-        lines.append(f"| `{spelt(name, kind)}` | {QOS.get(name, f'1, {retained}')} | {summary} |")
+        lines.append(f"| `{schemas.spelt(kind)}` | {QOS.get(name, f'1, {retained}')} | {summary} |")
     return "\n".join(lines) + "\n"
 
 
@@ -170,23 +177,12 @@ def bundle_page() -> str:
 
 def keys_section(kind: type) -> list[str]:
     """Return the section of one class: its keys and what they mean."""
-    doc = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("``", "`").replace("\n", " ")
+    doc = schemas.summary(kind)
     fields = getattr(kind, "__struct_fields__", None) or list(kind.model_fields)
-    meanings = attributes(kind)
+    meanings = cells(kind)
     aliases = {name: field.alias or name for name, field in getattr(kind, "model_fields", {}).items()}
     rows = [f"| `{aliases.get(name, name)}` | {meanings[name]} |" for name in fields]
     return ["", f"## {kind.__name__}", "", doc, "", "| key | meaning |", "|---|---|", *rows]
-
-
-def spelt(name: str, kind: type) -> str:
-    """Return a topic with its fields in braces."""
-    match name:
-        case "MetadataTopic":
-            return "atoll/v1/releases/metadata/{file}"
-        case "ChunkTopic":
-            return "atoll/v1/releases/bundle/{sha256}/{number}"
-    levels = [f"{{{field}}}" for field in kind.__dataclass_fields__ if not field.startswith("_")]
-    return "/".join([topics.PREFIX, *levels[:2], kind._kind, *levels[2:]])  # noqa: SLF001
 
 
 PAGES = {
@@ -194,19 +190,32 @@ PAGES = {
     "topics.md": topics_page,
     "messages.md": messages_page,
     "bundle.md": bundle_page,
+    "asyncapi.yaml": schemas.asyncapi,
 }
 
 
+def files() -> dict[Path, str]:
+    """Return all files that are made, with what is to stand in them."""
+    made = {REFERENCES / name: page() for name, page in PAGES.items()}
+    made |= {REFERENCES / "schemas" / name: text for name, text in schemas.message_schemas().items()}
+    made |= {SETTINGS / f"{name}.json": schemas.settings_schema(name) for name in schemas.SETTINGS}
+    return made
+
+
 def main() -> None:
-    """Write the pages."""
-    FOLDER.mkdir(exist_ok=True)
-    for name, page in PAGES.items():
-        (FOLDER / name).write_text(page(), encoding="utf-8")
+    """Write the files, and delete those that are made no more."""
+    made = files()
+    for folder in (REFERENCES / "schemas", SETTINGS):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in set(folder.iterdir()) - made.keys():
+            path.unlink()
+    for path, text in made.items():
+        path.write_text(text, encoding="utf-8")
     # The examples stand outside of the repository: without them the page stays as it is.
     if examples := os.environ.get("ATOLL_DATA"):
         from payloads import payloads_page  # noqa: PLC0415 - beside this file
 
-        (FOLDER / "payloads.md").write_text(payloads_page(Path(examples) / "payloads"), encoding="utf-8")
+        (REFERENCES / "payloads.md").write_text(payloads_page(Path(examples) / "payloads"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from atoll_agent.decisions.exception import Exceptions
+from atoll_agent.decisions.rules import Rules
 from atoll_agent.rollout.slot import Slot
 from atoll_agent.rollout.trial import TrialReport
 from atoll_contract.errors import DeviceError, Reason
 from atoll_infer.predictor import Predictor
+from atoll_ingest.stream import Stream
 from atoll_link.session import Delivery, Event
 
 
@@ -41,11 +44,42 @@ class Wire(Protocol):
 class Waiter(Protocol):
     """Waits on all connections of the lane at once; only :meth:`wake` may be called by other threads."""
 
+    def rewire(self, plan: LanePlan) -> Mapping[str, Wire]:
+        """Subscribe each stream to its filters, new ones first, and to no others; return their wires."""
+
+    def end(self, stream: str) -> None:
+        """Have the broker forget the session of a stream whose wire was closed."""
+
     def wait(self, timeout_s: float) -> Sequence[Wire]:
         """Return the wires that need a step, once there is one or ``timeout_s`` have passed."""
 
     def wake(self) -> None:
         """Make a waiting :meth:`wait` return."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """What the lane is to do, by the settings.
+
+    Attributes:
+        streams: The streams that are answered.
+        filters: What each of them is subscribed to, labels included.
+        left: What the broker may know from earlier settings, by stream, and shall forget.
+        stream_of: Which stream each model answers.
+        max_devices: Devices that a model keeps windows for.
+        trusted_writers: Whose labels count, besides those of a device about itself.
+        rules: What is decided over the predictions of a model.
+        exceptions: Which predictions of a model are published, if not all.
+    """
+
+    streams: Sequence[Stream]
+    filters: Mapping[str, Collection[str]]
+    left: Mapping[str, Collection[str]]
+    stream_of: Mapping[str, str]
+    max_devices: int
+    trusted_writers: Collection[str]
+    rules: Mapping[str, Rules] = field(default_factory=dict)
+    exceptions: Mapping[str, Exceptions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +93,7 @@ class LaneReport:
         last_refusal: The latest detail for each of them.
         refused_filters: Subscriptions that the broker refused.
         trials: How the releases on trial stand, or stood when they failed, by model.
+        devices: Devices that were answered, by model; no more than were asked for.
     """
 
     is_connected: bool = False
@@ -67,6 +102,7 @@ class LaneReport:
     last_refusal: Mapping[tuple[str, Reason], str] = field(default_factory=dict)
     refused_filters: tuple[str, ...] = ()
     trials: Mapping[str, TrialReport] = field(default_factory=dict)
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class LaneControl(Protocol):
@@ -89,6 +125,9 @@ class LaneControl(Protocol):
     def end_trial(self, model: str, *, has_passed: bool) -> Future[None]:
         """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
 
+    def change(self, plan: LanePlan, predictors: Sequence[Predictor]) -> Future[None]:
+        """Go on by ``plan`` from the next reading on, with the champions of new models; done when it does."""
+
     def stop(self) -> None:
         """End the lane."""
 
@@ -109,8 +148,8 @@ class Link(Protocol):
     async def next_event(self) -> Event:
         """Return the next event."""
 
-    def publish_retained(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 1, retained."""
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """Publish at QoS 1."""
 
 
 class SlotStore(Protocol):
@@ -133,6 +172,34 @@ class SlotStore(Protocol):
 
     def drop_bundles_except(self, keep: set[str], *, only_parts: bool = False) -> int:
         """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What Home Assistant was told last.
+
+    Attributes:
+        topic: Where.
+        platforms: The entities, by key.
+        sensors: Model and device of those that are sensors.
+    """
+
+    topic: str
+    platforms: dict[str, str] = field(default_factory=dict)
+    sensors: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Notes(Protocol):
+    """What was announced, kept over a restart; none of them raises."""
+
+    def read(self) -> Announced | None:
+        """Return it; None: nothing was."""
+
+    def write(self, announced: Announced) -> None:
+        """Keep it, if that can be."""
+
+    def delete(self) -> None:
+        """Forget it."""
 
 
 class ClockState(Protocol):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from atoll_agent.rule_settings import ReportTable, RuleTable, faults_of_rules
 from atoll_contract.bundle import MAX_BUNDLE_BYTES
 from atoll_contract.errors import ConfigError
 from atoll_link.settings import BrokerTable, Id, Site, Table, Writer, load
-from atoll_link.stream_settings import StreamsFile, StreamTable
+from atoll_link.settings_faults import Fault, texts, told, twice
+from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
 
 
 class AgentTable(Table):
@@ -28,7 +30,7 @@ class AgentTable(Table):
         clock: Whether the system clock is right: ``auto`` asks the system whether a time server has set
             it, ``trusted`` is for a clock that is kept right in another way, ``untrusted`` for none.
         status_interval_s: How often the status is published, if it changed.
-        trusted_writers: Whose labels count, besides those of a device about itself.
+        trusted_writers: Whose requests and labels count; a device's labels about itself do anyway.
     """
 
     id: Writer
@@ -51,12 +53,35 @@ class ModelTable(Table):
         stream: The stream whose readings it answers.
         channel: Its channel, if not the agent's.
         accelerator: ``auto`` or ``cpu``.
+        report: Publish predictions only when they say something new; by default each is published.
     """
 
     name: Id
     stream: Id
     channel: Id | None = None
     accelerator: Literal["auto", "cpu"] = "auto"
+    report: ReportTable | None = None
+
+
+class HomeAssistantTable(Table):
+    """``[homeassistant]``: let Home Assistant show models and releases by its MQTT discovery.
+
+    Attributes:
+        enabled: Whether it does.
+        prefix: Its discovery prefix.
+        writer: Its MQTT user name: if it is one of ``trusted_writers``, its button to install a release
+            skips the random delay.
+        max_sensors: Most sensors that it is shown: one for each device and model.
+        expire_after_s: A sensor without a prediction for so long is unavailable; by default never.
+        max_delay_s: Agents that answer a start of Home Assistant spread over so many seconds.
+    """
+
+    enabled: bool = False
+    prefix: Annotated[str, Field(pattern=r"^[^+#/$\x00]+(/[^+#/\x00]+)*$", max_length=64)] = "homeassistant"
+    writer: Writer = "homeassistant"
+    max_sensors: Annotated[int, Field(ge=1, le=1000)] = 64
+    expire_after_s: Annotated[int, Field(ge=1)] | None = None
+    max_delay_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
 
 
 class AgentSettings(Table):
@@ -67,12 +92,16 @@ class AgentSettings(Table):
         broker: Where the broker is.
         stream: What it reads.
         model: What answers.
+        rule: What to make of its answers.
+        homeassistant: What Home Assistant is shown.
     """
 
     agent: AgentTable
     broker: BrokerTable = BrokerTable()
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
     model: Annotated[list[ModelTable], Field(max_length=256)] = []
+    rule: Annotated[list[RuleTable], Field(max_length=1024)] = []
+    homeassistant: HomeAssistantTable = HomeAssistantTable()
 
     @classmethod
     def read(cls, path: Path) -> AgentSettings:
@@ -88,41 +117,35 @@ class AgentSettings(Table):
         return settings.model_copy(update={"stream": streams})
 
 
-def _faults_across(path: Path, document: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong between tables, and in the file of streams that they name."""
-    streams, faults = _streams_elsewhere(path, document)
-    streams += _names(document.get("stream"), "name")
-    models = document.get("model")
-    for kind, names in (("stream", streams), ("model", _names(models, "name"))):
-        faults += [f"{path}: {kind}: {name!r} stands twice" for name in sorted(_twice(names))]
-    faults += [
-        f"{path}: model[{number}].stream: there is no stream {stream!r}"
-        for number, stream in enumerate(_names(models, "stream"))
-        if stream and stream not in streams
+def require_changeable(path: Path, before: AgentSettings, after: AgentSettings) -> None:
+    """Refuse settings, read from ``path``, that differ in what cannot change while the agent runs.
+
+    Raises:
+        ConfigError: With one line per key.
+    """
+    tables = {
+        "agent": ("id", "site", "state_dir"),
+        "broker": tuple(BrokerTable.model_fields),
+        "homeassistant": tuple(HomeAssistantTable.model_fields),
+    }
+    faults = [
+        Fault((table, key), "cannot change while the agent runs: restart it")
+        for table, keys in tables.items()
+        for key in keys
+        if getattr(getattr(before, table), key) != getattr(getattr(after, table), key)
     ]
-    return faults
+    if faults:
+        raise ConfigError(told(faults, path, path.read_text(encoding="utf-8"), {}))
 
 
-def _streams_elsewhere(path: Path, document: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the names of the streams in the file of streams, and what is wrong with that file."""
-    agent = document.get("agent")
-    named = agent.get("streams_file") if isinstance(agent, dict) else None
-    if not isinstance(named, str):
-        return [], []
-    try:
-        file = load(StreamsFile, path.absolute().parent / named, environment={})
-    except ConfigError as error:
-        return [], error.faults
-    return [stream.name for stream in file.stream], []
-
-
-def _names(tables: object, key: str) -> list[str]:
-    """Return ``key`` of each table, empty where it is missing or no text."""
-    if not isinstance(tables, list):
-        return []
-    found = [table.get(key) if isinstance(table, dict) else None for table in tables]
-    return [name if isinstance(name, str) else "" for name in found]
-
-
-def _twice(names: list[str]) -> set[str]:
-    return {name for name in names if name and names.count(name) > 1}
+def _faults_across(path: Path, document: Mapping[str, Any]) -> Iterator[Fault | str]:
+    """Yield what is wrong between tables, and in the file of streams that they name."""
+    elsewhere, faults = streams_elsewhere(path, document, "agent")
+    yield from faults
+    yield from twice(document, "stream", elsewhere)
+    yield from twice(document, "model")
+    streams = [*elsewhere, *texts(document.get("stream"), "name")]
+    for number, stream in enumerate(texts(document.get("model"), "stream")):
+        if stream and stream not in streams and not faults:
+            yield Fault(("model", number, "stream"), f"there is no stream {stream!r}")
+    yield from faults_of_rules(document)

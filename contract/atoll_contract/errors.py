@@ -29,6 +29,8 @@ class Reason(StrEnum):
     UNTRUSTED_WRITER = "untrusted_writer"
     EXPIRED = "expired"
     OVERLOAD = "overload"
+    UNKNOWN_REQUEST = "unknown_request"
+    NOTHING_WAITS = "nothing_waits"
     OUTPUT_NOT_FINITE = "output_not_finite"
     MODEL_FAILED = "model_failed"
     # Bundles and releases.
@@ -103,6 +105,12 @@ class MalformedMessageError(PeerError):
     """A topic or a payload is not what the contract says."""
 
     default_reason = Reason.MALFORMED_PAYLOAD
+
+
+class RequestRefusedError(PeerError):
+    """What is asked for is not known here, or cannot be done now."""
+
+    default_reason = Reason.UNKNOWN_REQUEST
 
 
 class BundleRejectedError(PeerError):

@@ -277,7 +277,7 @@ class Refusals(Message):
     """How many messages of one stream or model were refused for one reason, since the start.
 
     Attributes:
-        where: The stream or model; ``lane`` when it is neither's.
+        where: The stream or model; ``requests`` for those to the agent.
         reason: Reason code.
         count: How many.
         last: What was wrong with the latest one.

@@ -47,7 +47,11 @@ class _Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift(_Fault):
-    """The sensor goes astray by ``rate_per_s`` a second, and is right again at the end."""
+    """The sensor goes astray by ``rate_per_s`` a second, and is right again at the end.
+
+    Attributes:
+        rate_per_s: How far it goes a second.
+    """
 
     kind: Literal["drift"] = "drift"
     rate_per_s: Number
@@ -59,7 +63,11 @@ class Drift(_Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step(_Fault):
-    """The sensor is off by ``size``."""
+    """The sensor is off by ``size``.
+
+    Attributes:
+        size: How far; may be below 0.
+    """
 
     kind: Literal["step"] = "step"
     size: Number
@@ -71,7 +79,12 @@ class Step(_Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spike(_Fault):
-    """A random ``share`` of the readings is off by ``size``."""
+    """A random ``share`` of the readings is off by ``size``.
+
+    Attributes:
+        size: How far; may be below 0.
+        share: Of the readings.
+    """
 
     kind: Literal["spike"] = "spike"
     size: Number
@@ -84,7 +97,11 @@ class Spike(_Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropout(_Fault):
-    """The value is missing from a random ``share`` of the readings, by default from all."""
+    """The value is missing from a random ``share`` of the readings, by default from all.
+
+    Attributes:
+        share: Of the readings.
+    """
 
     kind: Literal["dropout"] = "dropout"
     share: Share = 1.0

@@ -50,7 +50,12 @@ class Constant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uniform:
-    """Any value from ``low`` up to ``high``, each as likely, none related to the one before."""
+    """Any value from ``low`` up to ``high``, each as likely, none related to the one before.
+
+    Attributes:
+        low: The least value.
+        high: What no value reaches.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     shape: Literal["uniform"] = "uniform"

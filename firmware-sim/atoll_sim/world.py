@@ -97,7 +97,12 @@ class WorldTable(Table):
 
 
 class WorldFile(Table):
-    """A whole world file."""
+    """A whole world file.
+
+    Attributes:
+        world: What holds for all devices.
+        device: The devices, kind by kind.
+    """
 
     world: WorldTable
     device: Annotated[list[DeviceTable], Field(min_length=1, max_length=1000)]

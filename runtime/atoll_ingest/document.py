@@ -17,7 +17,7 @@ from typing import Any, Final
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.messages import MAX_BATCH, MAX_DETAIL_CHARS
 from atoll_ingest.dialect import Record
-from atoll_ingest.pointer import ABSENT, json_document, parse_pointer, resolve, walk
+from atoll_ingest.pointer import ABSENT, json_document, resolve, walk
 from atoll_ingest.time import TimeForm
 
 Find = Callable[[object], object]
@@ -75,41 +75,52 @@ class DocumentFormat:
         return DocumentDecoder(self)
 
 
-def pointed(pointer: str) -> Find:
-    """Return what finds the value at an RFC 6901 pointer; what is not there is ABSENT.
+@dataclass(frozen=True, slots=True)
+class Pointed:
+    """Finds what is at a pointer, or ABSENT."""
+
+    tokens: tuple[str, ...]
+
+    def __call__(self, document: object) -> object:
+        """Return it."""
+        return walk(document, self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Finds the value of a JMESPath expression, or ABSENT.
 
     Raises:
         ValueError: It is none.
     """
-    tokens = parse_pointer(pointer)
-    return lambda document: walk(document, tokens)
 
+    expression: str
+    _compiled: Any = field(init=False, repr=False, compare=False)
 
-def searched(expression: str) -> Find:
-    """Return what finds the value of a JMESPath expression.
+    def __post_init__(self) -> None:
+        """Compile the expression."""
+        import jmespath  # noqa: PLC0415 - only for those who use it
+        from jmespath.exceptions import JMESPathError  # noqa: PLC0415
 
-    Raises:
-        ValueError: It is none.
-    """
-    import jmespath  # noqa: PLC0415 - only for those who use it
-    from jmespath.exceptions import JMESPathError  # noqa: PLC0415
-
-    try:
-        compiled = jmespath.compile(expression)
-    except (JMESPathError, ValueError) as error:
-        raise ValueError(f"jmespath {expression!r}: {error}"[:MAX_DETAIL_CHARS]) from error
-
-    def find(document: object) -> object:
         try:
-            found = compiled.search(document)
-        # What it meets in a document of another shape; it also adds up and compares what it finds.
-        except (JMESPathError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-            message = f"jmespath {expression!r}: {error}"[:MAX_DETAIL_CHARS]
+            object.__setattr__(self, "_compiled", jmespath.compile(self.expression))
+        except (JMESPathError, ValueError) as error:
+            raise ValueError(f"jmespath {self.expression!r}: {error}"[:MAX_DETAIL_CHARS]) from error
+
+    def __call__(self, document: object) -> object:
+        """Return it.
+
+        Raises:
+            MalformedMessageError: The document has another shape than the expression needs.
+        """
+        try:
+            found = self._compiled.search(document)
+        # JMESPathError is a ValueError; an expression also adds up and compares what it finds.
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            message = f"jmespath {self.expression!r}: {error}"[:MAX_DETAIL_CHARS]
             raise MalformedMessageError(message, Reason.WRONG_SHAPE) from error
         # JMESPath does not tell null from what is not there.
         return ABSENT if found is None else found
-
-    return find
 
 
 def _or_none(find: Find | None, element: object) -> object:

@@ -35,6 +35,7 @@ class Recipe:
 
     Attributes:
         format: What takes payloads apart.
+        name: What the settings call it.
         device: What the name of a device is made of: ``{device}``, ``{line}-{machine}``.
         forms: How values are written, by name; others are plain.
         time_form: How event times are written.
@@ -46,6 +47,7 @@ class Recipe:
     """
 
     format: Format
+    name: str = ""
     device: str = DEVICE
     forms: Mapping[str, ValueForm] = field(default_factory=dict)
     time_form: TimeForm = field(default_factory=TimeForm)
@@ -106,6 +108,7 @@ class StreamReader:
         self.counts = counts
         self._patterns = tuple(patterns)
         self._ignored = tuple(ignored)
+        self._is_succeeded = False
         self._topics: OrderedDict[str, tuple[TopicPattern, dict[str, str]] | None] = OrderedDict()
         self._way: _PlainWay | _RecipeWay
         if isinstance(reads, Recipe):
@@ -133,11 +136,26 @@ class StreamReader:
 
     def overdue(self, now_ms: float) -> list[Overdue]:
         """Return what has waited too long for the rest of its values."""
-        return self._way.overdue(now_ms)
+        return [] if self._is_succeeded else self._way.overdue(now_ms)
 
     def shift(self, step_ms: float) -> None:
         """Move the times of arrival of what waits or is held: the wall clock was set by ``step_ms``."""
-        self._way.shift(step_ms)
+        if not self._is_succeeded:
+            self._way.shift(step_ms)
+
+    def succeed(self, former: StreamReader) -> None:
+        """Go on with what ``former`` remembers, if both read in the same way; it then has nothing left."""
+        if isinstance(self._way, _RecipeWay) and self._way.is_like(former._way):
+            self._way = former._way
+            former._is_succeeded = True
+
+    def knows(self, topic: str) -> bool:
+        """Whether ``topic`` is one of the stream's, be it one that carries no readings."""
+        return (
+            topic in self._topics
+            or self.is_ignored(topic)
+            or any(pattern.parts(topic) is not None for pattern in self._patterns)
+        )
 
     def is_ignored(self, topic: str) -> bool:
         """Whether the stream's patterns match ``topic`` and it carries no readings all the same."""
@@ -187,13 +205,18 @@ class _RecipeWay:
     def __init__(
         self, recipe: Recipe, values: Collection[str], max_devices: int, counts: Counter[str]
     ) -> None:
-        self._recipe = recipe
+        self.recipe = recipe
+        self.values = frozenset(values)
         self._decoder = recipe.format.decoder(max_devices)
         self._decoder.counts = counts
         self._counts = counts
         self._device = Template(recipe.device)
         self._ids: OrderedDict[str, str] = OrderedDict()
         self._joining = _joining(recipe, values, max_devices, counts)
+
+    def is_like(self, other: object) -> bool:
+        """Whether ``other`` reads the same messages in the same way."""
+        return isinstance(other, _RecipeWay) and self.recipe == other.recipe and self.values == other.values
 
     def read(
         self,
@@ -203,7 +226,7 @@ class _RecipeWay:
         payload: bytes,
         arrival_ms: float,
     ) -> list[Told]:
-        carried = self._recipe.values_of.get(pattern.text)
+        carried = self.recipe.values_of.get(pattern.text)
         if carried is not None:
             parts = {**parts, "value": carried}
         records = self._decoder.records(parts, payload)
@@ -229,7 +252,7 @@ class _RecipeWay:
             self._joining.shift(step_ms)
 
     def _told(self, parts: Mapping[str, str], record: Record) -> tuple[str, Reading, bool]:
-        recipe = self._recipe
+        recipe = self.recipe
         device = self._id(self._device.fill({**parts, **record.parts} if record.parts else parts))
         for name, unit in record.units.items():
             self._require_unit(name, unit)
@@ -258,7 +281,7 @@ class _RecipeWay:
         return identifier
 
     def _require_unit(self, name: str, unit: object) -> None:
-        wanted = self._recipe.units.get(name)
+        wanted = self.recipe.units.get(name)
         if wanted is None or unit is None or (isinstance(unit, str) and spelt_alike(unit, wanted)):
             return
         message = f"{name} is sent in {unit!r:.40}, the settings say {wanted!r}"

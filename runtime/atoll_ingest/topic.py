@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from atoll_contract.ids import escape, require_id
 from atoll_contract.topics import PREFIX
@@ -53,11 +53,11 @@ class TopicPattern:
             raise ValueError(f"topic {self.text!r}: what is shared is written $share/GROUP/TOPIC")
         names, parts, longer = [], [], 0
         for level in self._topic.split("/"):
-            named = _PART.fullmatch(level)
+            named = named_part(level)
             if named is not None:
-                names.append(named[1])
-                longer += named[2] is not None
-                parts.append(f"(?P<{named[1]}>{'.+' if named[2] else '[^/]+'})")
+                names.append(named.name)
+                longer += named.is_longer
+                parts.append(f"(?P<{named.name}>{'.+' if named.is_longer else '[^/]+'})")
             elif level == "+":
                 parts.append("[^/]*")
             elif any(sign in level for sign in "+#{}"):
@@ -115,6 +115,19 @@ class TopicPattern:
         return _SHARED.sub("", self.text)
 
 
+class NamedPart(NamedTuple):
+    """A level of a pattern that has a name; ``is_longer``: it is one or more levels of a topic."""
+
+    name: str
+    is_longer: bool
+
+
+def named_part(level: str) -> NamedPart | None:
+    """Return the named part that ``level`` of a pattern is, or None when it is none."""
+    named = _PART.fullmatch(level)
+    return None if named is None else NamedPart(named[1], named[2] is not None)
+
+
 def subscriptions_for(patterns: Iterable[TopicPattern]) -> list[str]:
     """Return what to subscribe to for ``patterns``; no two of one group can bring the same message."""
     by_group: dict[str, list[str]] = {}
@@ -148,8 +161,8 @@ def without_overlaps(filters: Iterable[str]) -> list[str]:
 def _filter_of(topic: str) -> str:
     levels: list[str] = []
     for level in topic.split("/"):
-        named = _PART.fullmatch(level)
-        if named is not None and named[2]:
+        named = named_part(level)
+        if named is not None and named.is_longer:
             return "/".join([*levels, "#"])
         levels.append("+" if named else level)
     return "/".join(levels)

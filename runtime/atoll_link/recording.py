@@ -284,6 +284,15 @@ def read(folder: Path, kind: Kind, name: str) -> Iterator[Row]:
             yield from unfolded[path]
 
 
+def read_part(path: Path) -> Iterator[Row]:
+    """Yield the rows of one part, in order of arrival.
+
+    Raises:
+        StorageError: It is damaged, no part of a recording, or cannot be read.
+    """
+    return _part_rows(path)
+
+
 def without_redeliveries(rows: Iterable[Row]) -> Iterator[Row]:
     """Yield ``rows`` without those that the broker sent again after a lost connection.
 

@@ -172,9 +172,11 @@ class Session:
         if self._is_connected:
             self._send_subscribe([(topic_filter, qos)])
 
-    def unsubscribe(self, topic_filter: str) -> None:
-        """Forget the subscription, here and, as soon as there is a connection, at the broker."""
-        if self._subscriptions.forget(topic_filter) and self._is_connected:
+    def unsubscribe(self, topic_filter: str, *, once_answered: bool = False) -> None:
+        """Forget it, here and at the broker; ``once_answered``: after the answer to what was asked before."""
+        if once_answered and self._is_connected and self._subscriptions.waiting_since is not None:
+            self._subscriptions.leave(topic_filter)
+        elif self._subscriptions.forget(topic_filter) and self._is_connected:
             self._send_unsubscribe([topic_filter])
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int | None:
@@ -465,13 +467,15 @@ class Session:
         session_present = bool(flags.session_present)
         self._events.append(Connected(self._connection, session_present))
         self._subscriptions.connect(session_present=session_present)
-        self._send_unsubscribe(self._subscriptions.forgotten)
         self._send_subscribe(self._subscriptions.wanted)
+        self._send_unsubscribe(self._subscriptions.forgotten)
         self._outflow.open(client.level, self._limits, session_present=session_present)
 
     def _on_subscribe(self, _client: Any, _userdata: Any, mid: int, reasons: Any, _properties: Any) -> None:
         refusals = [str(reason) if reason.value >= REFUSED else None for reason in reasons]
         self._events += self._subscriptions.answer(mid, refusals)
+        for topic_filter in self._subscriptions.take_leaving():
+            self.unsubscribe(topic_filter)
 
     def _on_unsubscribe(self, _client: Any, _userdata: Any, mid: int, *_: Any) -> None:
         self._subscriptions.answer_forgotten(mid)

@@ -1,6 +1,6 @@
 """Settings: one TOML file, overridden by the environment, validated whole.
 
-Every fault is reported at once, with file and key. Unknown keys are errors. An environment
+Every fault is reported at once, with file, line and key. Unknown keys are errors. An environment
 variable ``ATOLL_BROKER__HOST`` overrides the key ``host`` of the table ``broker``. Secrets stand
 in files of their own; a settings file holds only their paths. This is the one place that looks at
 the environment.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -21,16 +21,10 @@ from atoll_contract.errors import ConfigError
 from atoll_contract.ids import ID_PATTERN
 from atoll_contract.topics import RESERVED_SITES, RESERVED_WRITERS
 from atoll_link.broker import Broker
+from atoll_link.settings_faults import Fault, faults_of, told
 
 ENVIRONMENT_PREFIX = "ATOLL_"
-_MESSAGES: Final = {
-    "extra_forbidden": "unknown key",
-    "unexpected_keyword_argument": "unknown key",
-    "missing": "missing",
-}
-_LOGIN = re.compile(r"//[^/]*@")
-"""User name and password in a URL."""
-
+_AT_LINE: Final = re.compile(r"\(at line (\d+), column \d+\)\Z")
 _PORTS: Final = {(False, False): 1883, (False, True): 8883, (True, False): 80, (True, True): 443}
 """By WebSocket and TLS."""
 
@@ -119,22 +113,26 @@ class BrokerTable(Table):
 SettingsT = TypeVar("SettingsT", bound=Table)
 
 
+Across = Callable[[Mapping[str, Any]], Iterable[Fault | str]]
+"""Finds faults that show only when tables are compared; those of other files it tells in full."""
+
+
 def load(
     kind: type[SettingsT],
     path: Path,
     environment: Mapping[str, str] | None = None,
     *,
-    across: Callable[[Mapping[str, Any]], list[str]] = lambda _document: [],
+    across: Across = lambda _document: (),
 ) -> SettingsT:
     """Return the settings in ``path``, overridden by ``environment`` (by default the process's).
 
-    Relative paths in the file are taken from the file's folder. ``across`` finds faults that show only
-    when tables are compared; it gets the file as it was read, so that it works beside faults of form.
+    Relative paths in the file are taken from the file's folder. ``across`` gets the file as it was read,
+    so that it works beside faults of form.
 
     Raises:
-        ConfigError: With one line per fault: file, key, what is wrong.
+        ConfigError: With one line per fault: file, line, key, what is wrong.
     """
-    document = _read(path)
+    text, document = _read(path)
     faults: list[str] = []
     overridden: dict[tuple[str, ...], str] = {}
     for name, value in sorted((os.environ if environment is None else environment).items()):
@@ -145,11 +143,15 @@ def load(
                 overridden[keys] = name
             else:
                 faults.append(f"environment: {name}: only keys of plain tables can be overridden")
+    found: list[Fault] = []
     try:
         settings = kind.model_validate(document)
     except ValidationError as error:
-        faults += [_fault(path, fault, overridden) for fault in error.errors(include_url=False)]
-    faults += across(document)
+        found = faults_of(error, document)
+    for fault in across(document):
+        (faults if isinstance(fault, str) else found).append(fault)  # type: ignore[arg-type]
+    if found:
+        faults = [*told(found, path, text, overridden), *faults]
     if faults:
         # Without a cause: the error behind it would show the values of all keys.
         raise ConfigError(faults)
@@ -157,13 +159,16 @@ def load(
     return anchored
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        line = _AT_LINE.search(str(error))
+        where = f"{path}:{line[1]}" if line else str(path)
+        raise ConfigError(f"{where}: not TOML: {error}") from error
 
 
 def _override(document: dict[str, Any], keys: tuple[str, ...], value: str) -> bool:
@@ -188,27 +193,6 @@ def _parsed(value: str) -> object:
         return tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return value
-
-
-def _fault(path: Path, fault: Any, overridden: Mapping[tuple[str, ...], str]) -> str:
-    loc = fault["loc"]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-    names = [name for keys, name in overridden.items() if loc[: len(keys)] == keys]
-    where = f"environment: {names[0]}" if names else f"{path}: {key or 'file'}"
-    message = _MESSAGES.get(fault["type"], fault["msg"])
-    return f"{where}: {message.removeprefix('Value error, ')}{_found(fault)}"
-
-
-def _found(fault: Any) -> str:
-    """Return what was found, as far as it can hold no secret."""
-    found = fault["input"]
-    if fault["type"] in {"extra_forbidden", "missing", "value_error"}:
-        return ""
-    if isinstance(found, str):
-        return f" (found {_LOGIN.sub('//...@', found)[:60]!r})"
-    if isinstance(found, bool | int | float):
-        return f" (found {found})"
-    return ""
 
 
 def _anchored(found: Any, folder: Path) -> Any:

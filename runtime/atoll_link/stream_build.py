@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from atoll_ingest.cbor import cbor_document
 from atoll_ingest.dialect import AtollDialect, Dialect, Format
-from atoll_ingest.document import DocumentFormat, Find, Places, pointed, searched
+from atoll_ingest.document import DocumentFormat, Find, Places, Pointed, Searched
 from atoll_ingest.influx import InfluxFormat
 from atoll_ingest.opcua import OpcuaFormat
 from atoll_ingest.pointer import PointerDialect, json_document, parse_pointer
@@ -66,6 +66,7 @@ def _dialect(table: StreamTable) -> Dialect | Recipe:
         values_of[table.time.topic] = TIME
     return Recipe(
         format=_format(table, time_form),
+        name=table.dialect,
         device=table.device,
         forms=forms,
         time_form=time_form,
@@ -125,14 +126,18 @@ def _places(table: StreamTable) -> Places:
     return Places(
         values={name: _find_value(table, name, value) for name, value in table.values.items()},
         time=None if time is None else _find(time.pointer, time.jmespath),
-        parts={name: pointed(name) for name in Template(table.device).names if name.startswith("/")},
+        parts={
+            name: Pointed(parse_pointer(name))
+            for name in Template(table.device).names
+            if name.startswith("/")
+        },
         units={
-            name: pointed(value.unit_pointer)
+            name: Pointed(parse_pointer(value.unit_pointer))
             for name, value in table.values.items()
             if value.unit_pointer is not None
         },
-        first_register=None if table.first_register is None else pointed(table.first_register),
-        step=pointed(time.step_pointer)
+        first_register=None if table.first_register is None else Pointed(parse_pointer(table.first_register)),
+        step=Pointed(parse_pointer(time.step_pointer))
         if time is not None and steps and time.step_pointer is not None
         else None,
         step_ms=None if time is None or time.step_s is None else time.step_s * 1e3,
@@ -140,13 +145,17 @@ def _places(table: StreamTable) -> Places:
 
 
 def _find_value(table: StreamTable, name: str, value: ValueTable) -> Find:
-    return searched(value.jmespath) if value.jmespath is not None else pointed(_pointer(table, name))
+    return (
+        Searched(value.jmespath)
+        if value.jmespath is not None
+        else Pointed(parse_pointer(_pointer(table, name)))
+    )
 
 
 def _find(pointer: str | None, jmespath: str | None) -> Find | None:
     if jmespath is not None:
-        return searched(jmespath)
-    return None if pointer is None else pointed(pointer)
+        return Searched(jmespath)
+    return None if pointer is None else Pointed(parse_pointer(pointer))
 
 
 def _pointer(table: StreamTable, name: str) -> str:

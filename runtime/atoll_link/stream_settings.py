@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
 
+from atoll_contract.errors import ConfigError
 from atoll_contract.topics import ReadingTopic
-from atoll_ingest.document import searched
+from atoll_ingest.document import Searched
 from atoll_ingest.pointer import parse_pointer
 from atoll_ingest.reader import Template
 from atoll_ingest.registers import RegisterKind
@@ -19,7 +21,7 @@ from atoll_ingest.stream import DEVICE, Overload, Stream
 from atoll_ingest.time import TimeUnit
 from atoll_ingest.topic import TopicPattern, without_overlaps
 from atoll_link.presets import PRESETS, completed
-from atoll_link.settings import Id, Table
+from atoll_link.settings import Id, Table, load
 from atoll_link.stream_build import built
 
 DialectName = Literal[
@@ -81,7 +83,7 @@ def _valid_pointer(pointer: str) -> str:
 
 
 def _valid_jmespath(expression: str) -> str:
-    searched(expression)
+    Searched(expression)
     return expression
 
 
@@ -328,9 +330,26 @@ class StreamTable(Table):
 
 
 class StreamsFile(Table):
-    """A file of its own with streams, read by agent, recorder and simulator alike."""
+    """A file of its own with streams, read by agent, recorder and simulator alike.
+
+    Attributes:
+        stream: The streams.
+    """
 
     stream: Annotated[list[StreamTable], Field(min_length=1)]
+
+
+def streams_elsewhere(path: Path, document: Mapping[str, Any], table: str) -> tuple[list[str], list[str]]:
+    """Return the names of the streams in the ``streams_file`` of ``table``, and what is wrong with it."""
+    role = document.get(table)
+    named = role.get("streams_file") if isinstance(role, dict) else None
+    if not isinstance(named, str):
+        return [], []
+    try:
+        file = load(StreamsFile, path.absolute().parent / named, environment={})
+    except ConfigError as error:
+        return [], error.faults
+    return [stream.name for stream in file.stream], []
 
 
 def _strays(table: Table, keys: dict[str, frozenset[str]], dialect: str, before: str) -> Iterator[str]:

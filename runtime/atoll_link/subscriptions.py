@@ -17,6 +17,7 @@ class Subscriptions:
     def __init__(self) -> None:
         self._wanted: dict[str, int] = {}
         self._forgotten: set[str] = set()
+        self._leaving: list[str] = []
         self._subscribing: dict[int, tuple[str, ...]] = {}
         self._unsubscribing: dict[int, tuple[str, ...]] = {}
         self._asked_at = 0.0
@@ -40,6 +41,7 @@ class Subscriptions:
         """Note a wish."""
         self._wanted[topic_filter] = qos
         self._forgotten.discard(topic_filter)
+        self._leaving = [leaving for leaving in self._leaving if leaving != topic_filter]
 
     def forget(self, topic_filter: str) -> bool:
         """Drop a wish; whether there was one."""
@@ -47,6 +49,17 @@ class Subscriptions:
             return False
         self._forgotten.add(topic_filter)
         return True
+
+    def leave(self, topic_filter: str) -> None:
+        """Note a wish that is dropped once the broker has answered for the others."""
+        self._leaving.append(topic_filter)
+
+    def take_leaving(self) -> list[str]:
+        """Return the wishes to drop now, and drop their note."""
+        leaving: list[str] = []
+        if not self._subscribing:
+            leaving, self._leaving = self._leaving, leaving
+        return leaving
 
     def connect(self, *, session_present: bool) -> None:
         """Begin a connection."""

@@ -42,6 +42,10 @@ class Waiter(Generic[WaitedT]):
         self._poll = select.poll()
         self._poll.register(self._wake_read, _READ)
 
+    def add(self, session: WaitedT) -> None:
+        """Wait for ``session`` too."""
+        self._sessions.append(session)
+
     def remove(self, session: WaitedT) -> None:
         """Wait for ``session`` no longer."""
         self._sessions.remove(session)

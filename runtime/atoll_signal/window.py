@@ -150,7 +150,8 @@ class Windows:
         self.spec = spec
         self._columns = columns
         self._is_tumbling = spec.kind is WindowKind.TUMBLING
-        self._max_devices = max_devices
+        self.max_devices = max_devices
+        """How many devices have a window at the most."""
         self._has_restarted = has_restarted
         self._windows: OrderedDict[str, Window] = OrderedDict()
         self.forgotten = 0
@@ -200,7 +201,7 @@ class Windows:
         return iter(list(self._windows.items()))
 
     def _make_room(self) -> None:
-        while len(self._windows) >= self._max_devices:
+        while len(self._windows) >= self.max_devices:
             self._windows.popitem(last=False)
             self.forgotten += 1
 

@@ -17,6 +17,7 @@ from support import bundle_vectors
 
 from atoll_contract import topics
 from atoll_contract.bundle import Bundle
+from atoll_contract.decisions import Decision
 from atoll_contract.errors import BundleRejectedError, MalformedMessageError
 from atoll_contract.manifest import Manifest
 from atoll_contract.messages import (
@@ -30,6 +31,7 @@ from atoll_contract.messages import (
     encode_prediction,
     encode_reading,
 )
+from atoll_contract.requests import Request, Response
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -108,6 +110,9 @@ def test_predictions(case: dict[str, Any]) -> None:
             "commands": Command,
             "statuses": Status,
             "slots": SlotStatus,
+            "decisions": Decision,
+            "requests": Request,
+            "responses": Response,
         }.items()
         for case in cases(name)
     ],

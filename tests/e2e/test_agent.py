@@ -236,7 +236,10 @@ def test_two_streams_and_three_models_in_one_agent(mosquitto_broker, make_site):
     }
     assert len(by_model["wear"]) == 12
     assert by_model["mean"][0].value == pytest.approx(3.0)
-    assert (by_model["comfort"][0].value, by_model["comfort"][0].time_ms) == (pytest.approx(11.0), 1_730_794_500_000.0)
+    assert (by_model["comfort"][0].value, by_model["comfort"][0].time_ms) == (
+        pytest.approx(11.0),
+        1_730_794_500_000.0,
+    )
     assert site.spy.on("/prediction/living--20room/comfort")
 
 

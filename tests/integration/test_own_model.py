@@ -94,7 +94,7 @@ def test_normalisation_counts_in_the_values_own_units(tmp_path):
     ],
 )
 def test_faults_of_the_description_are_told_with_file_and_key(tmp_path, old, new, fault):
-    with pytest.raises(ConfigError, match=r"wear\.toml: .*" + fault.split(":")[0]) as caught:
+    with pytest.raises(ConfigError, match=r"wear\.toml(:\d+)?: .*" + fault.split(":")[0]) as caught:
         described(tmp_path, WEAR.replace(old, new))
 
     assert fault in caught.value.detail

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from atoll_agent.adapters.notes import NotesFile
 from atoll_agent.adapters.store import StateStore
+from atoll_agent.ports import Announced
 from atoll_agent.rollout.machine import Event, Phase
 from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.slot import Slot
@@ -200,3 +202,16 @@ def test_a_phase_stored_in_the_middle_of_work_starts_as_announced(store):
 
     assert again(store).load_slot("wear", "x").phase is Phase.ANNOUNCED
     assert [path.name for path in (store.folder / "slots").iterdir()] == ["wear.json"]
+
+
+def test_what_homeassistant_was_told_is_kept_and_a_damaged_file_costs_nothing(tmp_path):
+    notes, told = NotesFile(tmp_path / "homeassistant.json"), Announced("t", {"a": "sensor"}, [("m", "d")])
+
+    notes.write(told)
+    kept = notes.read()
+    (tmp_path / "homeassistant.json").write_bytes(b"{")
+    damaged = notes.read()
+    notes.delete()
+
+    assert (kept, damaged, notes.read()) == (told, None, None)
+    NotesFile(tmp_path / "no folder" / "x").write(told)  # warns

@@ -201,7 +201,7 @@ class World:
             max_bundle_bytes=10**6,
         )
         self.climbs = {
-            model: Climb(ModelPlan(model, "stable", {"x": None}, is_shared=False), self.slots, means)
+            model: Climb(ModelPlan(model, "press", "stable", {"x": None}, is_shared=False), self.slots, means)
             for model in ("big", "small")
         }
         for model in self.climbs:

@@ -10,6 +10,7 @@ from support.bundles import make_bundle
 from support.scripted_wire import ScriptedWaiter, ScriptedWire
 
 from atoll_agent.lane.lane import Lane
+from atoll_agent.ports import LanePlan
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
 from atoll_ingest.dialect import AtollDialect
@@ -21,6 +22,13 @@ TOPIC = "atoll/v1/site/press-1/reading/press"
 def stream(name="press", **options) -> Stream:
     pattern = TopicPattern(f"atoll/v1/site/{{device}}/reading/{name}")
     return Stream(name, (pattern,), AtollDialect(), {"x": None}, **options)
+
+
+def lane_plan(
+    *streams: Stream, models=(("wear", "press"),), max_devices=100, trusted_writers=(), **decided
+) -> LanePlan:
+    filters = {item.name: [pattern.subscription for pattern in item.patterns] for item in streams}
+    return LanePlan(streams, filters, {}, dict(models), max_devices, trusted_writers, **decided)
 
 
 def predictor(release=1, **options) -> Predictor:
@@ -48,19 +56,12 @@ class Clock:
 class Bench:
     """A lane on a scripted wire, connected."""
 
-    def __init__(self, *predictors: Predictor, streams=None, stream_of=None):
+    def __init__(self, *predictors: Predictor, streams=None, stream_of=None, **decided):
         self.wire = ScriptedWire()
+        self.waiter = ScriptedWaiter(press=self.wire)
         self.clock = Clock()
-        self.lane = Lane(
-            {"press": self.wire},
-            ScriptedWaiter(self.wire),
-            streams or [stream()],
-            stream_of or {"wear": "press"},
-            site="site",
-            agent="pi",
-            max_devices=100,
-            clock=self.clock,
-        )
+        plan = lane_plan(*(streams or [stream()]), models=(stream_of or {"wear": "press"}).items(), **decided)
+        self.lane = Lane(self.waiter, plan, site="site", agent="pi", clock=self.clock)
         for item in predictors:
             self.lane.swap(item, has_restarted=False)
         self.wire.connect()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from atoll_agent.ports import LanePlan
 from atoll_link.session import Connected, Delivery, Event, Published
 
 
@@ -74,17 +75,35 @@ class ScriptedWire:
 
 
 class ScriptedWaiter:
-    """Implements ``ports.Waiter``: every wire needs a step; ``wait`` waits for a wake at the most."""
+    """Implements ``ports.Waiter``: every wire needs a step; ``wait`` waits for a wake at the most.
 
-    def __init__(self, *wires: ScriptedWire) -> None:
-        self._wires = wires
+    Attributes:
+        wires: A wire for each stream that is subscribed or still at work.
+        filters: What each stream is subscribed to.
+        ended: Streams whose sessions were ended.
+    """
+
+    def __init__(self, **wires: ScriptedWire) -> None:
+        self.wires = wires
+        self.filters: dict[str, list[str]] = {}
+        self.ended: list[str] = []
         self._woken = threading.Event()
 
+    def rewire(self, plan: LanePlan) -> Mapping[str, ScriptedWire]:
+        self.filters = {stream: list(filters) for stream, filters in plan.filters.items()}
+        for stream in plan.filters:
+            self.wires.setdefault(stream, ScriptedWire())
+        return {stream: self.wires[stream] for stream in plan.filters}
+
+    def end(self, stream: str) -> None:
+        assert self.wires.pop(stream).is_closed
+        self.ended.append(stream)
+
     def wait(self, timeout_s: float) -> Sequence[ScriptedWire]:
-        if not any(wire.events for wire in self._wires):
+        if not any(wire.events for wire in self.wires.values()):
             self._woken.wait(timeout_s)
         self._woken.clear()
-        return self._wires
+        return list(self.wires.values())
 
     def wake(self) -> None:
         self._woken.set()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from atoll_contract.errors import ConfigError
 from atoll_link.broker import Broker
 from atoll_link.settings import BrokerTable, Site, Table, Writer, load
-from atoll_link.stream_settings import StreamsFile, StreamTable
+from atoll_link.settings_faults import Fault, twice
+from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
 
 
 class TrainerTable(Table):
@@ -62,11 +63,15 @@ class TrainerSettings(Table):
         Raises:
             ConfigError: With one line per fault.
         """
-        settings = load(cls, path)
+        settings = load(cls, path, across=lambda document: _faults_across(path, document))
         streams = list(settings.stream)
         if settings.trainer.streams_file is not None:
             streams += load(StreamsFile, settings.trainer.streams_file, environment={}).stream
-        names = [stream.name for stream in streams]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"{path}: stream: {', '.join(twice)} stands twice")
         return settings.model_copy(update={"stream": streams})
+
+
+def _faults_across(path: Path, document: Mapping[str, Any]) -> Iterator[Fault | str]:
+    """Yield what is wrong between tables, and in the file of streams that they name."""
+    elsewhere, faults = streams_elsewhere(path, document, "trainer")
+    yield from faults
+    yield from twice(document, "stream", elsewhere)

@@ -34,7 +34,7 @@ class ControlLink:
         for topic_filter in topic_filters:
             self._session.subscribe(topic_filter)
         self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue(_QUEUE)
-        self._outgoing: deque[tuple[str, bytes]] = deque()
+        self._outgoing: deque[tuple[str, bytes, bool]] = deque()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -69,9 +69,9 @@ class ControlLink:
             raise event
         return event
 
-    def publish_retained(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 1, retained; what is sent while offline leaves after the next connect."""
-        self._outgoing.append((topic, payload))
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """Publish at QoS 1; what is sent while offline leaves after the next connect."""
+        self._outgoing.append((topic, payload, retain))
         self._session.wake()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -87,8 +87,8 @@ class ControlLink:
 
     def _send(self) -> None:
         while self._outgoing:
-            topic, payload = self._outgoing.popleft()
-            self._session.publish(topic, payload, qos=1, retain=True)
+            topic, payload, retain = self._outgoing.popleft()
+            self._session.publish(topic, payload, qos=1, retain=retain)
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop, event: Event | BaseException) -> None:
         future = asyncio.run_coroutine_threadsafe(self._events.put(event), loop)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
 
-from atoll_agent.ports import Wire
+from atoll_agent.ports import LanePlan, Wire
+from atoll_contract.errors import ConfigError
 from atoll_link.session import Broker, Connected, Session
 from atoll_link.waiting import Waiter
 
@@ -17,45 +18,57 @@ _MAX_INFLIGHT: Final = 1000
 
 
 class StreamWires:
-    """Implements ``ports.Waiter`` for the sessions of the streams in ``filters``.
+    """Implements ``ports.Waiter`` for the sessions of streams.
 
-    The client id of a session is ``{prefix}-{stream}-{token}``. ``left`` are the topic filters of
-    earlier settings, by stream, which the broker is told to forget; the session of a stream that is
-    gone is ended.
-
-    Attributes:
-        by_stream: The sessions.
+    The client id of a session is ``{prefix}-{stream}-{token}``. Only :meth:`make`, :meth:`unmake` and
+    :meth:`wake` may be called by other threads than the one that waits.
     """
 
-    def __init__(
-        self,
-        broker: Broker,
-        prefix: str,
-        token: str,
-        filters: Mapping[str, Collection[str]],
-        *,
-        left: Mapping[str, Collection[str]],
-    ) -> None:
-        self.by_stream: dict[str, Session] = {}
-        for stream, wanted in filters.items():
-            session = Session(
-                broker,
-                f"{prefix}-{stream}-{token}",
+    def __init__(self, broker: Broker, prefix: str, token: str) -> None:
+        self._broker = broker
+        self._prefix = prefix
+        self._token = token
+        self._made: dict[str, Session] = {}
+        self._sessions: dict[str, Session] = {}
+        self._filters: dict[str, list[str]] = {}
+        self._leaving: dict[Session, str] = {}
+        self._left: set[str] = set()
+        """Streams whose sessions this process has ended, or is about to."""
+        self._waiter: Waiter[Session] = Waiter([])
+
+    def make(self, streams: Iterable[str]) -> None:
+        """Make the sessions of new streams, which :meth:`rewire` puts to use.
+
+        Raises:
+            ConfigError: The files for TLS cannot be read.
+        """
+        for stream in streams:
+            self._made[stream] = Session(
+                self._broker,
+                self._client_id(stream),
                 is_clean=False,
                 acknowledges_by_hand=True,
                 max_inflight=_MAX_INFLIGHT,
             )
-            for topic_filter in wanted:
-                session.subscribe(topic_filter, qos=1)
-            for topic_filter in left.get(stream, ()):
-                session.subscribe(topic_filter)
-                session.unsubscribe(topic_filter)
-            self.by_stream[stream] = session
-        # A clean connection is the end of a persistent session.
-        self._leaving = {
-            Session(broker, f"{prefix}-{stream}-{token}"): stream for stream in left if stream not in filters
-        }
-        self._waiter = Waiter([*self.by_stream.values(), *self._leaving])
+
+    def unmake(self) -> None:
+        """Free the sessions that were made and not put to use."""
+        while self._made:
+            _, session = self._made.popitem()
+            session.close()
+
+    def rewire(self, plan: LanePlan) -> Mapping[str, Wire]:
+        """See ``ports.Waiter``."""
+        for stream, wanted in plan.filters.items():
+            if stream not in self._sessions:
+                self._add(stream, plan.left.get(stream, ()))
+            self._subscribe(stream, wanted)
+        self.unmake()  # of a stream that had left and is back before its session ended
+        for stream in self._sessions.keys() - plan.filters.keys():
+            self._subscribe(stream, ())
+        for stream in plan.left.keys() - self._sessions.keys() - self._left:
+            self._leave(stream)
+        return {stream: self._sessions[stream] for stream in plan.filters}
 
     def wait(self, timeout_s: float) -> Sequence[Wire]:
         """Return the wires that need a step, once there is one or ``timeout_s`` have passed."""
@@ -64,15 +77,59 @@ class StreamWires:
             return ready
         leaving = self._leaving.keys() & ready
         for session in leaving:
-            self._leave(session)
+            if any(isinstance(event, Connected) for event in session.step(0.0)):
+                log.info("session.ended", stream=self._leaving[session])
+                self._forget(session)
         return [session for session in ready if session not in leaving]
 
     def wake(self) -> None:
         """Make a waiting :meth:`wait` return; any thread may call it."""
         self._waiter.wake()
 
-    def _leave(self, session: Session) -> None:
-        if any(isinstance(event, Connected) for event in session.step(0.0)):
-            self._waiter.remove(session)
-            session.close()
-            log.info("session.ended", stream=self._leaving.pop(session))
+    def end(self, stream: str) -> None:
+        """See ``ports.Waiter``."""
+        self._waiter.remove(self._sessions.pop(stream))
+        del self._filters[stream]
+        self._leave(stream)
+
+    def _add(self, stream: str, left: Iterable[str]) -> None:
+        """Put the session made for ``stream`` to use, and have the broker forget what is ``left``."""
+        for leaving, name in list(self._leaving.items()):
+            if name == stream:  # it would take the client id away from the new one
+                self._forget(leaving)
+        self._left.discard(stream)
+        session = self._made.pop(stream)
+        for topic_filter in left:
+            session.subscribe(topic_filter)
+            session.unsubscribe(topic_filter)
+        self._sessions[stream], self._filters[stream] = session, []
+        self._waiter.add(session)
+
+    def _subscribe(self, stream: str, wanted: Collection[str]) -> None:
+        session, before = self._sessions[stream], self._filters[stream]
+        for topic_filter in wanted:
+            if topic_filter not in before:
+                session.subscribe(topic_filter, qos=1)
+        for topic_filter in before:
+            if topic_filter not in wanted:
+                session.unsubscribe(topic_filter, once_answered=True)
+        self._filters[stream] = list(wanted)
+
+    def _leave(self, stream: str) -> None:
+        """End the session at the broker: a clean connection is the end of a persistent session."""
+        try:
+            session = Session(self._broker, self._client_id(stream))
+        except ConfigError as error:  # the files for TLS have just gone; the next start ends it
+            log.warning("session.left", stream=stream, detail=error.detail)
+            return
+        self._left.add(stream)
+        self._leaving[session] = stream
+        self._waiter.add(session)
+
+    def _forget(self, session: Session) -> None:
+        self._waiter.remove(session)
+        session.close()
+        del self._leaving[session]
+
+    def _client_id(self, stream: str) -> str:
+        return f"{self._prefix}-{stream}-{self._token}"

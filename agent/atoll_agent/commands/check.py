@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.store import StateStore
-from atoll_agent.commands import add_settings_argument
-from atoll_agent.rollout.fit import require_fit
-from atoll_agent.settings import AgentSettings, ModelTable
-from atoll_contract.bundle import Bundle
-from atoll_contract.errors import BundleRejectedError, ConfigError
+from atoll_agent.commands import add_settings_argument, check_capture, check_sample
+from atoll_agent.compose import require_champions_fit
+from atoll_agent.settings import AgentSettings
+from atoll_contract.errors import ConfigError
 from atoll_infer.runtime import choose_runtime
-from atoll_ingest.stream import Stream
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_settings_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    check_capture.configure(parser)
+    check_sample.configure(parser)
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="with --capture or --sample: a release to answer with, in place of the stored champion",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the settings and print what they mean; faults end it with exit code 78."""
+    if arguments.sample is not None and arguments.capture is not None:
+        raise ConfigError("--sample and --capture do not go together")
+    if arguments.bundle and arguments.sample is None and arguments.capture is None:
+        raise ConfigError("--bundle belongs to --sample or --capture")
+    if check_sample.is_wanted(arguments):
+        return check_sample.run(arguments)
+    return _summarise(arguments)
+
+
+def _summarise(arguments: argparse.Namespace) -> int:
     settings = AgentSettings.read(arguments.settings)
+    if arguments.capture is not None:
+        return check_capture.run(arguments, settings)
     agent = settings.agent
     streams = [stream.build(agent.site) for stream in settings.stream]
     broker = settings.broker.build(agent.id)
@@ -35,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         broker.tls_context()
     chosen = choose_runtime()
     store = StateStore(agent.state_dir)
-    _require_champions_fit(arguments.settings, settings.model, streams, store)
+    require_champions_fit(arguments.settings, settings, store)
     try:
         store.identity()
         enrolment = "enrolled"
@@ -60,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             model.name: {"stream": model.stream, "channel": model.channel or agent.channel}
             for model in settings.model
         },
+        "rules": {rule.name: rule.model for rule in settings.rule},
     }
     if arguments.json:
         print(json.dumps(facts))  # noqa: T201
@@ -72,39 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"stream    {stream.name}: {values} from {topics}")  # noqa: T201
     for model in settings.model:
         print(f"model     {model.name}: answers {model.stream}")  # noqa: T201
+    for rule in settings.rule:
+        print(f"rule      {rule.name}: {len(rule.command)} commands, on {rule.model}")  # noqa: T201
     if not settings.model:
         print("model     none: the agent would answer nothing")  # noqa: T201
     return 0
-
-
-def _require_champions_fit(
-    path: Path, models: Iterable[ModelTable], streams: Iterable[Stream], store: StateStore
-) -> None:
-    """Refuse settings with which the agent would lose a champion that it has stored.
-
-    Raises:
-        ConfigError: With one line per champion that does not fit.
-    """
-    by_name = {stream.name: stream for stream in streams}
-    faults = []
-    for model in models:
-        stored = store.peek_champion(model.name)
-        if stored is None:
-            continue
-        champion, bundle = stored
-        stream = by_name[model.stream]
-        try:
-            require_fit(
-                Bundle.unpack(bundle).manifest,
-                model=model.name,
-                release=champion.release,
-                units=stream.units,
-                is_shared=stream.is_shared,
-            )
-        except BundleRejectedError as error:
-            faults.append(
-                f"{path}: model {model.name!r}: its champion, release {champion.release}, "
-                f"does not fit stream {stream.name!r}: {error.detail} [{error.reason}]"
-            )
-    if faults:
-        raise ConfigError(faults)

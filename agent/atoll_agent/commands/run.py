@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 
 from atoll_agent.commands import add_settings_argument
 from atoll_agent.compose import compose
@@ -17,10 +18,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the agent until SIGTERM or SIGINT."""
+    # Until the settings can be read again they are read for the first time: no reason to end.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = AgentSettings.read(arguments.settings)
 
     async def work() -> None:
-        await compose(settings).run()
+        await compose(settings, arguments.settings).run()
 
     asyncio.run(work())
     return 0

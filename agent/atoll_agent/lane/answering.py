@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 
 from atoll_agent.lane.executors import Executor
@@ -26,6 +27,7 @@ class Answering:
 
     Attributes:
         model: Its model.
+        release: Its release.
         executor: Who runs it.
         length: How many readings a window of it holds.
     """
@@ -45,7 +47,7 @@ class Answering:
         self.model = manifest.model
         self.executor = executor
         self._manifest = manifest
-        self._release = manifest.release
+        self.release = manifest.release
         self._stream = stream
         self._clock = clock
         self._site = site
@@ -53,11 +55,10 @@ class Answering:
         self._row = FeatureRow(manifest)
         self.length = manifest.window.length
         self._max_devices = max_devices
-        window_bytes = Window.size_bytes(manifest.window, manifest.columns)
         self._windows = Windows(
             manifest.window,
             manifest.columns,
-            max_devices=max(1, min(max_devices, MAX_WINDOW_BYTES // window_bytes)),
+            max_devices=self._most_windows(max_devices),
             has_restarted=has_restarted,
         )
         self._topics: dict[str, str] = {}
@@ -68,10 +69,19 @@ class Answering:
         """How many devices it has answered."""
         return len(self._topics)
 
+    def known_devices(self, most: int) -> tuple[str, ...]:
+        """Return devices that it has answered, those first that it has known longest."""
+        return tuple(islice(self._topics, most))
+
     @property
     def forgotten(self) -> int:
         """How many devices lost their window to make room."""
         return self._windows.forgotten
+
+    def limit(self, max_devices: int) -> None:
+        """Answer so many devices at the most; those that go are forgotten as others come."""
+        self._max_devices = max_devices
+        self._windows.max_devices = self._most_windows(max_devices)
 
     def succeed(self, champion: Answering) -> None:
         """Begin with the windows of ``champion``, if both are made of the same columns."""
@@ -111,29 +121,37 @@ class Answering:
         """Return topic and payload of the prediction that tells ``answer``; monotonic time."""
         return self._topic(pending.device), self._encode(pending, answer, now_ns)
 
-    def _encode(self, pending: Pending, answer: Answer, now_ns: int) -> bytes:
-        reading, delivery = pending.reading, pending.delivery
+    def quality(self, pending: Pending, answer: Answer) -> list[Quality]:
+        """Return what a reader of the prediction should know before trusting it."""
         quality = [*answer.quality]
         if pending.has_gap:
             quality.append(Quality.GAP)
-        if delivery.is_retained:
+        if pending.delivery.is_retained:
             quality.append(Quality.REPLAYED)
-        if reading.time_ms is None and (self._clock.is_time_unsynced or is_undated(reading)):
+        if pending.reading.time_ms is None and (self._clock.is_time_unsynced or is_undated(pending.reading)):
             quality.append(Quality.TIME_UNSYNCED)
+        return quality
+
+    def _encode(self, pending: Pending, answer: Answer, now_ns: int) -> bytes:
+        reading, delivery = pending.reading, pending.delivery
         return encode_prediction(
             Prediction(  # in the order of its fields: keywords cost more than the encoding
                 pending.time_ms,
                 answer.value,
-                self._release,
+                self.release,
                 (now_ns - delivery.arrival_ns) // 1000 / 1000,
                 reading.seq,
                 reading.boot,
                 self._stream,
                 pending.bounds,
                 answer.output,
-                quality or None,
+                self.quality(pending, answer) or None,
             )
         )
+
+    def _most_windows(self, max_devices: int) -> int:
+        window_bytes = Window.size_bytes(self._manifest.window, self._manifest.columns)
+        return max(1, min(max_devices, MAX_WINDOW_BYTES // window_bytes))
 
     def _topic(self, device: str) -> str:
         topic = self._topics.get(device)

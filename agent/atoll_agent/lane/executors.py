@@ -50,6 +50,9 @@ class Executor(Protocol):
     def relieve(self, *, is_behind: bool) -> None:
         """Tell whether readings come faster than they are answered."""
 
+    def obey(self, policy: Overload) -> None:
+        """Leave out by ``policy`` from now on, where too many wait."""
+
     def close(self) -> None:
         """Answer nothing more; does not wait."""
 
@@ -60,7 +63,6 @@ class LaneExecutor:
     def __init__(self, predictor: Predictor, policy: Overload) -> None:
         self._predictor = predictor
         self._shape = _window_shape(predictor)
-        self._policy = policy
         self._queue = PendingQueue(policy)
         self._times_s: deque[float] = deque(maxlen=_MOST_AT_ONCE)
 
@@ -99,8 +101,12 @@ class LaneExecutor:
 
     def relieve(self, *, is_behind: bool) -> None:
         """See :class:`Executor`: while the lane is behind, each turn answers a part of what it brought."""
-        if self._policy is not Overload.BLOCK:
-            self._queue.limit = _MOST_AT_ONCE if is_behind else None
+        has_limit = is_behind and self._queue.policy is not Overload.BLOCK
+        self._queue.limit = _MOST_AT_ONCE if has_limit else None
+
+    def obey(self, policy: Overload) -> None:
+        """See :class:`Executor`."""
+        self._queue.policy = policy
 
     def close(self) -> None:
         """Nothing to end."""
@@ -163,6 +169,11 @@ class ThreadExecutor:
 
     def relieve(self, *, is_behind: bool) -> None:
         """Nothing to do: the queue is short at all times."""
+
+    def obey(self, policy: Overload) -> None:
+        """See :class:`Executor`."""
+        with self._condition:
+            self._queue.policy = policy
 
     def close(self) -> None:
         """See :class:`Executor`; an answer at work is the last one."""

@@ -47,19 +47,29 @@ class Intake:
         self._clocks = ClockWatch(max_devices)
         self._told = 0
 
+    def changed(self, stream: Stream, max_devices: int) -> Intake:
+        """Return the intake that goes on with ``stream`` and remembers what was taken before."""
+        successor = Intake(stream, self._counts, max_devices)
+        self._repeats.max_devices = max_devices
+        successor._repeats, successor._retained = self._repeats, self._retained
+        successor._clocks, successor._told = self._clocks, self._told
+        if successor._reader is not None and self._reader is not None:
+            successor._reader.succeed(self._reader)
+        return successor
+
     def device(self, topic: str) -> str | None:
         """Return the device of a topic that was read before the short way; None: of none that was."""
         return self._devices.get(topic)
 
-    def find_device(self, topic: str) -> str:
-        """Return the device that ``topic`` belongs to, and remember it.
+    def find_device(self, topic: str) -> str | None:
+        """Return the device that ``topic`` belongs to, and remember it; None: it is none of the stream's.
 
         Raises:
-            MalformedMessageError: It belongs to none.
+            MalformedMessageError: The name of the device cannot be made an id.
         """
         device = self._stream.device(topic)
         if device is None:
-            raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
+            return None
         if len(self._devices) >= MAX_TOPICS:
             self._devices.clear()
         self._devices[topic] = device
@@ -79,16 +89,22 @@ class Intake:
             return readings if self._is_new(readings[0], device, delivery.arrival_ms) else []
         return [reading for reading in readings if self._is_new(reading, device, delivery.arrival_ms)]
 
-    def told(self, delivery: Delivery) -> list[Told]:
+    def told(self, delivery: Delivery) -> list[Told] | None:
         """Return the new readings that a message completes, and whose they are: the long way.
+
+        None: its topic is none of the stream's.
 
         Raises:
             MalformedMessageError: It cannot be read, or is retained and the stream ignores that.
         """
         if self._reader is None:
             device = self.find_device(delivery.topic)
+            if device is None:
+                return None
             return [Told(device, reading) for reading in self.readings(delivery, device)]
         topic, arrival_ms = delivery.topic, delivery.arrival_ms
+        if not self._reader.knows(topic):
+            return None
         if delivery.is_retained and not (
             self._reader.is_ignored(topic) or self._is_wanted_retained(delivery)
         ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
@@ -18,8 +18,9 @@ import structlog
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.clock_step import ClockStep
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
+from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.track import Track
-from atoll_agent.ports import ClockState, LaneReport, Waiter, Wire
+from atoll_agent.ports import ClockState, LanePlan, LaneReport, Waiter, Wire
 from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
@@ -42,34 +43,29 @@ class Lane:
 
     def __init__(
         self,
-        wires: Mapping[str, Wire],
         waiter: Waiter,
-        streams: Sequence[Stream],
-        stream_of: Mapping[str, str],
+        plan: LanePlan,
         *,
         site: str,
         agent: str,
-        max_devices: int,
         clock: ClockState,
-        trusted_writers: Collection[str] = (),
+        shown_devices: int = 0,
     ) -> None:
         self._waiter = waiter
-        self._stream_of = dict(stream_of)
+        self._plan = plan
         self._site = site
         self._agent = agent
-        self._max_devices = max_devices
         self._clock = clock
-        self._tracks = {
-            stream.name: Track(
-                stream,
-                wires[stream.name],
-                site=site,
-                max_devices=max_devices,
-                trusted_writers=trusted_writers,
-            )
-            for stream in streams
-        }
-        self._by_wire = {wires[name]: track for name, track in self._tracks.items()}
+        self._shown_devices = shown_devices
+        self._tracks: dict[str, Track] = {}
+        self._by_wire: dict[Wire, Track] = {}
+        self._leaving: dict[str, float] = {}
+        """Streams that are no longer answered, and when their connection ends at the latest."""
+        self._outlets: dict[str, Outlet] = {}
+        self._past_counts: Counter[str] = Counter()
+        self._past_refusals: Counter[tuple[str, Reason]] = Counter()
+        """Both of streams that are gone."""
+        self._use(plan)
         self._orders: deque[Callable[[], None]] = deque()
         self._stopping = threading.Event()
         self._clock_step = ClockStep()
@@ -113,6 +109,18 @@ class Lane:
         """End the trial of ``model``, if there is one: the release goes on alone, or the champion."""
         return self._order(lambda: self._track(model).end_trial(model, has_passed=has_passed))
 
+    def change(self, plan: LanePlan, predictors: Sequence[Predictor]) -> Future[None]:
+        """Go on by ``plan`` from the next reading on; done when it does.
+
+        What was taken in is answered by the models that took it in, and acknowledged as ever. Windows stay
+        where a model goes on answering its stream.
+
+        Args:
+            plan: What is to be done.
+            predictors: The champions of models that are new, or new to their stream.
+        """
+        return self._order(lambda: self._change(plan, predictors))
+
     def stop(self) -> None:
         """End the lane: no new readings, what is at work gets 5 s to be answered and acknowledged."""
         self._stopping.set()
@@ -149,11 +157,71 @@ class Lane:
             log.info("clock.stepped", step_ms=round(step_ms))
         for wire in ready:
             self._by_wire[wire].heed(wire.step(0.0))
+        if self._leaving:
+            self._let_go(now_ns / 1e9)
         for track in self._tracks.values():
             track.work(now_ns / 1e9, is_behind=now_ns - self._idle_ns > _BEHIND_AFTER_NS)
         with_news = [track for track in self._tracks.values() if track.take_news()]
         if with_news or now_ns - self._reported_ns > _REPORT_EVERY_NS:
             self._make_report(now_ns)
+
+    def _change(self, plan: LanePlan, predictors: Sequence[Predictor]) -> None:
+        for model, stream in self._plan.stream_of.items():
+            if plan.stream_of.get(model) != stream:
+                self._tracks[stream].drop(model)
+        self._use(plan)
+        for predictor in predictors:
+            track = self._track(predictor.manifest.model)
+            track.swap(self._answering(predictor, track, has_restarted=True))
+
+    def _use(self, plan: LanePlan) -> None:
+        self._plan = plan
+        wires = self._waiter.rewire(plan)
+        now_s = time.monotonic()
+        self._outlets = self._changed_outlets(plan)
+        for stream in plan.streams:
+            track = self._tracks.get(stream.name)
+            if track is None:
+                wire = wires[stream.name]
+                track = Track(stream, wire, site=self._site, max_devices=plan.max_devices)
+                self._tracks[stream.name] = self._by_wire[wire] = track
+            track.change(
+                stream,
+                max_devices=plan.max_devices,
+                trusted_writers=plan.trusted_writers,
+                topic_filters=plan.filters[stream.name],
+                outlets=self._outlets,
+                now_s=now_s,
+            )
+        self._leaving = {
+            name: self._leaving.get(name, now_s + _STOP_AFTER_S)
+            for name in self._tracks.keys() - {stream.name for stream in plan.streams}
+        }
+
+    def _changed_outlets(self, plan: LanePlan) -> dict[str, Outlet]:
+        """Return the outlets by ``plan``; those whose rules are the same go on."""
+        outlets: dict[str, Outlet] = {}
+        for model in plan.rules.keys() | plan.exceptions.keys():
+            outlet = Outlet(plan.rules.get(model), plan.exceptions.get(model), self._clock)
+            former = self._outlets.get(model)
+            outlets[model] = former if former is not None and former.is_same(outlet) else outlet
+        for model, former in self._outlets.items():
+            if outlets.get(model) is not former:
+                self._past_counts.update(former.counts)
+        return outlets
+
+    def _let_go(self, now_s: float) -> None:
+        """End the connections of streams that are gone, once all that they brought is answered."""
+        for name, until_s in list(self._leaving.items()):
+            track = self._tracks[name]
+            if track.is_idle or now_s > until_s:
+                track.work(now_s, is_behind=False)
+                track.close()
+                self._waiter.end(name)
+                self._by_wire = {wire: other for wire, other in self._by_wire.items() if other is not track}
+                self._past_counts.update(track.counts)
+                self._past_refusals.update(track.refusals)
+                del self._tracks[name], self._leaving[name]
 
     def _order(self, work: Callable[[], Result]) -> Future[Result]:
         """Have ``work`` done by the lane's thread, between two turns; a bug in it ends the lane."""
@@ -173,7 +241,7 @@ class Lane:
         return done
 
     def _track(self, model: str) -> Track:
-        return self._tracks[self._stream_of[model]]
+        return self._tracks[self._plan.stream_of[model]]
 
     def _answering(self, predictor: Predictor, track: Track, *, has_restarted: bool) -> Answering:
         return Answering(
@@ -182,7 +250,7 @@ class Lane:
             stream=track.stream.name,
             site=self._site,
             agent=self._agent,
-            max_devices=self._max_devices,
+            max_devices=self._plan.max_devices,
             clock=self._clock,
             has_restarted=has_restarted,
         )
@@ -198,13 +266,15 @@ class Lane:
     def _make_report(self, now_ns: int) -> None:
         self._reported_ns = now_ns
         tracks = self._tracks.values()
-        counts: Counter[str] = Counter()
-        refusals: Counter[tuple[str, Reason]] = Counter()
+        counts = self._past_counts.copy()
+        refusals = self._past_refusals.copy()
         last_refusal: dict[tuple[str, Reason], str] = {}
         for track in tracks:
             counts.update(track.counts)
             refusals.update(track.refusals)
             last_refusal.update(track.last_refusal)
+        for outlet in self._outlets.values():
+            counts.update(outlet.counts)
         counts["devices"] = sum(track.devices for track in tracks)
         counts["windows_forgotten"] = sum(track.windows_forgotten for track in tracks)
         self.report = LaneReport(
@@ -214,4 +284,9 @@ class Lane:
             last_refusal,
             tuple(sorted({topic_filter for track in tracks for topic_filter in track.refused_filters})),
             {model: trial for track in tracks for model, trial in track.trials.items()},
+            {
+                model: devices
+                for track in (tracks if self._shown_devices else ())
+                for model, devices in track.known_devices(self._shown_devices).items()
+            },
         )

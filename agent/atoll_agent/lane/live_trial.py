@@ -25,6 +25,7 @@ class LiveTrial:
         champion: The release that goes on if the challenger fails.
         challenger: The release on trial.
         is_on_probation: Whether the challenger is heard.
+        overload: What happens to readings of the stream that come too fast.
         verdict: How the present phase ended, if it has.
     """
 
@@ -44,7 +45,7 @@ class LiveTrial:
         self._number = number
         self._manifest = manifest
         self._rules = manifest.passing
-        self._overload = overload
+        self.overload = overload
         self._phase = TrialPhase(self._rules, manifest.task, self._rules.shadow_windows, now_s)
         self._recent = Recent()
         self._open: dict[int, Asked] = {}
@@ -84,7 +85,7 @@ class LiveTrial:
         left_out = self.challenger.executor.submit(pending)
         if left_out is not None:
             self._open.pop(id(left_out.reading), None)
-            if self._overload is Overload.BLOCK:
+            if self.overload is Overload.BLOCK:
                 self._phase.broke(Reason.TOO_SLOW, "it answers more slowly than readings come")
 
     def expect(self, pending: Pending) -> None:

@@ -50,7 +50,8 @@ class PendingQueue:
     """
 
     def __init__(self, policy: Overload, limit: int | None = None) -> None:
-        self._policy = policy
+        self.policy = policy
+        """Who is left out."""
         self.limit = limit
         """How many may wait; None: as many as come."""
         self._queue: deque[Pending] = deque()
@@ -65,9 +66,9 @@ class PendingQueue:
         if self._bytes >= MAX_BYTES:
             return pending
         if self.limit is not None and len(self._queue) >= self.limit:
-            if self._policy is Overload.SAMPLE or (self._policy is Overload.BLOCK and pending.entry is None):
+            if self.policy is Overload.SAMPLE or (self.policy is Overload.BLOCK and pending.entry is None):
                 return pending
-            if self._policy is Overload.NEWEST:
+            if self.policy is Overload.NEWEST:
                 left_out = self._older(pending.device)
                 self._queue.remove(left_out)
                 self._bytes -= len(left_out.samples)

@@ -39,7 +39,8 @@ class Repeats:
     """The sequence numbers taken from each device's present run."""
 
     def __init__(self, max_devices: int) -> None:
-        self._max_devices = max_devices
+        self.max_devices = max_devices
+        """How many devices are remembered."""
         self._runs: OrderedDict[str, _Run] = OrderedDict()
 
     def is_repeat(self, device: str, boot: str, seq: int) -> bool:
@@ -53,7 +54,7 @@ class Repeats:
             self._runs.move_to_end(device)
             return run.is_repeat(seq)
         self._runs.pop(device, None)
-        while len(self._runs) >= self._max_devices:
+        while len(self._runs) >= self.max_devices:
             self._runs.popitem(last=False)
         self._runs[device] = _Run(boot, seq)
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -17,7 +17,9 @@ from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.intake import Intake
 from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.live_trial import LiveTrial
+from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.pending import Pending
+from atoll_agent.lane.twins import Twins
 from atoll_agent.ports import Wire
 from atoll_agent.rollout.trial import Outcome, TrialReport
 from atoll_contract.errors import MalformedMessageError, Reason
@@ -25,7 +27,6 @@ from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Label, Reading
 from atoll_contract.topics import PREFIX, LabelTopic
 from atoll_infer.predictor import Answer
-from atoll_ingest.dialect import Told
 from atoll_ingest.stream import Overload, Stream
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
 
@@ -35,6 +36,8 @@ MAX_OUTSTANDING: Final = 20_000
 """Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
 as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
 65,535 at the most."""
+MAX_FORMER: Final = 8
+"""Earlier settings of a stream that are remembered: messages read by them may still wait at the broker."""
 
 _OVERDUE_EVERY_S: Final = 0.5
 
@@ -58,11 +61,10 @@ class Track:
         *,
         site: str,
         max_devices: int,
-        trusted_writers: Collection[str],
     ) -> None:
         self.stream = stream
         self._own_topics = f"{PREFIX}/{site}/"
-        self._trusted_writers = frozenset(trusted_writers)
+        self._trusted_writers: frozenset[str] = frozenset()
         self.is_connected = False
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[tuple[str, Reason]] = Counter()
@@ -70,6 +72,9 @@ class Track:
         self.refused_filters: set[str] = set()
         self._wire = wire
         self._intake = Intake(stream, self.counts, max_devices)
+        self._former: deque[Intake] = deque(maxlen=MAX_FORMER)
+        self._topic_filters: frozenset[str] = frozenset()
+        self._twins = Twins()
         self._answering: dict[str, Answering] = {}
         self._retiring: list[Answering] = []
         self._trials: dict[str, LiveTrial] = {}
@@ -77,6 +82,9 @@ class Track:
         self._labels: list[tuple[str, str, Label]] = []
         self._ledger = Ledger()
         self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
+        self._outlets: Mapping[str, Outlet] = {}
+        self._acts: deque[tuple[str, bytes, Entry]] = deque()
+        self._acts_sent: set[int] = set()
         self._is_stopping = False
         self._has_news = False
         self._look_overdue_s = math.inf if self._intake.is_plain else 0.0
@@ -86,12 +94,16 @@ class Track:
         """Whether no reading waits for an answer, and no prediction for its PUBACK."""
         heard = [*self._answering.values(), *self._retiring]
         is_busy = any(answering.executor.waiting for answering in heard)
-        return not (is_busy or self._backlog or self._ledger.outstanding)
+        return not (is_busy or self._backlog or self._acts or self._ledger.outstanding)
 
     @property
     def devices(self) -> int:
         """How many devices its models have answered."""
         return sum(answering.devices for answering in self._answering.values())
+
+    def known_devices(self, most: int) -> dict[str, tuple[str, ...]]:
+        """Return up to ``most`` devices that were answered, by model."""
+        return {model: answering.known_devices(most) for model, answering in self._answering.items()}
 
     @property
     def windows_forgotten(self) -> int:
@@ -145,9 +157,47 @@ class Track:
 
     def shift(self, step_ms: float) -> None:
         """Move all times that came from arrival: the wall clock was set by ``step_ms``."""
-        self._intake.shift(step_ms)
+        for intake in (self._intake, *self._former):
+            intake.shift(step_ms)
         for answering in self._at_work():
             answering.shift(step_ms)
+
+    def change(
+        self,
+        stream: Stream,
+        *,
+        max_devices: int,
+        trusted_writers: Collection[str],
+        topic_filters: Collection[str],
+        outlets: Mapping[str, Outlet],
+        now_s: float,
+    ) -> None:
+        """Read messages as ``stream`` says from the next one on; windows and what is at work stay.
+
+        What arrives on topics that only the settings before named is read as those said.
+        """
+        self._twins.expect(topic_filters, self._topic_filters, now_s)
+        self._topic_filters = frozenset(topic_filters)
+        self.refused_filters &= self._topic_filters
+        self._trusted_writers = frozenset(trusted_writers)
+        self._outlets = outlets
+        if stream != self.stream:
+            self._former.appendleft(self._intake)
+        self._intake = self._intake.changed(stream, max_devices)
+        self._look_overdue_s = math.inf if all(one.is_plain for one in (self._intake, *self._former)) else 0.0
+        self.stream = stream
+        for answering in self._at_work():
+            answering.limit(max_devices)
+            answering.executor.obey(stream.overload)
+        for trial in self._trials.values():
+            trial.overload = stream.overload
+
+    def drop(self, model: str) -> None:
+        """Let ``model`` answer no more; what waits for it is still answered."""
+        self.end_trial(model, has_passed=False)
+        answering = self._answering.pop(model, None)
+        if answering is not None:
+            self._retiring.append(answering)
 
     def take_news(self) -> bool:
         """Whether something happened since the last call that the control plane waits for."""
@@ -170,11 +220,12 @@ class Track:
             if isinstance(event, Delivery):
                 self._take(event)
             elif isinstance(event, Published):
-                if self._ledger.settle(event.mid):
+                if self._ledger.settle(event.mid) and not (self._acts_sent and self._is_act(event.mid)):
                     self.counts["predictions_acknowledged"] += 1
             elif isinstance(event, Refused):  # sent again, it would be refused again
                 self._ledger.settle(event.mid)
-                self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"a prediction: {event.detail}")
+                what = "a decision or command" if self._is_act(event.mid) else "a prediction"
+                self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"{what}: {event.detail}")
             else:
                 self._heed_connection(event)
 
@@ -187,6 +238,7 @@ class Track:
         """
         if now_s >= self._look_overdue_s and not self._is_stopping:
             self._take_overdue(now_s)
+        self._twins.look(now_s)
         for answering in self._at_work():
             answering.executor.relieve(is_behind=is_behind)
             self._collect(answering)
@@ -195,6 +247,8 @@ class Track:
             self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
         self._send()
+        if self._acts:
+            self._send_acts()
         due = self._ledger.due()
         if due:
             for delivery in due:
@@ -213,39 +267,47 @@ class Track:
             if entry is None:
                 self.counts["redelivered"] += 1
                 return
+        if self._twins.is_due and self._twins.is_second(delivery):
+            self.counts["delivered_twice"] += 1
+            return
         self.counts["messages"] += 1
-        if entry is None and len(self._backlog) + self._ledger.outstanding >= MAX_OUTSTANDING:
+        waiting = len(self._backlog) + len(self._acts) + self._ledger.outstanding
+        if entry is None and waiting >= MAX_OUTSTANDING:
             self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
             return
+        intake = self._intake
         try:
-            device = self._intake.device(delivery.topic)
+            device = intake.device(delivery.topic)
             if device is None:
-                told = self._take_other(delivery)
-            else:  # the short way, as nearly always
-                readings = self._intake.readings(delivery, device)
+                self._take_other(delivery, entry)
+                return
+            readings = intake.readings(delivery, device)  # as nearly always
         except MalformedMessageError as error:
             self._refuse(self.stream.name, error.reason, f"{delivery.topic}: {error.detail}")
             return
-        if device is None:
-            for whose, reading in told:
-                self._take_reading(reading, whose, delivery, entry)
-        else:
-            for reading in readings:
-                self._take_reading(reading, device, delivery, entry)
+        for reading in readings:
+            self._take_reading(reading, device, delivery, entry)
 
     def _take_overdue(self, now_s: float) -> None:
         """Take in readings of which not all values came; nobody waits for them, so they go at QoS 0."""
         self._look_overdue_s = now_s + _OVERDUE_EVERY_S
-        for device, reading, arrival_ms in self._intake.overdue(time.time() * 1e3):
-            delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
-            self._take_reading(reading, device, delivery, None)
+        now_ms = time.time() * 1e3
+        for intake in (self._intake, *self._former):
+            for device, reading, arrival_ms in intake.overdue(now_ms):
+                delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
+                self._take_reading(reading, device, delivery, None)
 
-    def _take_other(self, delivery: Delivery) -> list[Told]:
-        """Take a label, or read a message the long way."""
-        if not self._is_label(delivery.topic):
-            return self._intake.told(delivery)
-        self._take_label(delivery)
-        return []
+    def _take_other(self, delivery: Delivery, entry: Entry | None) -> None:
+        """Take a label, or read a message the long way, by the settings that know its topic."""
+        if self._is_label(delivery.topic):
+            self._take_label(delivery)
+            return
+        for intake in (self._intake, *self._former):
+            if (told := intake.told(delivery)) is not None:
+                for device, reading in told:
+                    self._take_reading(reading, device, delivery, entry)
+                return
+        raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
 
     def _is_label(self, topic: str) -> bool:
         return topic.startswith(self._own_topics) and topic.split("/")[4:5] == ["label"]
@@ -339,6 +401,7 @@ class Track:
 
     def _collect(self, answering: Answering) -> None:
         trial = self._trials.get(answering.model)
+        outlet = self._outlets.get(answering.model)
         answered = answering.executor.finished()
         if trial is not None and answering is trial.challenger:
             trial.time(answering.executor.take_times_s())
@@ -349,11 +412,48 @@ class Track:
             if not pending.is_heard:
                 continue
             if isinstance(answer, Answer):
-                self._backlog.append((*answering.prediction(pending, answer, now_ns), pending.entry))
+                if outlet is None or self._is_told(outlet, answering, pending, answer, now_ns):
+                    self._backlog.append((*answering.prediction(pending, answer, now_ns), pending.entry))
                 continue
             if pending.entry is not None:
                 pending.entry.outstanding -= 1
             self._refuse(answering.model, answer, f"{pending.device}: {answer.value}")
+
+    def _is_told(
+        self, outlet: Outlet, answering: Answering, pending: Pending, answer: Answer, now_ns: int
+    ) -> bool:
+        """Let the rules judge an answer; whether the prediction is published too."""
+        quality = answering.quality(pending, answer)
+        acts = outlet.acts(pending, answer, answering.release, quality, now_ns)
+        for act in acts:
+            # At QoS 1 also for a reading that came at QoS 0, which no acknowledgement waits for.
+            entry = Entry() if pending.entry is None else pending.entry
+            entry.outstanding += 1
+            self._acts.append((act.topic, act.payload, entry))
+        if outlet.is_worth_telling(pending, answer, answering.release, quality):
+            return True
+        if pending.entry is not None:
+            pending.entry.outstanding -= 1
+        return False
+
+    def _is_act(self, mid: int) -> bool:
+        """Whether this was a decision or a command; asked once."""
+        if mid not in self._acts_sent:
+            return False
+        self._acts_sent.discard(mid)
+        return True
+
+    def _send_acts(self) -> None:
+        """Hand over the decisions and commands, behind the predictions that they follow from."""
+        acts = self._acts
+        while acts:
+            topic, payload, entry = acts[0]
+            mid = self._wire.publish(topic, payload, qos=1)
+            if mid is None:
+                return
+            acts.popleft()
+            self._acts_sent.add(mid)
+            self._ledger.sent(entry, mid)
 
     def _send(self) -> None:
         """Hand over as many predictions as the wire takes; at the QoS of their readings."""

@@ -115,6 +115,12 @@ class Slot:
             return 0.0
         return min(max((self.start.time_ms - now_ms) / 1e3, 0.0), float(self.challenger.max_delay_s))
 
+    def without_wait(self, now_ms: float) -> Slot:
+        """Return the slot with the release that is announced to be fetched now."""
+        if self.challenger is None:
+            raise RuntimeError("no release waits")
+        return replace(self, start=Start(self.challenger.sha256, now_ms))
+
     def advanced(self, event: Event) -> Slot:
         """Return the slot after ``event`` on the way up."""
         phase = advance(self.phase, event)

@@ -23,7 +23,7 @@ from atoll_agent.supervisor.activation import Activation
 from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.slots import Slots
-from atoll_contract.errors import AtollError, BundleRejectedError, Reason, TransientError
+from atoll_contract.errors import AtollError, BundleRejectedError, Reason, RequestRefusedError, TransientError
 
 log = structlog.get_logger()
 
@@ -63,6 +63,23 @@ class Climb:
     def offer(self, wanted: Release | None) -> None:
         """Say which release the model should run, by metadata verified just now."""
         self._offer = _Offer(wanted)
+        self._awake.set()
+
+    def skip_delay(self, release: int | None) -> None:
+        """Begin at once with the release that waits for its drawn time; None: whichever it is.
+
+        Raises:
+            RequestRefusedError: None waits, or another one.
+            StorageError: It cannot be stored; the release goes on waiting.
+        """
+        slot, now_ms = self._slots[self._model], time.time() * 1e3
+        waits = slot.challenger if self._slots.is_waiting(self._model) and slot.wait_s(now_ms) else None
+        if waits is None or release not in {None, waits.release}:
+            which = "no release" if release is None else f"release {release} is not what"
+            raise RequestRefusedError(f"{self._model}: {which} waits", Reason.NOTHING_WAITS)
+        self._slots.keep(slot.without_wait(now_ms))
+        if self._start_s is not None:
+            self._start_s = time.monotonic()
         self._awake.set()
 
     async def run(self) -> None:

@@ -21,12 +21,14 @@ class ModelPlan:
 
     Attributes:
         model: Its id.
+        stream: The stream that it answers.
         channel: The channel that it follows.
         units: The values of the stream, with their units.
         is_shared: Whether other agents get a part of the stream's readings.
     """
 
     model: str
+    stream: str
     channel: str
     units: Mapping[str, str | None]
     is_shared: bool

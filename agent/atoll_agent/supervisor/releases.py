@@ -6,7 +6,9 @@ The lane goes on answering with the champions all the time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -18,11 +20,36 @@ from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.climb import Climb
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.slots import Slots
-from atoll_contract.errors import AtollError, BundleRejectedError, Reason, StorageError
+from atoll_contract.errors import (
+    AtollError,
+    BrokerUnavailableError,
+    BundleRejectedError,
+    Reason,
+    RequestRefusedError,
+    StorageError,
+)
+from atoll_infer.predictor import Predictor
 
 log = structlog.get_logger()
 
 _RETRY_CAP_S: Final = 300.0
+_ORDER_TIMEOUT_S: Final = 60.0
+"""So long the lane may take to change; looking up a broker's name can hold it up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What settings say of releases.
+
+    Attributes:
+        plans: One for each model.
+        means: What climbs share.
+        fingerprint: Of all that decides whether a bundle fits.
+    """
+
+    plans: Mapping[str, ModelPlan]
+    means: Means
+    fingerprint: str
 
 
 class Releases:
@@ -42,31 +69,95 @@ class Releases:
         refresh: Child,
         clock: ClockState,
     ) -> None:
-        self._plans = plans
+        self._plans = dict(plans)
         self.slots = slots
         self._means = means
         self._refresh = refresh
         self._clock = clock
         self._climbs = {model: Climb(plan, slots, means) for model, plan in plans.items()}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
         self._backoff = Backoff()
         self.trouble: Reason | None = None
 
     def start(self) -> None:
         """Load the slots, and the champions from disk into the lane, before it runs."""
-        for model in self._plans:
+        for model, plan in self._plans.items():
             champion = self.slots.load(model).champion
-            if champion is not None:
-                self._restore(model, champion)
+            predictor = None if champion is None else self._restored(plan, champion)
+            if predictor is not None:
+                self._means.lane.swap(predictor, has_restarted=True)
+                self.slots.predictors[model] = predictor
 
     def channel_of(self, model: str) -> str:
         """Return the channel that ``model`` follows, besides ``stable``."""
         return self._plans[model].channel
 
+    def skip_delay(self, model: str, release: int | None) -> None:
+        """Begin at once with the release of ``model`` that waits for its drawn time.
+
+        Raises:
+            RequestRefusedError: There is no such model, or nothing of it waits.
+            StorageError: It cannot be stored.
+        """
+        if model not in self._climbs:
+            raise RequestRefusedError(f"this agent has no model {model!r}")
+        self._climbs[model].skip_delay(release)
+
     async def run(self) -> None:
         """Let all models climb until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for model, climb in self._climbs.items():
-                group.create_task(climb.run(), name=f"climb-{model}")
+            self._group = group
+            self._begin(self._plans)
+            await asyncio.get_running_loop().create_future()
+
+    async def change(
+        self, course: Course, change_lane: Callable[[Sequence[Predictor]], Future[None]]
+    ) -> list[str]:
+        """Go on by other plans, and have the lane change at the same time; return the models that are gone.
+
+        A release that is on its way to a model whose plan changes begins again.
+
+        Args:
+            course: What to go on by.
+            change_lane: Has the lane go on with the champions of models that are new, or new to their stream.
+
+        Raises:
+            BrokerUnavailableError: The lane was too busy; nothing has changed.
+        """
+        before, after = self._plans, dict(course.plans)
+        is_same = course.means is self._means
+        kept = {model for model in before if is_same and before[model] == after.get(model)}
+        new = [model for model in after if model not in before]
+        await self._break_off(before.keys() - kept)
+        try:
+            for model in new:
+                self.slots.load(model)
+            predictors = await self._champions(
+                [
+                    plan
+                    for plan in after.values()
+                    if plan.model in new or plan.stream != before[plan.model].stream
+                ]
+            )
+            async with asyncio.timeout(_ORDER_TIMEOUT_S):
+                await asyncio.wrap_future(change_lane(list(predictors.values())))
+        except BaseException as error:
+            for model in new:
+                self.slots.remove(model)
+            self._begin(before.keys() - kept)
+            if isinstance(error, TimeoutError):
+                raise BrokerUnavailableError("the lane is busy connecting: try again") from error
+            raise
+        self._plans, self._means = after, course.means
+        self.slots.predictors.update(predictors)
+        gone = [model for model in before if model not in after]
+        for model in gone:
+            self.slots.remove(model)
+            del self._climbs[model], self._tasks[model]
+        self.slots.forgive(course.fingerprint)
+        self._begin(after.keys() - kept)
+        return gone
 
     async def refresh(self) -> float | None:
         """Ask the repository once and offer what it says; return when to ask again, in seconds.
@@ -85,11 +176,12 @@ class Releases:
 
     async def _ask(self) -> Reason | None:
         """Run the child that asks; return what was in its way."""
+        plans = self._plans
         request = {
             "is_time_unsynced": self._clock.is_time_unsynced,
             "models": {
                 model: {"channel": plan.channel, "bad": sorted(self.slots[model].bad_digests)}
-                for model, plan in self._plans.items()
+                for model, plan in plans.items()
             },
         }
         trouble: Reason | None = None
@@ -98,7 +190,8 @@ class Releases:
                 match line.event:
                     case "refreshed":
                         for model, release in line.facts["wanted"].items():
-                            self._climbs[model].offer(None if release is None else Release(**release))
+                            if self._plans.get(model) == plans[model]:  # else what was asked is old
+                                self._climbs[model].offer(None if release is None else Release(**release))
                     case "failed":
                         reason, detail = line.facts["reason"], line.facts["detail"]
                         log.warning("repository.failed", reason=reason, detail=detail)
@@ -107,9 +200,36 @@ class Releases:
                         raise RuntimeError(f"the refreshing child said {unknown!r}")
         return trouble
 
-    def _restore(self, model: str, champion: Release) -> None:
-        """Load a champion from disk into the lane; without it if that cannot be or it fits no more."""
-        plan = self._plans[model]
+    def _begin(self, models: Iterable[str]) -> None:
+        """Let these models climb, by their plans as they are now."""
+        for model in models:
+            if model in self._tasks or self._climbs.get(model) is None:
+                self._climbs[model] = Climb(self._plans[model], self.slots, self._means)
+            if self._group is not None:
+                self._tasks[model] = self._group.create_task(self._climbs[model].run(), name=f"climb-{model}")
+
+    async def _break_off(self, models: Iterable[str]) -> None:
+        """End the climbs of these models; what was on its way waits."""
+        for model in models:
+            self._tasks[model].cancel()
+            await asyncio.wait([self._tasks[model]])
+            self.slots.break_off(model)
+
+    async def _champions(self, plans: Iterable[ModelPlan]) -> dict[str, Predictor]:
+        """Return the champions of models that are new to their stream, loaded from disk anew."""
+        found = {}
+        for plan in plans:
+            champion = self.slots[plan.model].champion
+            if champion is None:
+                continue
+            predictor = await asyncio.to_thread(self._restored, plan, champion)
+            if predictor is not None:
+                found[plan.model] = predictor
+        return found
+
+    def _restored(self, plan: ModelPlan, champion: Release) -> Predictor | None:
+        """Return a champion, loaded from disk; without it the slot goes on, where that cannot be."""
+        model = plan.model
         try:
             predictor = self._means.load(champion)
             require_fit(
@@ -128,10 +248,9 @@ class Releases:
                 detail=error.detail,
             )
             self.slots.lose_champion(model, error.reason, error.detail)
-            return
-        self._means.lane.swap(predictor, has_restarted=True)
-        self.slots.predictors[model] = predictor
+            return None
         log.info("model.loaded", model=model, release=champion.release, backend=predictor.backend)
+        return predictor
 
     def _set_trouble(self, trouble: Reason | None) -> None:
         if trouble != self.trouble:

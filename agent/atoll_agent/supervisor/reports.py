@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from atoll_agent.ports import LaneReport
 from atoll_agent.rollout.machine import Phase
 from atoll_agent.rollout.slot import Refused, Slot
+from atoll_agent.supervisor.requests import Requests
 from atoll_contract.errors import Reason
 from atoll_contract.messages import (
     Challenge,
@@ -49,14 +50,16 @@ def will(session: int, token: str) -> Status:
 def status(
     me: Self,
     lane: LaneReport,
+    requests: Requests,
     slots: dict[str, Slot],
     time_ms: float,
     fault: str | None,
     *,
+    note: str | None = None,
     is_time_unsynced: bool,
 ) -> Status:
-    """Return how the agent is now; ``fault`` is what needs a person."""
-    notes = [] if fault is None else [fault]
+    """Return how the agent is now; ``fault`` is what needs a person, ``note`` what one should know."""
+    notes = [text for text in (fault, note) if text is not None]
     if not lane.is_connected:
         notes.append("the lane waits for the broker")
     if lane.refused_filters:
@@ -68,7 +71,9 @@ def status(
         health = Health.FAULTED
     elif not lane.is_connected or lane.refused_filters:
         health = Health.DEGRADED
-    most = sorted(lane.refusals.items(), key=lambda item: -item[1])[:_MAX_REFUSALS]
+    refusals = {**lane.refusals, **{("requests", why): count for why, count in requests.refusals.items()}}
+    last = {**lane.last_refusal, **{("requests", why): said for why, said in requests.last_refusal.items()}}
+    most = sorted(refusals.items(), key=lambda item: -item[1])[:_MAX_REFUSALS]
     return Status(
         health=health,
         session=me.session,
@@ -78,10 +83,9 @@ def status(
         version=me.version,
         time_unsynced=is_time_unsynced,
         detail="; ".join(notes) or None,
-        counts=dict(lane.counts),
+        counts=dict(lane.counts) | ({"requests_obeyed": requests.obeyed} if requests.obeyed else {}),
         refusals=[
-            Refusals(where=key[0], reason=key[1], count=count, last=lane.last_refusal.get(key))
-            for key, count in most
+            Refusals(where=key[0], reason=key[1], count=count, last=last.get(key)) for key, count in most
         ],
     )
 

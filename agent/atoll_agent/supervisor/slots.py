@@ -51,6 +51,20 @@ class Slots:
         self._slots[model] = self._store.load_slot(model, self._fingerprint)
         return self._slots[model]
 
+    def remove(self, model: str) -> None:
+        """Forget the slot of ``model``, which the settings name no more; on disk it stays."""
+        del self._slots[model]
+        self.predictors.pop(model, None)
+        self._unsaved.discard(model)
+
+    def forgive(self, fingerprint: str) -> None:
+        """Forget what was bad, if ``fingerprint`` says that what did not fit may fit now."""
+        if fingerprint == self._fingerprint:
+            return
+        self._fingerprint = fingerprint
+        for slot in self.all().values():
+            self._note(slot.forgiven())
+
     def challenger(self, model: str) -> Release:
         """Return the release that is on its way to ``model``."""
         release = self._slots[model].challenger
@@ -131,6 +145,8 @@ class Slots:
 
     def break_off(self, model: str) -> None:
         """Let the release on its way wait again: nothing failed. What takes its place is stored next."""
+        if self._slots[model].phase not in BUSY:
+            return
         self._slots[model] = self._slots[model].resumed()
         self._unsaved.add(model)
         self.on_change(model)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import threading
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import structlog
 
 from atoll_agent.ports import ClockState, LaneControl, Link, ServiceState
 from atoll_agent.supervisor import reports
+from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.releases import Releases
-from atoll_contract.errors import MalformedMessageError
-from atoll_contract.messages import Health, Status
+from atoll_agent.supervisor.requests import Requests
+from atoll_contract.errors import AtollError, ConfigError, MalformedMessageError
+from atoll_contract.messages import Health, SlotStatus, Status
 from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Refused, Subscribed
 
@@ -30,6 +35,21 @@ _DUPLICATE_S: Final = 3 * _HEARTBEAT_S
 """An agent with our id that was not heard of for so long is gone."""
 _LANE_STOP_S: Final = 8.0
 _CLOCK_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of reading the settings again.
+
+    Attributes:
+        changes: What has changed, for people; empty: nothing.
+        gone: Models that are answered no more.
+        status_interval_s: How often the status is published.
+    """
+
+    changes: Sequence[str]
+    gone: Sequence[str]
+    status_interval_s: float
 
 
 @dataclass(slots=True)
@@ -54,7 +74,10 @@ class Supervisor:
         sessions: Sessions,
         service: ServiceState,
         clock: ClockState,
+        reload: Callable[[], Awaitable[Reloaded]],
         status_interval_s: float,
+        requests: Requests,
+        homeassistant: HomeAssistant,
     ) -> None:
         self._site = site
         self._agent = agent
@@ -66,10 +89,16 @@ class Supervisor:
         self._sessions = sessions
         self._service = service
         self._clock = clock
+        self._reload = reload
+        self._reload_note: str | None = None
         self._status_interval_s = status_interval_s
+        self._requests = requests
+        self._homeassistant = homeassistant
+        self._born = asyncio.Event()
         self._status_topic = str(StatusTopic(site, agent))
         self._stop = asyncio.Event()
         self._trigger = asyncio.Event()
+        self._wanted_reload = asyncio.Event()
         releases.slots.on_refused = self._trigger.set
         self._duplicate_seen_s = -_DUPLICATE_S
         self._published: Status | None = None
@@ -77,8 +106,9 @@ class Supervisor:
         self._lane_ended: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Work until SIGTERM or SIGINT; a bug anywhere ends all of it."""
+        """Work until SIGTERM or SIGINT, read the settings again at SIGHUP; a bug anywhere ends all of it."""
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._wanted_reload.set)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         thread = self._start_lane(loop)
@@ -104,7 +134,9 @@ class Supervisor:
                 group.create_task(self._releases.run(), name="releases"),
                 group.create_task(self._watch_clock(), name="clock"),
                 group.create_task(self._tell_status(), name="status"),
+                group.create_task(self._announce_again(), name="homeassistant"),
                 group.create_task(self._watch_lane(), name="lane-watch"),
+                group.create_task(self._follow_reloads(), name="reloads"),
             ]
             self._service.tell(READY="1", STATUS="ready; waiting for the broker")
             log.info("agent.started", agent=self._agent, site=self._site)
@@ -114,7 +146,13 @@ class Supervisor:
 
     def slot_changed(self, model: str) -> None:
         """Publish the slot of ``model``; called by whoever changed it."""
-        message = reports.slot_status(
+        topic = SlotTopic(self._site, self._agent, model)
+        if self._link.is_connected:
+            self._link.publish(str(topic), self._slot_status(model).encode(), retain=True)
+            self._announce()
+
+    def _slot_status(self, model: str) -> SlotStatus:
+        return reports.slot_status(
             self._releases.slots[model],
             self._releases.slots.predictors.get(model),
             self._me.backend_why,
@@ -122,9 +160,23 @@ class Supervisor:
             time.time() * 1e3,
             channel=self._releases.channel_of(model),
         )
-        topic = SlotTopic(self._site, self._agent, model)
-        if self._link.is_connected:
-            self._link.publish_retained(str(topic), message.encode())
+
+    def _announce(self, *, is_again: bool = False) -> None:
+        """Tell Home Assistant what is new, or all of it."""
+        if not self._link.is_connected:
+            return
+        slots = [self._slot_status(model) for model in self._releases.slots.all()]
+        self._homeassistant.announce(
+            slots, self._lane.report.devices, partial(self._link.publish, retain=True), is_again=is_again
+        )
+
+    async def _announce_again(self) -> None:
+        """Tell Home Assistant all of it, some time after it has started."""
+        while True:
+            await self._born.wait()
+            await asyncio.sleep(random.uniform(0, self._homeassistant.max_delay_s))  # noqa: S311 - spreads a fleet
+            self._born.clear()
+            self._announce(is_again=True)
 
     async def _join(self, thread: threading.Thread) -> None:
         """Wait for the lane, which may hang in looking up a name, but not for long."""
@@ -173,6 +225,7 @@ class Supervisor:
                 self._publish_status()
                 for model in self._releases.slots.all():
                     self.slot_changed(model)
+                self._announce(is_again=True)  # the broker may have lost it
                 self._trigger.set()
             case Disconnected(detail, was_connected, was_refused):
                 self._service.tell(STATUS=f"waiting for the broker: {detail}"[:200])
@@ -182,16 +235,27 @@ class Supervisor:
                     log.warning("broker.refused", detail=detail, plane="control")
                 else:
                     log.info("broker.unavailable", detail=detail)
-            case Delivery(topic=topic) if topic in TRIGGERS:
-                self._trigger.set()
-            case Delivery(topic=topic, is_retained=False) if topic == self._status_topic:
-                self._compare_status(event.payload)
+            case Delivery():
+                self._heed_delivery(event)
             case Subscribed(topic_filter, refused) if refused:
                 log.error("subscription.refused", topic_filter=topic_filter, plane="control")
             case Refused(_, detail):
                 log.error("publication.refused", detail=detail, plane="control")
             case _:
                 pass
+
+    def _heed_delivery(self, delivery: Delivery) -> None:
+        if delivery.topic in TRIGGERS:
+            self._trigger.set()
+        elif delivery.topic == self._status_topic:
+            if not delivery.is_retained:
+                self._compare_status(delivery.payload)
+        elif delivery.topic in self._homeassistant.topic_filters:
+            if self._homeassistant.is_birth(delivery):
+                self._born.set()
+        elif (answered := self._requests.heed(delivery, time.time() * 1e3)) is not None:
+            topic, response = answered
+            self._link.publish(str(topic), response.encode(), retain=False)
 
     def _compare_status(self, payload: bytes) -> None:
         """Find another agent with our id by its token."""
@@ -234,6 +298,35 @@ class Supervisor:
             retry_s = await self._releases.refresh()
             wait_s = _DAY_S if retry_s is None else retry_s
 
+    async def _follow_reloads(self) -> None:
+        while True:
+            await self._wanted_reload.wait()
+            self._wanted_reload.clear()
+            now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            self._service.tell(RELOADING="1", MONOTONIC_USEC=str(now_us), STATUS="reading the settings again")
+            await self._take_settings()
+            self._service.tell(READY="1")
+            self._publish_status()
+
+    async def _take_settings(self) -> None:
+        """Go on by the settings as they are now, or, if anything is wrong with them, as before."""
+        try:
+            reloaded = await self._reload()
+        except AtollError as error:
+            faults = error.faults if isinstance(error, ConfigError) else [error.detail]
+            log.error("settings.refused", faults=faults)  # noqa: TRY400 - the faults say it all
+            more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+            self._reload_note = f"the settings were not reloaded: {faults[0][:300]}{more}"
+            return
+        self._reload_note = None
+        self._status_interval_s = reloaded.status_interval_s
+        log.info("settings.reloaded", changes=list(reloaded.changes))
+        for model in reloaded.gone:
+            self._link.publish(str(SlotTopic(self._site, self._agent, model)), b"", retain=True)
+        for model in self._releases.slots.all():
+            self.slot_changed(model)
+        self._trigger.set()
+
     async def _watch_clock(self) -> None:
         while True:
             await asyncio.sleep(_CLOCK_S)
@@ -246,15 +339,18 @@ class Supervisor:
             await asyncio.sleep(self._status_interval_s)
             if self._link.is_connected:
                 self._publish_status()
+                self._announce()
 
     def _publish_status(self) -> None:
         now_ms = time.time() * 1e3
         status = reports.status(
             self._me,
             self._lane.report,
+            self._requests,
             self._releases.slots.all(),
             now_ms,
             self._fault,
+            note=self._reload_note,
             is_time_unsynced=self._clock.is_time_unsynced,
         )
         before = self._published
@@ -263,7 +359,7 @@ class Supervisor:
             return
         self._published_s = time.monotonic()
         self._published = status
-        self._link.publish_retained(self._status_topic, status.encode())
+        self._link.publish(self._status_topic, status.encode(), retain=True)
         self._service.tell(STATUS=f"{status.health.value}; {status.detail or 'answering'}"[:200])
 
     def _say_goodbye(self) -> None:
@@ -276,4 +372,4 @@ class Supervisor:
                 detail="stopped",
                 counts=dict(self._lane.report.counts),
             )
-            self._link.publish_retained(self._status_topic, goodbye.encode())
+            self._link.publish(self._status_topic, goodbye.encode(), retain=True)

@@ -27,21 +27,32 @@ def test_all_mistakes_are_told_at_once_also_those_between_tables_and_files(tmp_p
         '[[model]]\nname = "m"\nstream = "nowhere"\n',
     )
 
-    keys = [fault.split(": ")[1] for fault in found]
-    assert sorted(keys) == sorted(
-        [
-            "agent.id",
-            "agent.site",
-            "agent.sitee",
-            "broker.port",
-            "stream[0].topics[0]",
-            "stream[0].topics[1]",
-            "stream[0].values",
-            "stream",
-            "model[0].stream",
-        ]
+    assert [":".join(fault.split(":")[:3]) for fault in found] == [
+        "agent.toml:1: agent.site",
+        "agent.toml:2: agent.id",
+        "agent.toml:3: agent.sitee",
+        "agent.toml:6: broker.port",
+        "agent.toml:10: stream[0].topics[0]",
+        "agent.toml:10: stream[0].topics[1]",
+        "agent.toml:12: stream[1].name",
+        "streams.toml:3: stream[0].values",
+    ]
+
+
+def test_a_model_of_a_stream_that_is_nowhere_is_told(tmp_path):
+    (tmp_path / "streams.toml").write_text('[[stream]]\nname = "far"\nvalues = { x = {} }\n')
+
+    found = faults(
+        tmp_path,
+        f'{GOOD}streams_file = "streams.toml"\n[[stream]]\nname = "far"\nvalues = {{ x = {{}} }}\n'
+        '[[model]]\nname = "m"\nstream = "far"\n[[model]]\nname = "m"\nstream = "nowhere"\n',
     )
-    assert sum(fault.startswith("streams.toml") for fault in found) == 1
+
+    assert found == [
+        "agent.toml:6: stream[0].name: 'far' stands twice",
+        "agent.toml:12: model[1].name: 'm' stands twice",
+        "agent.toml:13: model[1].stream: there is no stream 'nowhere'",
+    ]
 
 
 @pytest.mark.parametrize("rubbish", ["stream = 5", "model = [1]", 'stream = "x"', "[model]\nname = 5"])

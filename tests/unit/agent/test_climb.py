@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from support.climbs import failed, release
 
 from atoll_agent.rollout.machine import Phase
-from atoll_contract.errors import Reason
+from atoll_contract.errors import Reason, RequestRefusedError
 
 
 def test_a_model_announced_later_does_not_wait_for_a_large_bundle_to_end(world):
@@ -240,3 +240,34 @@ def test_an_offer_made_before_the_release_was_refused_does_not_bring_it_back(wor
 
     assert world.phase() is Phase.REFUSED
     assert world.fetches == ["big 1", "small 1"]
+
+
+def test_a_delay_that_somebody_skips_is_over_for_this_release_alone(world):
+    slow = release("big", max_delay_s=604_800)
+    world.run(lambda: world.slots["big"].challenger, start=world.offer(slow))
+
+    world.run(lambda: world.champion("big") == 1, start=lambda: world.climbs["big"].skip_delay(1))
+    world.run(
+        lambda: world.slots["big"].challenger, start=world.offer(release("big", 2, max_delay_s=604_800))
+    )
+
+    assert world.fetches == ["big 1"]
+
+
+def test_a_skipped_delay_stays_skipped_over_a_restart(world):
+    slow = release("big", max_delay_s=604_800)
+    world.run(lambda: world.slots["big"].challenger, start=world.offer(slow))
+    world.climbs["big"].skip_delay(None)
+    world.restart()
+
+    world.run(lambda: world.champion("big") == 1, start=world.offer(slow))
+
+
+def test_where_nothing_waits_there_is_nothing_to_skip(world):
+    for wanted in (None, 1):
+        with pytest.raises(RequestRefusedError) as caught:
+            world.climbs["big"].skip_delay(wanted)
+        assert caught.value.reason is Reason.NOTHING_WAITS
+    world.run(lambda: world.slots["big"].challenger, start=world.offer(release("big", max_delay_s=604_800)))
+    with pytest.raises(RequestRefusedError, match="release 7 is not what waits"):
+        world.climbs["big"].skip_delay(7)

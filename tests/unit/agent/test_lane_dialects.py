@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from structlog.testing import capture_logs
-from support.dialects import stream
+from support.dialects import sparkplug, stream
 from support.lanes import Bench, predictor
 
 from atoll_contract.errors import Reason
@@ -120,3 +120,24 @@ def test_a_clock_that_is_set_late_moves_windows_that_are_dated_by_arrival():
     found.deliver(b'{"values": {"x": 1}}', mid=11)
 
     assert found.predictions[0]["window"]["start_ms"] == 5_001_000.0
+
+
+def test_a_reload_that_leaves_the_dialect_as_it_is_forgets_nothing():
+    settings = 'name = "press"\npreset = "sparkplug"\nvalues.x = { name = "X" }'
+    found = Bench(predictor(), streams=[stream(settings)])
+    birth = sparkplug({"name": "X", "alias": 7, "datatype": 10, "double_value": 1.0}, timestamp=AT_MS)
+    data = sparkplug({"alias": 7, "double_value": 3.0}, timestamp=AT_MS + 1000)
+    found.deliver(birth, topic="spBv1.0/P/DBIRTH/n/press", mid=1)
+
+    found.lane._tracks["press"].change(
+        stream(f'{settings}\noverload = "newest"'),
+        max_devices=50,
+        trusted_writers=(),
+        topic_filters=("spBv1.0/+/+/+", "spBv1.0/+/+/+/+"),
+        outlets={},
+        now_s=0.0,
+    )
+    found.deliver(data, topic="spBv1.0/P/DDATA/n/press", mid=2)
+
+    assert [prediction["time_ms"] for prediction in found.predictions] == [AT_MS, AT_MS + 1000]
+    assert found.refusals() == {}

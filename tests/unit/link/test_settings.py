@@ -14,6 +14,7 @@ from atoll_ingest.dialect import AtollDialect
 from atoll_ingest.pointer import PointerDialect
 from atoll_ingest.time import TimeForm, TimeUnit
 from atoll_link.settings import BrokerTable, Site, Table, Writer, load
+from atoll_link.settings_faults import Fault
 from atoll_link.stream_settings import StreamsFile, StreamTable
 
 
@@ -79,7 +80,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     assert not stream.use_retained
 
 
-def test_five_mistakes_are_five_faults_with_file_and_key(tmp_path: Path) -> None:
+def test_five_mistakes_are_five_faults_with_file_line_and_key(tmp_path: Path) -> None:
     path = settings_file(
         tmp_path,
         """
@@ -98,19 +99,37 @@ def test_five_mistakes_are_five_faults_with_file_and_key(tmp_path: Path) -> None
 
     faults = faults_of(path)
 
-    assert sorted(fault.removeprefix(f"{path}: ").split(":")[0] for fault in faults) == [
-        "broker.port",
-        "owner.id",
-        "owner.sight",
-        "owner.site",
-        "stream[0].values",
+    assert [":".join(fault.removeprefix(f"{path}:").split(":")[:2]) for fault in faults] == [
+        "2: owner.site",
+        "3: owner.id",
+        "4: owner.sight",
+        "7: broker.port",
+        "11: stream[0].values",
     ]
-    assert all(fault.startswith(f"{path}: ") for fault in faults)
+    assert all(fault.startswith(f"{path}:") for fault in faults)
     assert all("\n" not in fault for fault in faults)
-    by_key = {fault.removeprefix(f"{path}: ").split(":")[0]: fault for fault in faults}
-    assert by_key["owner.sight"].endswith("unknown key")
-    assert by_key["owner.site"].endswith("missing")
-    assert by_key["broker.port"].endswith("less than or equal to 65535 (found 70000)")
+    assert faults[2].endswith("unknown key")
+    assert faults[0].endswith("missing")
+    assert faults[3].endswith("less than or equal to 65535 (found 70000)")
+
+
+def test_a_table_that_is_missing_has_no_line(tmp_path: Path) -> None:
+    path = settings_file(tmp_path, "[broker]\nport = 1\n")
+
+    assert faults_of(path) == [f"{path}: owner: missing"]
+
+
+def test_faults_across_tables_are_told_beside_those_of_form_and_of_other_files(tmp_path: Path) -> None:
+    path = settings_file(tmp_path, '[owner]\nid = "a"\n[[stream]]\nname = "s"\nvalues.x = {}\n')
+
+    with pytest.raises(ConfigError) as caught:
+        load(Whole, path, {}, across=lambda document: [Fault(("stream", 0, "name"), "odd"), "other:1: bad"])
+
+    assert caught.value.faults == [
+        f"{path}:1: owner.site: missing",
+        f"{path}:4: stream[0].name: odd",
+        "other:1: bad",
+    ]
 
 
 def test_the_error_s_text_holds_every_fault(tmp_path: Path) -> None:
@@ -126,9 +145,9 @@ def test_the_error_s_text_holds_every_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[owner", "not TOML"),
-        ("owner = 1\nowner = 2", "not TOML"),
-        ("x = " + "[" * 5000, "not TOML"),
+        ("[owner", " not TOML"),
+        ("owner = 1\nid =\n", "2: not TOML"),
+        ("x = " + "[" * 5000, " not TOML"),
     ],
 )
 def test_what_is_not_toml_is_told(tmp_path: Path, text: str, told: str) -> None:
@@ -136,7 +155,7 @@ def test_what_is_not_toml_is_told(tmp_path: Path, text: str, told: str) -> None:
 
     [fault] = faults_of(path)
 
-    assert fault.startswith(f"{path}: {told}")
+    assert fault.startswith(f"{path}:{told}")
 
 
 def test_a_file_that_is_not_utf8_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from atoll_contract.errors import ConfigError
@@ -90,7 +92,7 @@ epochs = 0
         "split",
         "fit.epochs",
     ):
-        assert f"task.toml: {key}: " in faults
+        assert re.search(rf"task\.toml:\d+: {re.escape(key)}: ", faults)
 
 
 @pytest.mark.parametrize(
