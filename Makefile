@@ -7,6 +7,7 @@
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
+# make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
 # make bench-edgetpu   what the way to an Edge TPU costs, the contest, int8 across runtimes; two minutes
 # make chaos-edgetpu   aborts, hangs and stalls of a stand-in for an Edge TPU; four minutes
 # make chaos-kills   the agent killed 200 times, the broker three times; half an hour
@@ -28,7 +29,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
 .PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
-  chaos-line chaos-kills chaos-reload chaos-trials chaos-publish deb check-deploy sbom docs format clean
+  chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -95,6 +96,9 @@ chaos-trials: $(VENV)/.dev-installed
 
 chaos-publish: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)
+
+fuzz-dialects: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/fuzz_dialects.py $(CHAOS)
 
 # Needs dpkg-deb. The Python decides for which Debian: 3.11 is Debian 12, 3.13 is Debian 13.
 deb: $(VENV)/.created

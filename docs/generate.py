@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import types
 import typing
 from pathlib import Path
@@ -212,6 +213,11 @@ def main() -> None:
             path.unlink()
     for path, text in made.items():
         path.write_text(text, encoding="utf-8")
+    # The examples stand outside of the repository: without them the page stays as it is.
+    if examples := os.environ.get("ATOLL_DATA"):
+        from payloads import payloads_page  # noqa: PLC0415 - beside this file
+
+        (REFERENCES / "payloads.md").write_text(payloads_page(Path(examples) / "payloads"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ from atoll_contract.bundle import Bundle
 from atoll_contract.errors import BundleRejectedError, ConfigError
 from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_ingest.picture import PictureDialect
+from atoll_ingest.topic import without_overlaps
 from atoll_link.session import Broker, Will
 from atoll_link.systemd import Notifier
 
@@ -264,9 +265,10 @@ def _lane_plan(
     rules, exceptions = decided(settings, before, former)
     used = {model.stream for model in settings.model}
     streams = [stream.build(agent.site) for stream in settings.stream if stream.name in used]
-    filters = {stream.name: [pattern.subscription for pattern in stream.patterns] for stream in streams}
+    filters = {stream.name: stream.subscriptions for stream in streams}
     for model in settings.model:
-        filters[model.stream].append(LabelTopic.any_of(site=agent.site, model=model.name))
+        labels = LabelTopic.any_of(site=agent.site, model=model.name)
+        filters[model.stream] = without_overlaps([*filters[model.stream], labels])
     return LanePlan(
         streams,
         filters,

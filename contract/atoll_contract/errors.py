@@ -23,6 +23,8 @@ class Reason(StrEnum):
     NOT_FINITE = "not_finite"
     BAD_TIME = "bad_time"
     TOO_LARGE = "too_large"
+    NO_DEVICE = "no_device"
+    NO_BIRTH = "no_birth"
     RETAINED = "retained"
     UNTRUSTED_WRITER = "untrusted_writer"
     EXPIRED = "expired"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from atoll_contract.errors import MalformedMessageError, Reason
-from atoll_contract.messages import MAX_DETAIL_CHARS, MAX_PAYLOAD_BYTES, Array, Reading, Value
-from atoll_ingest.time import TimeUnit, to_time_ms
+from atoll_contract.messages import MAX_DETAIL_CHARS, MAX_PAYLOAD_BYTES, Reading
+from atoll_ingest.time import TimeForm
+from atoll_ingest.value import ValueForm
 
+ABSENT: Final = object()
 _DECODER: Final = msgspec.json.Decoder()
-_ABSENT: Final = object()
+_PLAIN: Final = ValueForm()
 _STRAY_TILDE: Final = re.compile(r"~(?![01])")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -42,11 +44,12 @@ def parse_pointer(pointer: str) -> tuple[str, ...]:
 
 def resolve(document: object, tokens: tuple[str, ...]) -> object:
     """Return what ``tokens`` lead to in ``document``, or None when it is absent."""
-    found = _walk(document, tokens)
-    return None if found is _ABSENT else found
+    found = walk(document, tokens)
+    return None if found is ABSENT else found
 
 
-def _walk(document: object, tokens: tuple[str, ...]) -> object:
+def walk(document: object, tokens: tuple[str, ...]) -> object:
+    """Return what ``tokens`` lead to in ``document``, or :data:`ABSENT`, which null is not."""
     for token in tokens:
         match document:
             case dict() if token in document:
@@ -54,7 +57,7 @@ def _walk(document: object, tokens: tuple[str, ...]) -> object:
             case list() if _INDEX.fullmatch(token) and int(token) < len(document):
                 document = document[int(token)]
             case _:
-                return _ABSENT
+                return ABSENT
     return document
 
 
@@ -65,68 +68,45 @@ class PointerDialect:
     Attributes:
         values: Value name to the tokens of its pointer.
         time: Tokens of the event time, or None: the time of arrival counts.
-        time_unit: How the event time is written.
+        time_form: How the event time is written.
+        forms: How values are written that are no plain numbers, by name.
     """
 
     values: Mapping[str, tuple[str, ...]]
     time: tuple[str, ...] | None = None
-    time_unit: TimeUnit = TimeUnit.MILLISECONDS
+    time_form: TimeForm = field(default_factory=TimeForm)
+    forms: Mapping[str, ValueForm] = field(default_factory=dict)
 
     def decode(self, payload: bytes) -> list[Reading]:
         """Return the one reading in ``payload``.
 
-        A value that is absent or null is missing; anything else than numbers or arrays of
-        numbers is refused.
+        A value that is absent or null is missing, a time that is absent or null is that of arrival.
 
         Raises:
             MalformedMessageError: ``payload`` cannot be read; the reason code says why.
         """
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            message = f"payload of {len(payload)} bytes: at most {MAX_PAYLOAD_BYTES} are read"
-            raise MalformedMessageError(message, Reason.TOO_LARGE)
-        try:
-            document = _DECODER.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedMessageError(f"not JSON: {error}"[:MAX_DETAIL_CHARS]) from error
-        values = {name: _number(name, _walk(document, tokens)) for name, tokens in self.values.items()}
+        document = json_document(payload)
+        forms = self.forms
+        values = {
+            name: forms.get(name, _PLAIN).value(name, resolve(document, tokens))
+            for name, tokens in self.values.items()
+        }
         if all(value is None for value in values.values()):
             raise MalformedMessageError("none of the stream's values is in it", Reason.MISSING_VALUE)
-        time_ms = None
-        if self.time is not None:
-            found = _walk(document, self.time)
-            if found is _ABSENT or found is None:
-                raise MalformedMessageError(f"no time at /{'/'.join(self.time)}", Reason.BAD_TIME)
-            time_ms = to_time_ms(found, self.time_unit)
-        return [Reading(values=values, time_ms=time_ms)]
+        written = None if self.time is None else resolve(document, self.time)
+        return [self.time_form.reading(values, written)]
 
 
-def _number(name: str, found: object) -> Value:
-    match found:
-        case bool():
-            raise MalformedMessageError(f"{name} is a boolean, not a number")
-        case int() | float():
-            return _finite(name, found)
-        case list():
-            return _array(name, found)
-        case None:
-            return None
-        case _ if found is _ABSENT:
-            return None
-        case str():
-            raise MalformedMessageError(f"{name} is a string, not a number: {found[:40]!r}")
-        case _:
-            raise MalformedMessageError(f"{name} is an object, not a number")
+def json_document(payload: bytes) -> object:
+    """Return what ``payload`` says in JSON.
 
-
-def _finite(name: str, number: float) -> float:
+    Raises:
+        MalformedMessageError: It is too large, or no JSON.
+    """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        message = f"payload of {len(payload)} bytes: at most {MAX_PAYLOAD_BYTES} are read"
+        raise MalformedMessageError(message, Reason.TOO_LARGE)
     try:
-        return float(number)
-    except OverflowError as error:  # an integer of hundreds of digits
-        raise MalformedMessageError(f"{name} is too large a number", Reason.NOT_FINITE) from error
-
-
-def _array(name: str, found: list[object]) -> Array:
-    try:
-        return msgspec.convert(found, Array)
-    except (msgspec.ValidationError, OverflowError) as error:
-        raise MalformedMessageError(f"{name} is no array of numbers: {error}"[:MAX_DETAIL_CHARS]) from error
+        return _DECODER.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessageError(f"not JSON: {error}"[:MAX_DETAIL_CHARS]) from error

@@ -1,89 +1,17 @@
-"""Streams: which topics carry them, which device a topic belongs to, how payloads are read."""
+"""Streams: which topics carry them, and how their messages become readings of devices."""
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
-from atoll_contract.ids import escape, require_id
-from atoll_contract.topics import PREFIX
 from atoll_ingest.dialect import Dialect
+from atoll_ingest.reader import Recipe, StreamReader
+from atoll_ingest.topic import DEVICE, TopicPattern, subscriptions_for
 
-DEVICE: Final = "{device}"
-
-
-@dataclass(frozen=True, slots=True)
-class TopicPattern:
-    """A topic filter with one level named ``{device}``: ``plant-a/{device}/telemetry``.
-
-    ``+`` stands for any other level; ``#`` is not allowed, since it would hide which device spoke.
-    Behind ``$share/GROUP/`` the broker gives each message to one of those that subscribe for the group.
-
-    >>> TopicPattern("plant-a/{device}/telemetry").device("plant-a/pump-7/telemetry")
-    'pump-7'
-    >>> TopicPattern("$share/press-hall/plant-a/{device}/telemetry").filter
-    'plant-a/+/telemetry'
-
-    Raises:
-        ValueError: No or more than one ``{device}``, an MQTT wildcard in a wrong place, or no group.
-    """
-
-    text: str
-    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
-    _is_own: bool = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Compile the pattern."""
-        if self.is_shared and _SHARED.match(self.text) is None:
-            raise ValueError(f"topic {self.text!r}: what is shared is written $share/GROUP/TOPIC")
-        levels = self._topic.split("/")
-        if levels.count(DEVICE) != 1:
-            raise ValueError(f"topic {self.text!r} needs exactly one level that is {DEVICE}")
-        for level in levels:
-            if level not in {DEVICE, "+"} and any(sign in level for sign in "+#{}"):
-                raise ValueError(f"topic {self.text!r}: level {level!r} holds one of + # {{ }}")
-        parts = [_LEVEL.get(level, re.escape(level)) for level in levels]
-        object.__setattr__(self, "_regex", re.compile("/".join(parts)))
-        object.__setattr__(self, "_is_own", self._topic.startswith(f"{PREFIX}/"))
-
-    @property
-    def filter(self) -> str:
-        """The MQTT filter of the topics that match."""
-        return self._topic.replace(DEVICE, "+")
-
-    @property
-    def subscription(self) -> str:
-        """What an agent subscribes to: the filter, as one of its group if it is shared."""
-        return self.text.replace(DEVICE, "+")
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether the broker gives each message to one subscriber of a group."""
-        return self.text.split("/")[0] == "$share"
-
-    def device(self, topic: str) -> str | None:
-        """Return the id of the device that ``topic`` belongs to, or None when it does not match.
-
-        On atoll's own topics the level is an id already; on any other it becomes one by its escape.
-
-        Raises:
-            MalformedMessageError: The device's name is no id, or cannot be made one.
-        """
-        found = self._regex.fullmatch(topic)
-        if found is None:
-            return None
-        return require_id(found["device"], "device") if self._is_own else escape(found["device"])
-
-    @property
-    def _topic(self) -> str:
-        return _SHARED.sub("", self.text)
-
-
-_LEVEL: Final = {DEVICE: "(?P<device>[^/]+)", "+": "[^/]*"}
-_SHARED: Final = re.compile(r"\A\$share/[^/+#{}]+/(?=.)")
+__all__ = ["DEVICE", "Overload", "Stream", "TopicPattern"]
 
 
 class Overload(StrEnum):
@@ -107,26 +35,43 @@ class Stream:
     Attributes:
         name: Id of the stream.
         patterns: Where its messages arrive.
-        dialect: How they are read.
+        dialect: How they are read: alone, where the topic names the device, or by a recipe.
         units: The values it carries, with the unit that each is sent in.
         use_retained: Whether a reading with the retain flag counts once, flagged ``replayed``.
         overload: What happens when they come faster than they are answered.
+        ignored: Topics that the patterns match and that carry no readings.
     """
 
     name: str
     patterns: tuple[TopicPattern, ...]
-    dialect: Dialect
+    dialect: Dialect | Recipe
     units: Mapping[str, str | None]
     use_retained: bool = False
     overload: Overload = Overload.BLOCK
+    ignored: tuple[TopicPattern, ...] = ()
 
     @property
     def is_shared(self) -> bool:
         """Whether other agents of a group get a part of the readings."""
         return any(pattern.is_shared for pattern in self.patterns)
 
+    @property
+    def subscriptions(self) -> list[str]:
+        """What an agent subscribes to; no two of them bring the same message."""
+        return subscriptions_for(self.patterns)
+
+    @property
+    def plain(self) -> Dialect | None:
+        """The dialect, if a message is read by its payload alone and whatever arrives is a reading."""
+        if isinstance(self.dialect, Recipe) or self.ignored:
+            return None
+        wanted = {pattern.subscription for pattern in self.patterns}
+        return self.dialect if wanted >= set(self.subscriptions) else None
+
     def device(self, topic: str) -> str | None:
         """Return the id of the device that ``topic`` belongs to, or None when it is not ours.
+
+        For streams whose topics name the device.
 
         Raises:
             MalformedMessageError: It is ours, and the device's name cannot be made an id.
@@ -135,3 +80,25 @@ class Stream:
             if (device := pattern.device(topic)) is not None:
                 return device
         return None
+
+    def matches(self, topic: str) -> bool:
+        """Whether ``topic`` is one of the stream's."""
+        return any(pattern.parts(topic) is not None for pattern in self.patterns) and not any(
+            pattern.parts(topic) is not None for pattern in self.ignored
+        )
+
+    def reader(self, max_devices: int, counts: Counter[str] | None = None) -> StreamReader:
+        """Return what reads the stream's messages from now on.
+
+        Args:
+            max_devices: How many devices it remembers; the longest silent one goes.
+            counts: Where it counts, if not in a counter of its own.
+        """
+        return StreamReader(
+            self.patterns,
+            self.dialect,
+            tuple(self.units),
+            ignored=self.ignored,
+            max_devices=max_devices,
+            counts=Counter() if counts is None else counts,
+        )

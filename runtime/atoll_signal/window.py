@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from copy import copy
 
 import msgspec
@@ -152,6 +153,10 @@ class Window:
         gaps = np.flatnonzero(np.diff(times) > self._max_gap_ms)
         self._gap_left = self._length - keep + int(gaps[-1]) + 1 if len(gaps) else 0
 
+    def shift(self, step_ms: float) -> None:
+        """Move all times by ``step_ms``."""
+        self._times = array("d", [time_ms + step_ms for time_ms in self._times])
+
     def copy(self) -> Window:
         """Return a window that holds the same and goes its own way."""
         twin = copy(self)
@@ -231,6 +236,11 @@ class Windows:
         """
         for device, state in states.items():
             self._add(device, has_restarted=False).restore(state)
+
+    def shift(self, step_ms: float, devices: AbstractSet[str]) -> None:
+        """Move the times of ``devices``, which came from a clock that has been set by ``step_ms``."""
+        for device in devices & self._windows.keys():
+            self._windows[device].shift(step_ms)
 
     def __iter__(self) -> Iterator[tuple[str, Window]]:
         return iter(list(self._windows.items()))

@@ -254,7 +254,7 @@ def test_two_streams_and_three_models_in_one_agent(mosquitto_broker, make_site):
     site.wait_lane()
 
     site.send(*map(reading, range(12)))
-    site.send(b'{"at":"1970-01-01T00:00:01Z","data":[{"t":4}]}', topic="home/living room/climate")
+    site.send(b'{"at":"2024-11-05T08:15:00Z","data":[{"t":4}]}', topic="home/living room/climate")
     site.spy.wait(lambda: len(site.predictions()) == 14, "all predictions")
 
     by_model = {
@@ -263,7 +263,10 @@ def test_two_streams_and_three_models_in_one_agent(mosquitto_broker, make_site):
     }
     assert len(by_model["wear"]) == 12
     assert by_model["mean"][0].value == pytest.approx(3.0)
-    assert (by_model["comfort"][0].value, by_model["comfort"][0].time_ms) == (pytest.approx(11.0), 1000.0)
+    assert (by_model["comfort"][0].value, by_model["comfort"][0].time_ms) == (
+        pytest.approx(11.0),
+        1_730_794_500_000.0,
+    )
     assert site.spy.on("/prediction/living--20room/comfort")
 
 

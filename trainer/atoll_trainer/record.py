@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,7 +13,9 @@ import structlog
 from atoll_contract.errors import BrokerUnavailableError, MalformedMessageError, PeerError, Reason
 from atoll_contract.messages import Label, decode_prediction
 from atoll_contract.topics import LabelTopic, PredictionTopic, parse
+from atoll_ingest.reader import StreamReader
 from atoll_ingest.stream import Stream
+from atoll_ingest.topic import without_overlaps
 from atoll_link.recording import Kind, Recording, Row
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Session, Subscribed
 
@@ -23,6 +25,8 @@ _QUIET_S: Final = 0.02
 """Flush what waits for acknowledgement when nothing more has come for so long."""
 _MAX_UNFLUSHED_S: Final = 1.0
 _STEP_S: Final = 0.5
+_MAX_DEVICES: Final = 65_536
+"""Devices that a stream's reader remembers."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -45,11 +49,8 @@ class Site:
     def filters(self) -> list[str]:
         """The MQTT subscriptions that this needs."""
         readings = [pattern.filter for stream in self.streams for pattern in stream.patterns]
-        return [
-            *dict.fromkeys(readings),
-            LabelTopic.any_of(site=self.name),
-            PredictionTopic.any_of(site=self.name),
-        ]
+        of_site = [LabelTopic.any_of(site=self.name), PredictionTopic.any_of(site=self.name)]
+        return without_overlaps([*readings, *of_site])
 
 
 @dataclass(slots=True)
@@ -71,8 +72,13 @@ class Tally:
     details: dict[Reason, str] = field(default_factory=dict)
 
 
-def rows_of(delivery: Delivery, site: Site) -> tuple[list[Row], int]:
-    """Return the rows to record for a delivery, and how many readings are in them.
+def rows_of(delivery: Delivery, site: Site, readers: Mapping[str, StreamReader]) -> tuple[list[Row], int]:
+    """Return the rows to record for a delivery, and how many readings it completes.
+
+    Args:
+        delivery: What arrived.
+        site: Where.
+        readers: What reads each stream, by its name; they have read what arrived before.
 
     Raises:
         PeerError: It is none of ``site``, cannot be read, or is not to be trusted.
@@ -80,13 +86,14 @@ def rows_of(delivery: Delivery, site: Site) -> tuple[list[Row], int]:
     rows = []
     readings = 0
     for stream in site.streams:
-        if (device := stream.device(delivery.topic)) is None:
+        if not stream.matches(delivery.topic):
             continue
         if delivery.is_retained and not stream.use_retained:
             raise PeerError("a retained reading of a stream that does not use them", Reason.RETAINED)
-        batch = stream.dialect.decode(delivery.payload)
-        readings += len(batch)
-        time_ms = batch[0].time_ms if batch else None
+        told = readers[stream.name].read(delivery.topic, delivery.payload, delivery.arrival_ms)
+        readings += len(told)
+        # A message that completes no reading is needed all the same to read those that follow.
+        device, time_ms = (told[0].device, told[0].reading.time_ms) if told else ("", None)
         rows.append(_row(delivery, Kind.READING, stream.name, device, time_ms))
     if rows:
         return rows, readings
@@ -132,6 +139,7 @@ class Recorder:
         self._session = session
         self._recording = recording
         self._site = site
+        self._readers = {stream.name: stream.reader(_MAX_DEVICES) for stream in site.streams}
         self._unacknowledged: list[Delivery] = []
         self._flushed_s = 0.0
         self._last_failure = "no answer from the broker"
@@ -190,7 +198,7 @@ class Recorder:
         if delivery.qos > 0:
             self._unacknowledged.append(delivery)
         try:
-            rows, readings = rows_of(delivery, self._site)
+            rows, readings = rows_of(delivery, self._site, self._readers)
         except PeerError as error:
             self._refuse(delivery, error)
             return

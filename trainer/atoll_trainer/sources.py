@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from atoll_contract.errors import ConfigError, MalformedMessageError
-from atoll_contract.messages import Label, Reading, Value
-from atoll_ingest.dialect import AtollDialect, Dialect
+from atoll_contract.messages import Label, Value
+from atoll_ingest.dialect import AtollDialect
+from atoll_ingest.join import Overdue
+from atoll_ingest.reader import Recipe
+from atoll_ingest.stream import Stream
 from atoll_link import recording
 from atoll_link.csv_columns import Columns, RowReader
 from atoll_link.csv_file import CsvFile
@@ -20,6 +24,9 @@ from atoll_link.recording import Kind, Row
 from atoll_trainer.dataset import Observed, Readings, Refusals, UnsuitableDataError, collect
 from atoll_trainer.labels import Arrived, LabelJoin
 from atoll_trainer.task import TaskFile, TaskKind
+
+_MAX_DEVICES: Final = 65_536
+"""Devices that a stream's reader remembers."""
 
 
 def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",") -> Readings:
@@ -65,13 +72,13 @@ def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",")
     return collect(observed(), task, str(path), digest, refusals)
 
 
-def from_recording(folder: Path, task: TaskFile, dialect: Dialect | None = None) -> tuple[Readings, int]:
+def from_recording(folder: Path, task: TaskFile, stream: Stream | None = None) -> tuple[Readings, int]:
     """Return the task's readings in a recording, labelled, and how many labels found no reading.
 
     Args:
         folder: Of the recording.
         task: Says which stream and model.
-        dialect: Of the stream; by default our own.
+        stream: How its messages are read; by default as our own dialect.
 
     Raises:
         StorageError: A part of it is damaged.
@@ -80,14 +87,13 @@ def from_recording(folder: Path, task: TaskFile, dialect: Dialect | None = None)
     if task.task.stream not in (known := recording.names(folder, Kind.READING)):
         there = f"there are {', '.join(known)}" if known else "there are none at all"
         raise UnsuitableDataError(f"{folder}: no readings of stream {task.task.stream!r}; {there}")
-    dialect = dialect or AtollDialect()
     # Labels are joined to all readings, also to those that are refused later: the label of a reading
     # that lacks a value must not go to its neighbour.
     devices, times, arrivals = [], [], []
-    for row, _, reading in _messages(folder, task, dialect, Refusals()):
-        devices.append(row.device)
-        times.append(row.arrival_ms if reading.time_ms is None else reading.time_ms)
-        arrivals.append(row.arrival_ms)
+    for one in _recorded(folder, task, stream, Refusals()):
+        devices.append(one.device)
+        times.append(one.time_ms)
+        arrivals.append(one.arrival_ms)
     labels, lost = np.full(len(times), np.nan), 0
     if task.task.kind is TaskKind.REGRESSION:
         join = LabelJoin(devices, np.array(times), np.array(arrivals), task.task.label_tolerance_ms)
@@ -97,30 +103,60 @@ def from_recording(folder: Path, task: TaskFile, dialect: Dialect | None = None)
 
     def observed() -> Iterator[Observed]:
         # Not strict: a recorder may have added readings in the meantime.
-        joined = zip(_messages(folder, task, dialect, refusals), times, labels.tolist(), strict=False)
-        for (row, number, reading), time_ms, label in joined:
-            digest.update(f"{row.device} {time_ms} ".encode() + row.payload)
-            values: dict[str, Value] = reading.values if isinstance(reading.values, dict) else {}
+        joined = zip(_recorded(folder, task, stream, refusals), labels.tolist(), strict=False)
+        for one, label in joined:
+            digest.update(f"{one.device} {one.time_ms} ".encode() + one.payload)
             truth = None if math.isnan(label) else label
-            yield Observed(number, row.device, time_ms, values, truth, reading.step_ms)
+            yield Observed(one.number, one.device, one.time_ms, one.values, truth, one.step_ms)
 
     readings = collect(observed(), task, str(folder), "", refusals)
     return replace(readings, sha256=digest.hexdigest()), lost
 
 
-def _messages(
-    folder: Path, task: TaskFile, dialect: Dialect, refusals: Refusals
-) -> Iterator[tuple[Row, int, Reading]]:
-    """Yield each reading with its message and the message's number."""
+class _Recorded(NamedTuple):
+    """A reading of a recording, and the number of the message that completed it."""
+
+    number: int
+    device: str
+    time_ms: float
+    arrival_ms: float
+    values: dict[str, Value]
+    payload: bytes
+    step_ms: float | None
+
+
+def _recorded(folder: Path, task: TaskFile, stream: Stream | None, refusals: Refusals) -> Iterator[_Recorded]:
+    """Yield the readings, as the agent reads them from the same messages."""
     rows = recording.without_redeliveries(recording.read(folder, Kind.READING, task.task.stream))
+    read = _reading(stream)
     for number, row in enumerate(rows, start=1):
         try:
-            readings = dialect.decode(row.payload)
+            told = list(read(row))
         except MalformedMessageError as error:
             refusals.add(number, error)
             continue
-        for reading in readings:
-            yield row, number, reading
+        for device, reading, arrival_ms in told:
+            time_ms = arrival_ms if reading.time_ms is None else reading.time_ms
+            values: dict[str, Value] = reading.values if isinstance(reading.values, dict) else {}
+            yield _Recorded(number, device, time_ms, arrival_ms, values, row.payload, reading.step_ms)
+
+
+def _reading(stream: Stream | None) -> Callable[[Row], Iterator[Overdue]]:
+    """Return what reads the messages of a recording, one after the other."""
+    dialect = AtollDialect() if stream is None else stream.dialect
+    if not isinstance(dialect, Recipe):
+        # The recorder has found the device; where it is recorded from may have changed since.
+        plain = dialect
+        return lambda row: (Overdue(row.device, each, row.arrival_ms) for each in plain.decode(row.payload))
+    assert stream is not None  # noqa: S101 - it has the recipe
+    reader = stream.reader(_MAX_DEVICES)
+
+    def read(row: Row) -> Iterator[Overdue]:
+        yield from reader.overdue(row.arrival_ms)
+        for device, reading in reader.read(row.topic, row.payload, row.arrival_ms):
+            yield Overdue(device, reading, row.arrival_ms)
+
+    return read
 
 
 def _labels(folder: Path, task: TaskFile) -> Iterator[Arrived]:

@@ -70,7 +70,7 @@ def _summarise(arguments: argparse.Namespace) -> int:
         "runtime": chosen.why,
         "streams": {
             stream.name: {
-                "topics": [pattern.subscription for pattern in stream.patterns],
+                "topics": stream.subscriptions,
                 "values": dict(stream.units),
             }
             for stream in streams
@@ -87,7 +87,7 @@ def _summarise(arguments: argparse.Namespace) -> int:
     for key in ("settings", "agent", "site", "broker", "state", "clock", "runtime"):
         print(f"{key:9} {facts[key]}")  # noqa: T201
     for stream in streams:
-        topics = ", ".join(pattern.subscription for pattern in stream.patterns)
+        topics = ", ".join(stream.subscriptions)
         values = ", ".join(f"{name} [{unit}]" if unit else name for name, unit in stream.units.items())
         print(f"stream    {stream.name}: {values} from {topics}")  # noqa: T201
     for model in settings.model:

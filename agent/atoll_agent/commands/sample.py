@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,20 +11,21 @@ import numpy as np
 
 from atoll_agent.rollout.fit import require_fit
 from atoll_contract.bundle import Bundle
-from atoll_contract.errors import AtollError, BundleRejectedError, MalformedMessageError
+from atoll_contract.errors import AtollError, BundleRejectedError, MalformedMessageError, Reason
 from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Reading
 from atoll_infer.predictor import Predictor, quantise
 from atoll_infer.runtime import Runtime
-from atoll_ingest.dialect import AtollDialect, Dialect
-from atoll_ingest.pointer import PointerDialect
-from atoll_ingest.stream import DEVICE, Stream, TopicPattern
+from atoll_ingest.dialect import AtollDialect, Told
+from atoll_ingest.reader import Recipe
+from atoll_ingest.stream import Stream
+from atoll_ingest.topic import TopicPattern, named_part
 from atoll_signal.features import Normaliser
 from atoll_signal.matrix import FeatureMatrix, Samples
 from atoll_signal.numbers import Numbers
 
-_DIALECTS: Final[dict[type[Dialect], str]] = {AtollDialect: "atoll", PointerDialect: "json"}
-"""As the settings call them."""
+_MAX_DEVICES: Final = 10_000
+_FOR_EVER_MS: Final = 1e16
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,32 +158,42 @@ class Candidate:
 def read_sample(
     topic: str, payload: bytes, streams: Sequence[Stream], candidates: Sequence[Candidate], runtime: Runtime
 ) -> Sample:
-    """Return how ``payload``, captured on ``topic``, would be read."""
+    """Return how ``payload``, captured on ``topic``, would be read if it were the first message of all."""
     sample = Sample(topic, len(payload))
     for stream in streams:
-        for pattern in stream.patterns:
-            if (why := _why_not(pattern, topic)) is not None:
-                sample.tried.append(Tried(stream.name, pattern.text, why))
-                continue
-            models = [candidate for candidate in candidates if candidate.stream == stream.name]
-            sample.read.append(_read(pattern, topic, payload, stream, models, runtime))
-            break
+        if not stream.matches(topic):
+            sample.tried += _tried(stream, topic)
+            continue
+        pattern = next(each for each in stream.patterns if each.parts(topic) is not None)
+        models = [candidate for candidate in candidates if candidate.stream == stream.name]
+        sample.read += _read(pattern, topic, payload, stream, models, runtime)
     return sample
 
 
-def _why_not(pattern: TopicPattern, topic: str) -> str | None:
-    """Return the first level of ``topic`` that ``pattern`` does not match; None: it matches."""
+def _tried(stream: Stream, topic: str) -> Iterator[Tried]:
+    """Yield why the filters of ``stream`` do not match."""
+    for pattern in stream.patterns:
+        if pattern.parts(topic) is None:
+            yield Tried(stream.name, pattern.text, _why_not(pattern, topic))
+    for pattern in stream.ignored:
+        if pattern.parts(topic) is not None:
+            yield Tried(stream.name, pattern.text, "the stream ignores these topics")
+
+
+def _why_not(pattern: TopicPattern, topic: str) -> str:
+    """Return where ``topic`` first differs from ``pattern``, which does not match it."""
     wanted, found = pattern.text.split("/"), topic.split("/")
     if pattern.is_shared:
         wanted = wanted[2:]
     for number, (level, given) in enumerate(zip(wanted, found, strict=False), start=1):
-        if level == DEVICE and not given:
-            return f"level {number} is empty, and names the device"
-        if level not in {DEVICE, "+", given}:
+        part = named_part(level)
+        if part is not None and part.is_longer:
+            return f"nothing from level {number} on fits {'/'.join(wanted[number - 1 :])!r}"
+        if part is not None and not given:
+            return f"level {number} is empty, and names the {part.name}"
+        if part is None and level not in {"+", given}:
             return f"level {number} is {given!r}, not {level!r}"
-    if len(wanted) != len(found):
-        return f"{len(found)} levels, not {len(wanted)}"
-    return None
+    return f"{len(found)} levels, not {len(wanted)}"
 
 
 def _read(
@@ -192,18 +203,33 @@ def _read(
     stream: Stream,
     models: Sequence[Candidate],
     runtime: Runtime,
-) -> Read:
-    read = Read(stream.name, pattern.text, dialect=_DIALECTS.get(type(stream.dialect)))
+) -> Iterator[Read]:
+    """Yield how the stream reads it: for each device that it speaks of."""
+    dialect = _name_of(stream)
+    reader = stream.reader(_MAX_DEVICES)
     try:
-        read.device = pattern.device(topic)
-        readings = stream.dialect.decode(payload)
+        told = reader.read(topic, payload, 0.0)
     except MalformedMessageError as error:
-        read.refused = _refusal(error)
-        return read
-    read.readings = [_reading(reading, stream.units) for reading in readings]
-    for candidate in models:
-        read.answers.append(_answer(candidate, readings, stream, runtime))
-    return read
+        yield Read(stream.name, pattern.text, dialect=dialect, refused=_refusal(error))
+        return
+    # A part of a reading: what would be told of it if nothing more came.
+    told += [Told(device, reading) for device, reading, _ in reader.overdue(_FOR_EVER_MS)]
+    if not told:
+        detail = "it carries none of the stream's values, and is ignored"
+        yield Read(stream.name, pattern.text, dialect=dialect, refused=Refusal(Reason.MISSING_VALUE, detail))
+    for device in dict.fromkeys(device for device, _ in told):
+        readings = [reading for whose, reading in told if whose == device]
+        read = Read(stream.name, pattern.text, device, dialect)
+        read.readings = [_reading(reading, stream.units) for reading in readings]
+        read.answers = [_answer(candidate, readings, stream, runtime) for candidate in models]
+        yield read
+
+
+def _name_of(stream: Stream) -> str:
+    """Return the dialect as the settings call it."""
+    if isinstance(stream.dialect, Recipe):
+        return stream.dialect.name
+    return "atoll" if isinstance(stream.dialect, AtollDialect) else "json"
 
 
 def _reading(reading: Reading, units: Mapping[str, str | None]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Prediction, Quality, Reading, Value, WindowBounds, encode_prediction
 from atoll_contract.topics import PredictionTopic
 from atoll_infer.predictor import Answer
+from atoll_ingest.time import is_undated
 from atoll_link.session import Delivery
 from atoll_signal.frames import Frames, FramesState
 from atoll_signal.kept import columns
@@ -117,6 +118,9 @@ class Answering:
         """
         raise NotImplementedError
 
+    def shift(self, step_ms: float) -> None:
+        """Move the times in windows that came from arrival: the wall clock was set by ``step_ms``."""
+
     def prediction(self, pending: Pending, answer: Answer, now_ns: int) -> tuple[str, bytes]:
         """Return topic and payload of the prediction that tells ``answer``; monotonic time."""
         return self._topic(pending.device), self._encode(pending, answer, now_ns)
@@ -126,7 +130,7 @@ class Answering:
         quality = [*answer.quality, *pending.quality]
         if pending.delivery.is_retained:
             quality.append(Quality.REPLAYED)
-        if pending.reading.time_ms is None and self._clock.is_time_unsynced:
+        if pending.reading.time_ms is None and (self._clock.is_time_unsynced or is_undated(pending.reading)):
             quality.append(Quality.TIME_UNSYNCED)
         return quality
 
@@ -185,6 +189,7 @@ class WindowAnswering(Answering):
             max_devices=self._affordable(Window.size_bytes(manifest.window, manifest.columns)),
             has_restarted=others["has_restarted"],
         )
+        self._by_arrival: set[str] = set()
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -201,6 +206,7 @@ class WindowAnswering(Answering):
         """See :class:`Answering`."""
         if isinstance(champion, WindowAnswering) and self._is_like(champion):
             self._windows.adopt(champion._windows)  # noqa: SLF001 - of its own class
+            self._by_arrival |= champion._by_arrival  # noqa: SLF001 - as above
 
     def state(self) -> FramesState:
         """See :class:`Answering`."""
@@ -213,7 +219,10 @@ class WindowAnswering(Answering):
     def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
         """See :class:`Answering`."""
         row = self._row.row(reading.values)  # type: ignore[arg-type]  # dialects give values by name
-        time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
+        time_ms = reading.time_ms
+        if time_ms is None:
+            time_ms = delivery.arrival_ms
+            self._note_arrival(device)
         window = self._windows.push(device, row, time_ms)
         if window is None:
             return None
@@ -221,18 +230,25 @@ class WindowAnswering(Answering):
         quality = _GAP if window.take_gap() else ()
         return Pending(device, reading, delivery, entry, time_ms, window.packed, bounds, quality)
 
+    def shift(self, step_ms: float) -> None:
+        """See :class:`Answering`."""
+        self._windows.shift(step_ms, self._by_arrival)
+
+    def _note_arrival(self, device: str) -> None:
+        """Note that the times in the window of ``device`` come from arrival."""
+        if len(self._by_arrival) > 2 * self._max_devices:
+            self._by_arrival &= {known for known, _ in self._windows}
+        self._by_arrival.add(device)
+
 
 class FrameAnswering(Answering):
     """Of windows by time, of steps, of readings that are completed, of computed features."""
 
     def __init__(self, manifest: Manifest, executor: Executor, **others: Unpack[Surroundings]) -> None:
         super().__init__(manifest, executor, **others)
-        self._frames = Frames(
-            manifest,
-            others["units"],
-            max_devices=self._affordable(Frames.size_bytes(manifest)),
-            has_restarted=others["has_restarted"],
-        )
+        self._units = others["units"]
+        self._frames = self._new_frames(has_restarted=others["has_restarted"])
+        self._has_arrivals = False
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -247,12 +263,14 @@ class FrameAnswering(Answering):
     def adjust(self, max_devices: int, units: Mapping[str, str | None]) -> None:
         """See :class:`Answering`."""
         super().adjust(max_devices, units)
+        self._units = units
         self._frames.adjust(self._affordable(Frames.size_bytes(self.manifest)), units)
 
     def succeed(self, champion: Answering) -> None:
         """See :class:`Answering`."""
         if isinstance(champion, FrameAnswering) and self._is_like(champion):
             self._frames.adopt(champion._frames)  # noqa: SLF001 - of its own class
+            self._has_arrivals |= champion._has_arrivals  # noqa: SLF001 - as above
 
     def state(self) -> FramesState:
         """See :class:`Answering`."""
@@ -264,13 +282,30 @@ class FrameAnswering(Answering):
 
     def take(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> Pending | None:
         """See :class:`Answering`."""
-        time_ms = delivery.arrival_ms if reading.time_ms is None else reading.time_ms
+        time_ms = reading.time_ms
+        if time_ms is None:
+            time_ms = delivery.arrival_ms
+            self._has_arrivals = True
         values: Mapping[str, Value] = reading.values  # type: ignore[assignment]  # as above
         frame = self._frames.take(device, values, time_ms, reading.step_ms)
         if frame is None:
             return None
         bounds = WindowBounds(frame.start_ms, frame.count) if self.keeps_readings else None
         return Pending(device, reading, delivery, entry, frame.time_ms, frame.features, bounds, frame.quality)
+
+    def shift(self, step_ms: float) -> None:  # noqa: ARG002 - as others have it
+        """See :class:`Answering`. Steps and spans of a wrong clock fit no other: the windows begin anew."""
+        if self._has_arrivals:
+            self._frames = self._new_frames(has_restarted=True)
+            self._has_arrivals = False
+
+    def _new_frames(self, *, has_restarted: bool) -> Frames:
+        return Frames(
+            self.manifest,
+            self._units,
+            max_devices=self._affordable(Frames.size_bytes(self.manifest)),
+            has_restarted=has_restarted,
+        )
 
 
 def kind_of(manifest: Manifest) -> type[Answering]:

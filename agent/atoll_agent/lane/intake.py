@@ -1,41 +1,65 @@
-"""From messages to readings of a device: whose it is, what it says, whether it was there before."""
+"""From messages to readings of devices: whose they are, what they say, whether they were there before."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Final
+
+import structlog
 
 from atoll_agent.lane.repeat import Repeats
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.messages import Reading
+from atoll_ingest.clock import ClockWatch
+from atoll_ingest.dialect import Told
+from atoll_ingest.join import Overdue
 from atoll_ingest.stream import Stream
+from atoll_ingest.time import EARLIEST_MS
 from atoll_link.session import Delivery
+
+log = structlog.get_logger()
 
 MAX_TOPICS: Final = 65_536
 """Topics whose device is remembered; then they are looked up anew."""
+_NEVER_MS: Final = math.inf
+_MAX_TOLD: Final = 100
+"""Devices with a doubtful clock that the log names; the counters know them all."""
 
 
 class Intake:
-    """Reads the messages of one stream. ``counts`` are those of its track."""
+    """Reads the messages of one stream. ``counts`` are those of its track.
+
+    Attributes:
+        is_plain: Whether the topic names the device and the payload says the rest: the short way.
+    """
 
     def __init__(self, stream: Stream, counts: Counter[str], max_devices: int) -> None:
+        plain = stream.plain
+        self.is_plain = plain is not None
         self._stream = stream
-        self._decode = stream.dialect.decode
+        self._decode = None if plain is None else plain.decode
+        self._reader = None if self.is_plain else stream.reader(max_devices, counts)
         self._counts = counts
         self._devices: dict[str, str] = {}
         self._retained: dict[str, int] = {}
         # Of a shared stream others get the rest: nothing can be said to be missing.
         self._repeats = Repeats(max_devices, Counter() if stream.is_shared else counts)
+        self._clocks = ClockWatch(max_devices)
+        self._told = 0
 
     def changed(self, stream: Stream, max_devices: int) -> Intake:
         """Return the intake that goes on with ``stream`` and remembers what was taken before."""
         successor = Intake(stream, self._counts, max_devices)
         self._repeats.max_devices = max_devices
         successor._repeats, successor._retained = self._repeats, self._retained
+        successor._clocks, successor._told = self._clocks, self._told
+        if successor._reader is not None and self._reader is not None:
+            successor._reader.succeed(self._reader)
         return successor
 
     def device(self, topic: str) -> str | None:
-        """Return the device of a topic that was read before; None: of no topic that was."""
+        """Return the device of a topic that was read before the short way; None: of none that was."""
         return self._devices.get(topic)
 
     def find_device(self, topic: str) -> str | None:
@@ -53,18 +77,53 @@ class Intake:
         return device
 
     def readings(self, delivery: Delivery, device: str) -> list[Reading]:
-        """Return the new readings in a message of ``device``.
+        """Return the new readings in a message of ``device``: the short way.
 
         Raises:
             MalformedMessageError: It cannot be read, or is retained and the stream ignores that.
         """
         if delivery.is_retained and not self._is_wanted_retained(delivery):
             return []
-        readings = self._decode(delivery.payload)
+        readings = self._decode(delivery.payload)  # type: ignore[misc]  # is_plain
         self._counts["readings"] += len(readings)
         if len(readings) == 1:  # as nearly always
-            return [] if self._is_repeat(readings[0], device) else readings
-        return [reading for reading in readings if not self._is_repeat(reading, device)]
+            return readings if self._is_new(readings[0], device, delivery.arrival_ms) else []
+        return [reading for reading in readings if self._is_new(reading, device, delivery.arrival_ms)]
+
+    def told(self, delivery: Delivery) -> list[Told] | None:
+        """Return the new readings that a message completes, and whose they are: the long way.
+
+        None: its topic is none of the stream's.
+
+        Raises:
+            MalformedMessageError: It cannot be read, or is retained and the stream ignores that.
+        """
+        if self._reader is None:
+            device = self.find_device(delivery.topic)
+            if device is None:
+                return None
+            return [Told(device, reading) for reading in self.readings(delivery, device)]
+        topic, arrival_ms = delivery.topic, delivery.arrival_ms
+        if not self._reader.knows(topic):
+            return None
+        if delivery.is_retained and not (
+            self._reader.is_ignored(topic) or self._is_wanted_retained(delivery)
+        ):
+            return []
+        told = self._reader.read(topic, delivery.payload, arrival_ms)
+        self._counts["readings"] += len(told)
+        return [one for one in told if self._is_new(one.reading, one.device, arrival_ms)]
+
+    def overdue(self, now_ms: float) -> list[Overdue]:
+        """Return readings that have waited too long for the rest of their values; wall clock."""
+        late = [] if self._reader is None else self._reader.overdue(now_ms)
+        self._counts["readings"] += len(late)
+        return late
+
+    def shift(self, step_ms: float) -> None:
+        """Move the times of arrival of what waits or is held."""
+        if self._reader is not None:
+            self._reader.shift(step_ms)
 
     def _is_wanted_retained(self, delivery: Delivery) -> bool:
         """Whether a retained reading is to be used: once, though every connect brings it again."""
@@ -79,9 +138,19 @@ class Intake:
         self._retained[delivery.topic] = digest
         return True
 
-    def _is_repeat(self, reading: Reading, device: str) -> bool:
+    def _is_new(self, reading: Reading, device: str, arrival_ms: float) -> bool:
         boot, seq = reading.boot, reading.seq
-        if boot is None or seq is None or not self._repeats.is_repeat(device, boot, seq):
+        if boot is not None and seq is not None and self._repeats.is_repeat(device, boot, seq):
+            self._counts["repeated"] += 1
             return False
-        self._counts["repeated"] += 1
+        latest, time_ms = self._clocks.latest_ms, reading.time_ms
+        if time_ms is not None and EARLIEST_MS < latest.get(device, _NEVER_MS) <= time_ms <= arrival_ms:
+            latest[device] = time_ms  # as nearly always
+            return True
+        doubt = self._clocks.look(device, reading, arrival_ms)
+        if doubt is not None:
+            self._counts[doubt] += 1
+            if self._told < _MAX_TOLD and self._clocks.doubts(device)[doubt] == 1:
+                self._told += 1
+                log.warning("clock.doubted", stream=self._stream.name, device=device, doubt=doubt.value)
         return True

@@ -13,7 +13,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
+import structlog
+
 from atoll_agent.lane.answering import Answering, kind_of
+from atoll_agent.lane.clock_step import ClockStep
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.survival import restore, save
@@ -24,6 +27,8 @@ from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
 from atoll_ingest.stream import Stream
 from atoll_signal.picture import decodes_late
+
+log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
@@ -67,6 +72,7 @@ class Lane:
         self._use(plan)
         self._orders: deque[Callable[[], None]] = deque()
         self._stopping = threading.Event()
+        self._clock_step = ClockStep()
         self._trials = 0
         self._idle_ns = time.monotonic_ns()
         self._reported_ns = 0
@@ -165,6 +171,11 @@ class Lane:
         if now_ns - started_ns > _IDLE_NS:
             self._idle_ns = now_ns
         self.steps += 1
+        # Before what has come is read: that is stamped by the new time.
+        if step_ms := self._clock_step.look(time.time() * 1e3, now_ns / 1e6):
+            for track in self._tracks.values():
+                track.shift(step_ms)
+            log.info("clock.stepped", step_ms=round(step_ms))
         for wire in ready:
             self._by_wire[wire].heed(wire.step(0.0))
             self.steps += 1  # an attempt to connect takes its time

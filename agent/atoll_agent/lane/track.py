@@ -5,6 +5,7 @@ decode -> window -> model -> encode -> send, batch in, batch out.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
@@ -37,6 +38,8 @@ as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight
 65,535 at the most."""
 MAX_FORMER: Final = 8
 """Earlier settings of a stream that are remembered: messages read by them may still wait at the broker."""
+
+_OVERDUE_EVERY_S: Final = 0.5
 
 
 class Track:
@@ -84,6 +87,7 @@ class Track:
         self._acts_sent: set[int] = set()
         self._is_stopping = False
         self._has_news = False
+        self._look_overdue_s = math.inf if self._intake.is_plain else 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -160,6 +164,13 @@ class Track:
         for pending in goes.executor.cancel():
             self._hand_over(pending, stays)
 
+    def shift(self, step_ms: float) -> None:
+        """Move all times that came from arrival: the wall clock was set by ``step_ms``."""
+        for intake in (self._intake, *self._former):
+            intake.shift(step_ms)
+        for answering in self._at_work():
+            answering.shift(step_ms)
+
     def change(
         self,
         stream: Stream,
@@ -182,6 +193,7 @@ class Track:
         if stream != self.stream:
             self._former.appendleft(self._intake)
         self._intake = self._intake.changed(stream, max_devices)
+        self._look_overdue_s = math.inf if all(one.is_plain for one in (self._intake, *self._former)) else 0.0
         self.stream = stream
         for answering in self._at_work():
             answering.adjust(max_devices, stream.units)
@@ -233,6 +245,8 @@ class Track:
             now_s: On a monotonic clock.
             is_behind: Whether readings have come faster for a while than they were answered.
         """
+        if now_s >= self._look_overdue_s and not self._is_stopping:
+            self._take_overdue(now_s)
         self._twins.look(now_s)
         for answering in self._at_work():
             answering.executor.relieve(is_behind=is_behind)
@@ -274,22 +288,34 @@ class Track:
         try:
             device = intake.device(delivery.topic)
             if device is None:
-                if self._is_label(delivery.topic):
-                    self._take_label(delivery)
-                    return
-                intake, device = self._find_device(delivery.topic)
-            readings = intake.readings(delivery, device)
+                self._take_other(delivery, entry)
+                return
+            readings = intake.readings(delivery, device)  # as nearly always
         except MalformedMessageError as error:
             self._refuse(self.stream.name, error.reason, f"{delivery.topic}: {error.detail}")
             return
         for reading in readings:
             self._take_reading(reading, device, delivery, entry)
 
-    def _find_device(self, topic: str) -> tuple[Intake, str]:
-        """Return who reads the messages of a new topic, and its device."""
+    def _take_overdue(self, now_s: float) -> None:
+        """Take in readings of which not all values came; nobody waits for them, so they go at QoS 0."""
+        self._look_overdue_s = now_s + _OVERDUE_EVERY_S
+        now_ms = time.time() * 1e3
         for intake in (self._intake, *self._former):
-            if (device := intake.find_device(topic)) is not None:
-                return intake, device
+            for device, reading, arrival_ms in intake.overdue(now_ms):
+                delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
+                self._take_reading(reading, device, delivery, None)
+
+    def _take_other(self, delivery: Delivery, entry: Entry | None) -> None:
+        """Take a label, or read a message the long way, by the settings that know its topic."""
+        if self._is_label(delivery.topic):
+            self._take_label(delivery)
+            return
+        for intake in (self._intake, *self._former):
+            if (told := intake.told(delivery)) is not None:
+                for device, reading in told:
+                    self._take_reading(reading, device, delivery, entry)
+                return
         raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
 
     def _is_label(self, topic: str) -> bool:

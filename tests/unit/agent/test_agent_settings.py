@@ -22,7 +22,7 @@ def test_all_mistakes_are_told_at_once_also_those_between_tables_and_files(tmp_p
     found = faults(
         tmp_path,
         '[agent]\nid = "has space"\nsitee = "x"\nstreams_file = "streams.toml"\n[broker]\nport = 99999\n'
-        '[[stream]]\nname = "a"\nvalues = { x = {} }\ntopics = ["no-device", "b/#"]\n'
+        '[[stream]]\nname = "a"\nvalues = { x = {} }\ntopics = ["no{device}", "b/#"]\n'
         '[[stream]]\nname = "a"\nvalues = { x = {} }\n'
         '[[model]]\nname = "m"\nstream = "nowhere"\n',
     )

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from support.bundles import make_bundle
+from support.dialects import stream
 
 from atoll_agent.cli import main
 from atoll_agent.commands.sample import Candidate, read_sample
@@ -110,9 +111,9 @@ def test_when_no_filter_matches_each_says_why(check, topic, why):
     ("payload", "reason"),
     [
         (b"{", "malformed_payload"),
-        (b'{"d":{"x":"3"},"t":1}', "malformed_payload"),
+        (b'{"d":{"x":"hot"},"t":1}', "malformed_payload"),
         (b'{"d":{},"t":1}', "missing_value"),
-        (b'{"d":{"x":1}}', "bad_time"),
+        (b'{"d":{"x":1},"t":"soon"}', "bad_time"),
         (b'{"d":{"y":1},"t":1}', "missing_value"),
     ],
 )
@@ -177,3 +178,39 @@ def test_of_a_batch_the_latest_readings_fill_the_window():
     assert not answer.is_assumed
     assert [row[0] for row in answer.normalised] == list(range(8, 20))
     assert sample.read[0].readings[0]["ignored"] == ["z"]
+
+
+def sample(settings, topic, payload):
+    return read_sample(topic, payload, [stream(settings)], [], choose_runtime().runtime)
+
+
+def test_a_payload_with_several_devices_is_told_for_each():
+    found = sample(
+        'preset = "thingsboard-gateway"\nvalues.x = {}',
+        "v1/gateway/telemetry",
+        b'{"a": [{"ts": 1730794500000, "values": {"x": 1}}], "b": [{"ts": 1730794500000, "values": {"x": "on"}}]}',
+    )
+
+    assert [(read.device, read.dialect, read.refused) for read in found.read] == [
+        ("a", "json", None),
+        ("b", "json", None),
+    ]
+
+
+def test_a_part_of_a_reading_is_told_as_it_came_and_what_carries_no_reading_says_so():
+    esphome = 'preset = "esphome"\nvalues.co2 = {}\nvalues.pm25 = {}'
+
+    [part] = sample(esphome, "office/sensor/co2/state", b"812").read
+    [other] = sample(esphome, "office/sensor/wifi/state", b"-61").read
+
+    assert part.readings[0]["values"]["co2"]["value"] == 812.0
+    assert other.refused is not None
+    assert other.refused.reason == "missing_value"
+
+
+def test_ignored_topics_and_longer_names_are_explained():
+    lamps = 'preset = "zigbee2mqtt"\nvalues.x = {}'
+
+    assert sample(lamps, "zigbee2mqtt/bridge/info", b"{}").tried[0].why == "the stream ignores these topics"
+    assert "level 1 is 'zigbee'" in sample(lamps, "zigbee/lamp", b"{}").tried[0].why
+    assert "nothing from level 2 on" in sample(lamps, "zigbee2mqtt/", b"{}").tried[0].why

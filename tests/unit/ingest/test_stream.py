@@ -30,6 +30,10 @@ from atoll_ingest.stream import Stream, TopicPattern
         ("$share/hall/a/{device}", "a/pump-7", "pump-7"),
         ("$share/hall/{device}", "pump-7", "pump-7"),
         ("a/$share/b/{device}", "a/$share/b/pump-7", "pump-7"),
+        ("z/{device...}", "z/office/climate 1", "office--2fclimate--201"),
+        ("z/{device...}", "z/lamp", "lamp"),
+        ("z/{device...}/state", "z/a/b/state", "a--2fb"),
+        ("{line}/{device}/+", "hall/press/x", "press"),
     ],
 )
 def test_the_level_named_device_becomes_an_id(pattern: str, topic: str, device: str) -> None:
@@ -46,6 +50,9 @@ def test_the_level_named_device_becomes_an_id(pattern: str, topic: str, device: 
         ("a.b/{device}", "axb/pump-7"),
         ("a/{device}/+", "a/pump-7"),
         ("a/{device}", ""),
+        ("z/{device...}", "z"),
+        ("z/{device...}", "z/"),
+        ("z/{device...}/state", "z/state"),
         ("$share/hall/a/{device}", "$share/hall/a/pump-7"),
     ],
 )
@@ -63,8 +70,10 @@ def test_a_topic_of_somebody_else_belongs_to_no_device(pattern: str, topic: str)
         "{device}/#",
         "a+/{device}",
         "a/x{device}",
+        "a/{device...}/{x...}",
+        "a/{device}/{x}/{x}",
+        "a/{Device}/{device}",
         "a/{other}",
-        "{device}/{x}",
         "$share",
         "$share/{device}",
         "$share/hall/",

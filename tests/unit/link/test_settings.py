@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import Field
@@ -11,7 +12,7 @@ from pydantic import Field
 from atoll_contract.errors import ConfigError, Reason
 from atoll_ingest.dialect import AtollDialect
 from atoll_ingest.pointer import PointerDialect
-from atoll_ingest.time import TimeUnit
+from atoll_ingest.time import TimeForm, TimeUnit
 from atoll_link.settings import BrokerTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault
 from atoll_link.stream_settings import StreamsFile, StreamTable
@@ -342,11 +343,10 @@ def test_defaults_of_the_broker_depend_on_how_it_is_reached_and_on_a_password() 
     ("text", "told"),
     [
         ('name = "a/b"\nvalues.x = {}', "stream[0].name"),
-        ('name = "s"\nvalues.x = { pointer = "/x" }', "belong to dialect 'json'"),
-        ('name = "s"\nvalues.x = {}\ntime = { pointer = "/t" }', "belong to dialect 'json'"),
-        ('name = "s"\ndialect = "json"\ntopics = ["{device}"]\nvalues.x = {}', "needs a pointer"),
+        ('name = "s"\nvalues.x = { pointer = "/x" }', "values.x.pointer does not belong to dialect 'atoll'"),
+        ('name = "s"\nvalues.x = {}\ntime = { pointer = "/t" }', "time does not belong to dialect 'atoll'"),
         ('name = "s"\ndialect = "json"\nvalues.x = { pointer = "/x" }', "needs topics"),
-        ('name = "s"\ndialect = "xml"\nvalues.x = {}', "'json' or 'picture' (found 'xml')"),
+        ('name = "s"\ndialect = "xml"\nvalues.x = {}', "'opcua' or 'picture' (found 'xml')"),
         ('name = "s"\ntopics = ["a/b"]\nvalues.x = {}', "exactly one level"),
         ('name = "s"\ntopics = ["a/{device}/#"]\nvalues.x = {}', "holds one of"),
         ('name = "s"\nretained = "yes"\nvalues.x = {}', "'ignore' or 'use'"),
@@ -394,6 +394,6 @@ def test_a_json_stream_is_built_with_its_pointers_and_time(tmp_path: Path) -> No
     assert [pattern.filter for pattern in stream.patterns] == ["shellies/+/relay/+", "z/+"]
     assert stream.use_retained
     assert stream.dialect == PointerDialect(
-        {"power": ("apower", "0"), "whole": ()}, ("a/b",), TimeUnit.SECONDS
+        {"power": ("apower", "0"), "whole": ()}, ("a/b",), TimeForm(TimeUnit.SECONDS, ZoneInfo("UTC"))
     )
     assert stream.units == {"power": "W", "whole": None}

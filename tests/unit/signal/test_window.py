@@ -156,3 +156,16 @@ def test_a_new_release_goes_on_with_the_windows_of_the_old_one():
     assert same.push("a", row(3), 3).rows[:, 0].tolist() == [1, 2, 3]
     assert shorter.push("a", row(3), 3).rows[:, 0].tolist() == [2, 3]
     assert longer.push("a", row(3), 3).rows[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_when_the_clock_is_set_only_windows_dated_by_arrival_move():
+    kept = Windows(WindowSpec(length=2, max_gap_ms=1000), 1, max_devices=10)
+    for device in ("by-arrival", "by-event"):
+        kept.push(device, row(1.0), 5000.0)
+
+    kept.shift(1e12, {"by-arrival", "gone"})
+
+    moved = kept.push("by-arrival", row(2.0), 1e12 + 5500.0)
+    stayed = kept.push("by-event", row(2.0), 5500.0)
+    assert (moved.start_ms, moved.take_gap()) == (1e12 + 5000.0, False)
+    assert (stayed.start_ms, stayed.take_gap()) == (5000.0, False)

@@ -8,8 +8,12 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
+from support.dialects import stream
+
 from atoll_contract.messages import Label, Reading, encode_reading
 from atoll_link.recording import Kind, Recording, Row
+from atoll_link.session import Delivery
+from atoll_trainer.record import Site, rows_of
 from atoll_trainer.sources import from_recording
 from atoll_trainer.task import TaskFile
 
@@ -52,3 +56,33 @@ def test_a_label_that_the_broker_sent_again_does_not_undo_its_correction(tmp_pat
 
     assert readings.labels.tolist() == [5.0]
     assert lost == 0
+
+
+def test_a_recording_of_another_dialect_is_read_as_the_agent_reads_it(tmp_path):
+    """Values of two topics are one reading; what comes too late for it is one of its own."""
+    scalars = stream(
+        'name = "press"\ndialect = "scalar"\ntopics = ["{device}/{value}"]\n'
+        "values.x = {}\nvalues.y = {}\njoin_s = 5"
+    )
+    messages = [
+        (0, "pump/x", b"1"),
+        (1000, "pump/y", b"10"),
+        (2000, "pump/x", b"2"),
+        (60_000, "pump/x", b"3"),
+        (61_000, "pump/y", b"unavailable"),
+    ]
+    site = Site("site", (scalars,))
+    readers = {"press": scalars.reader(10)}
+    rows = []
+    for at_ms, topic, payload in messages:
+        delivery = Delivery(topic, payload, 1, 1, False, False, 1, AT_MS + at_ms, 0)
+        rows += rows_of(delivery, site, readers)[0]
+    with Recording(tmp_path) as writer:
+        for row in rows:
+            writer.append(row, now_s=0.0)
+
+    readings, _ = from_recording(tmp_path, TASK, scalars)
+
+    assert len(rows) == len(messages)  # all are needed to read the recording again
+    assert readings.rows.tolist() == [[1.0], [2.0], [3.0]]
+    assert (readings.times_ms - AT_MS).tolist() == [1000.0, 2000.0, 61_000.0]

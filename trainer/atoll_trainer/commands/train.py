@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from atoll_contract.errors import ConfigError, MalformedMessageError
 from atoll_contract.ids import require_id
-from atoll_ingest.dialect import Dialect
+from atoll_ingest.stream import Stream
 from atoll_link.csv_columns import Columns, add_form_arguments, name_and_column
 from atoll_link.files import make_folder, storage_error
 from atoll_trainer import dataset, sources
@@ -145,15 +145,15 @@ def _readings(
             step_ms=task.task.step_ms or _STEP_MS,
         )
         return sources.from_csv(arguments.csv, columns, task, arguments.separator), 0
-    return sources.from_recording(arguments.recordings or home.recordings, task, _dialect(settings, task))
+    return sources.from_recording(arguments.recordings or home.recordings, task, _stream(settings, task))
 
 
-def _dialect(settings: TrainerSettings | None, task: TaskFile) -> Dialect | None:
+def _stream(settings: TrainerSettings | None, task: TaskFile) -> Stream | None:
     if settings is None:
         return None
     for stream in settings.stream:
         if stream.name == task.task.stream:
-            return stream.build(settings.trainer.site).dialect
+            return stream.build(settings.trainer.site)
     known = ", ".join(stream.name for stream in settings.stream) or "none"
     raise ConfigError(f"task.stream: the settings have no stream {task.task.stream!r}; they have {known}")
 
