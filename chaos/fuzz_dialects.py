@@ -55,7 +55,7 @@ def topic_of(topic: str, lot: random.Random) -> str:
     if lot.random() < 0.5:
         return topic
     levels = topic.split("/")
-    levels[{"atoll": 3, "spBv1.0": -1}.get(levels[0], 1)] = f"d{lot.randrange(10_000)}"
+    levels[{"atoll": 3, "spBv1.0": -1}.get(levels[0], 1)] = f"d{lot.randrange(2_000)}"
     return "/".join(levels)
 
 
