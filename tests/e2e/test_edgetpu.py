@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support import edgetpu_stub
 from support.bundles import make_bundle
+from support.reloads import reload
 from support.site import Site, reading
 from support.sysfs import Sysfs
 
@@ -88,11 +89,17 @@ def test_readings_are_answered_through_every_fault_of_the_device_and_it_comes_ba
         "an agent that has counted all",
     )
 
+    text = site.agent.settings.read_text()
+    reload(site.agent, text.replace('accelerator = "edgetpu"', 'accelerator = "cpu"'), "settings.reloaded")
+    site.spy.wait(lambda: "the settings demand the CPU" in site.slot().champion.why, "the CPU in the slot")
+    assert not ask(site, number)
+
     assert slot.champion.backend.endswith("Edge TPU /sys/bus/usb/devices/1-1")
     assert "the CPU answers for wear" in degraded.detail
     assert ready.health is Health.READY
     assert ready.counts["edgetpu_failures"] == 4
-    assert ready.counts["readings"] == len(site.predictions()) == number - 1
+    assert ready.counts["readings"] == number - 1
+    assert len(site.predictions()) == number
     assert ready.counts["edgetpu_degraded"] > 0
     assert ready.counts["connections"] == 1
     assert [event["return_after_s"] for event in site.agent.events("accelerator.rested")] == [1.0]
