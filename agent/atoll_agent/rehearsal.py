@@ -10,6 +10,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -185,6 +186,7 @@ class Rehearsal:
                 line,
                 site=agent.site,
                 max_devices=agent.max_devices,
+                wall_ms=partial(getattr, line, "arrival_ms"),
             )
             track.change(
                 stream,

@@ -167,6 +167,13 @@ def require_changeable(path: Path, before: AgentSettings, after: AgentSettings) 
         for key in keys
         if getattr(getattr(before, table), key) != getattr(getattr(after, table), key)
     ]
+    former = {stream.name: stream for stream in before.stream}
+    faults += [
+        Fault(("stream", number, "dialect"), "pictures come or go: restart the agent")
+        for number, stream in enumerate(after.stream)
+        if stream.name in former
+        and (stream.dialect == "picture") is not (former[stream.name].dialect == "picture")
+    ]
     if faults:
         raise ConfigError(told(faults, path, path.read_text(encoding="utf-8"), {}))
 

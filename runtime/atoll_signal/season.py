@@ -43,9 +43,16 @@ class Season:
         """Return the columns of an event time."""
         local_ms = time_ms - _MONDAY_MS
         if self._zone is not None:
-            offset = datetime.fromtimestamp(time_ms / 1e3, self._zone).utcoffset() or timedelta()
-            local_ms += offset / timedelta(milliseconds=1)
+            local_ms += _offset_ms(time_ms, self._zone)
         return [point(local_ms % turn_ms / turn_ms * math.tau) for point, turn_ms in self._points]
+
+
+def _offset_ms(time_ms: float, zone: ZoneInfo) -> float:
+    try:
+        offset = datetime.fromtimestamp(time_ms / 1e3, zone).utcoffset() or timedelta()
+    except (OverflowError, ValueError, OSError):
+        return 0.0  # on its last day the calendar has no room for a zone
+    return offset / timedelta(milliseconds=1)
 
 
 def _zone(name: str | None) -> ZoneInfo | None:

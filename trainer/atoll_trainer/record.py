@@ -72,8 +72,12 @@ class Tally:
     details: dict[Reason, str] = field(default_factory=dict)
 
 
-def rows_of(delivery: Delivery, site: Site, readers: Mapping[str, StreamReader]) -> tuple[list[Row], int]:
-    """Return the rows to record for a delivery, and how many readings it completes.
+def rows_of(
+    delivery: Delivery, site: Site, readers: Mapping[str, StreamReader]
+) -> tuple[list[Row], int, list[PeerError]]:
+    """Return the rows to record for a delivery, how many readings it completes, and what is refused of it.
+
+    Streams may share topics: what one cannot read may be another's reading.
 
     Args:
         delivery: What arrived.
@@ -85,18 +89,23 @@ def rows_of(delivery: Delivery, site: Site, readers: Mapping[str, StreamReader])
     """
     rows = []
     readings = 0
+    refusals: list[PeerError] = []
     for stream in site.streams:
         if not stream.matches(delivery.topic):
             continue
         if delivery.is_retained and not stream.use_retained:
             raise PeerError("a retained reading of a stream that does not use them", Reason.RETAINED)
-        told = readers[stream.name].read(delivery.topic, delivery.payload, delivery.arrival_ms)
+        try:
+            told = readers[stream.name].read(delivery.topic, delivery.payload, delivery.arrival_ms)
+        except PeerError as error:
+            refusals.append(error)
+            continue
         readings += len(told)
         # A message that completes no reading is needed all the same to read those that follow.
         device, time_ms = (told[0].device, told[0].reading.time_ms) if told else ("", None)
         rows.append(_row(delivery, Kind.READING, stream.name, device, time_ms))
-    if rows:
-        return rows, readings
+    if rows or refusals:
+        return rows, readings, refusals
     match parse(delivery.topic):
         case LabelTopic() as topic if topic.site == site.name:
             if topic.source != topic.device and topic.source not in site.trusted_writers:
@@ -104,10 +113,10 @@ def rows_of(delivery: Delivery, site: Site, readers: Mapping[str, StreamReader])
                 raise PeerError(message, Reason.UNTRUSTED_WRITER)
             label = Label.decode(delivery.payload)
             time_ms = label.start_ms if label.time_ms is None else label.time_ms
-            return [_row(delivery, Kind.LABEL, topic.model, topic.device, time_ms)], 0
+            return [_row(delivery, Kind.LABEL, topic.model, topic.device, time_ms)], 0, []
         case PredictionTopic() as topic if topic.site == site.name:
             prediction = decode_prediction(delivery.payload)
-            return [_row(delivery, Kind.PREDICTION, topic.model, topic.device, prediction.time_ms)], 0
+            return [_row(delivery, Kind.PREDICTION, topic.model, topic.device, prediction.time_ms)], 0, []
         case _:
             raise MalformedMessageError("not a topic that is recorded", Reason.MALFORMED_TOPIC)
 
@@ -198,10 +207,12 @@ class Recorder:
         if delivery.qos > 0:
             self._unacknowledged.append(delivery)
         try:
-            rows, readings = rows_of(delivery, self._site, self._readers)
+            rows, readings, refusals = rows_of(delivery, self._site, self._readers)
         except PeerError as error:
             self._refuse(delivery, error)
             return
+        for refusal in refusals:
+            self._refuse(delivery, refusal)
         for row in rows:
             self._recording.append(row, time.monotonic())
         self.tally.readings += readings

@@ -10,13 +10,14 @@ import structlog
 
 from atoll_agent.lane.repeat import Repeats
 from atoll_contract.errors import MalformedMessageError, Reason
-from atoll_contract.messages import Reading
+from atoll_contract.messages import Reading, Value
 from atoll_ingest.clock import ClockWatch
 from atoll_ingest.dialect import Told
 from atoll_ingest.join import Overdue
 from atoll_ingest.stream import Stream
 from atoll_ingest.time import EARLIEST_MS
 from atoll_link.session import Delivery
+from atoll_signal.units import conversion
 
 log = structlog.get_logger()
 
@@ -32,11 +33,13 @@ class Intake:
 
     Attributes:
         is_plain: Whether the topic names the device and the payload says the rest: the short way.
+        units: The unit that each value is sent in.
     """
 
     def __init__(self, stream: Stream, counts: Counter[str], max_devices: int) -> None:
         plain = stream.plain
         self.is_plain = plain is not None
+        self.units = stream.units
         self._stream = stream
         self._decode = None if plain is None else plain.decode
         self._reader = None if self.is_plain else stream.reader(max_devices, counts)
@@ -154,3 +157,14 @@ class Intake:
                 self._told += 1
                 log.warning("clock.doubted", stream=self._stream.name, device=device, doubt=doubt.value)
         return True
+
+
+def converted_value(value: Value, sent: str | None, needed: str | None) -> Value:
+    """Return a number in another unit; None, which is missing, for what cannot be converted."""
+    if not isinstance(value, int | float):
+        return None
+    try:
+        change = conversion(sent, needed)
+    except ValueError:
+        return None
+    return value if change is None else value * change.scale + change.offset

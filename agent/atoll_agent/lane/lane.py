@@ -157,7 +157,7 @@ class Lane:
         self._make_report(time.monotonic_ns())
         if self._windows is not None:
             for track in self._tracks.values():
-                save(track.champions, self._windows, is_idle=track.is_idle)
+                save(track.champions, self._windows, is_idle=track.is_idle and track.is_connected)
         for track in self._tracks.values():
             track.close()
 
@@ -228,7 +228,8 @@ class Lane:
             former = self._outlets.get(model)
             outlets[model] = former if former is not None and former.is_same(outlet) else outlet
         for model, former in self._outlets.items():
-            if outlets.get(model) is not former:
+            successor = outlets.get(model)
+            if successor is None or successor.counts is not former.counts:
                 self._past_counts.update(former.counts)
         return outlets
 

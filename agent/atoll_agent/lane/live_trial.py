@@ -6,6 +6,8 @@ heard, and the champion takes in readings so that it could go on at once.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.pending import Pending
 from atoll_agent.lane.recent import Asked, Recent
@@ -65,18 +67,15 @@ class LiveTrial:
         self._phase = TrialPhase(rules, self._manifest.task, windows, now_s, champion_error)
 
     def take(self, reading: Reading, device: str, delivery: Delivery) -> None:
-        """Let the one who is not heard take in a reading that the other has taken in.
-
-        Raises:
-            MalformedMessageError: The champion, on probation, lacks what it needs.
-        """
+        """Let the one who is not heard take in a reading that the other has taken in."""
         if self.is_on_probation:
-            self.champion.take(reading, device, delivery, None)
+            with suppress(MalformedMessageError):  # it may need more: nobody's fault
+                self.champion.take(reading, device, delivery, None)
             return
         try:
             pending = self.challenger.take(reading, device, delivery, None)
         except MalformedMessageError as error:
-            self.refused(device, error)
+            self._refused(device, error)
             return
         if pending is None:
             return
@@ -84,7 +83,7 @@ class LiveTrial:
         self.expect(pending)
         left_out = self.challenger.executor.submit(pending)
         if left_out is not None:
-            self._open.pop(id(left_out.reading), None)
+            self.leave_out(left_out)
             if self.overload is Overload.BLOCK:
                 self._phase.broke(Reason.TOO_SLOW, "it answers more slowly than readings come")
 
@@ -94,8 +93,29 @@ class LiveTrial:
         self._open[id(pending.reading)] = asked
         self._recent.add(pending.device, pending.time_ms, asked)
 
-    def refused(self, device: str, error: MalformedMessageError) -> None:
-        """Note that the challenger cannot use a reading that the champion answers."""
+    def leave_out(self, pending: Pending) -> None:
+        """Note that a window is not answered after all."""
+        self._forget(pending.reading)
+
+    def refuse(self, reading: Reading, device: str, delivery: Delivery, error: MalformedMessageError) -> None:
+        """Note that the one who is heard cannot use a reading: a breach if only the champion can."""
+        if not self.is_on_probation:
+            return
+        try:
+            self.champion.take(reading, device, delivery, None)
+        except MalformedMessageError:
+            return
+        self._refused(device, error)
+
+    def _forget(self, reading: Reading | None) -> bool:
+        """Wait for no more answers about the window of ``reading``; whether any were waited for."""
+        asked = self._open.pop(id(reading), None)
+        if asked is None:
+            return False
+        asked.reading = None  # it may hold a picture, and labels are waited for for long
+        return True
+
+    def _refused(self, device: str, error: MalformedMessageError) -> None:
         self._phase.broke(Reason.ANSWERS_FEWER, f"it cannot use a reading of {device}: {error.detail}")
 
     def time(self, times_s: list[float]) -> None:
@@ -143,7 +163,7 @@ class LiveTrial:
     def _note_challenger(self, pending: Pending, answer: Answer | Reason) -> None:
         asked = self._open.get(id(pending.reading))
         if isinstance(answer, Reason):
-            self._open.pop(id(pending.reading), None)
+            self._forget(pending.reading)
             self._phase.broke(answer, f"it had no finite answer to a reading of {pending.device}")
             return
         self._phase.answered(answer.value)
@@ -155,7 +175,7 @@ class LiveTrial:
         """Compare, and note the error, as soon as all is known that there is to know."""
         if asked.challenger is None or (asked.champion is None and not self.is_on_probation):
             return
-        if self._open.pop(id(asked.reading), None) is not None and asked.champion is not None:
+        if self._forget(asked.reading) and asked.champion is not None:
             self._phase.compared(asked.champion, asked.challenger)
         if asked.label is not None and not asked.is_closed:
             asked.is_closed = True

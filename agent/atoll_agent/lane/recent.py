@@ -18,14 +18,14 @@ class Asked(msgspec.Struct, gc=False, eq=False):
     """A window that a release on trial was asked about.
 
     Attributes:
-        reading: The reading that completed it.
+        reading: The reading that completed it, as long as an answer is waited for.
         challenger: What the release on trial predicted.
         champion: What the champion did.
         label: The truth, once it is known.
         is_closed: Whether its error has been noted.
     """
 
-    reading: Reading
+    reading: Reading | None
     challenger: float | None = None
     champion: float | None = None
     label: float | None = None

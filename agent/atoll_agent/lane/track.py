@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+import msgspec.structs
 import structlog
 
 from atoll_agent.lane.answering import Answering
-from atoll_agent.lane.intake import Intake
+from atoll_agent.lane.intake import Intake, converted_value
 from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.live_trial import LiveTrial
 from atoll_agent.lane.outlet import Outlet
@@ -61,8 +62,10 @@ class Track:
         *,
         site: str,
         max_devices: int,
+        wall_ms: Callable[[], float] = lambda: time.time() * 1e3,
     ) -> None:
         self.stream = stream
+        self._wall_ms = wall_ms
         self._own_topics = f"{PREFIX}/{site}/"
         self._trusted_writers: frozenset[str] = frozenset()
         self.is_connected = False
@@ -195,8 +198,10 @@ class Track:
         self._intake = self._intake.changed(stream, max_devices)
         self._look_overdue_s = math.inf if all(one.is_plain for one in (self._intake, *self._former)) else 0.0
         self.stream = stream
-        for answering in self._at_work():
+        # Those that retire have taken in all that they ever will, and may need what the stream has no more.
+        for answering in {*self._at_work()} - {*self._retiring}:
             answering.adjust(max_devices, stream.units)
+        for answering in self._at_work():
             answering.executor.obey(stream.overload)
         for trial in self._trials.values():
             trial.overload = stream.overload
@@ -300,9 +305,10 @@ class Track:
     def _take_overdue(self, now_s: float) -> None:
         """Take in readings of which not all values came; nobody waits for them, so they go at QoS 0."""
         self._look_overdue_s = now_s + _OVERDUE_EVERY_S
-        now_ms = time.time() * 1e3
+        now_ms = self._wall_ms()
         for intake in (self._intake, *self._former):
-            for device, reading, arrival_ms in intake.overdue(now_ms):
+            for device, found, arrival_ms in intake.overdue(now_ms):
+                reading = self._in_present_units(found, intake)
                 delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
                 self._take_reading(reading, device, delivery, None)
 
@@ -314,9 +320,21 @@ class Track:
         for intake in (self._intake, *self._former):
             if (told := intake.told(delivery)) is not None:
                 for device, reading in told:
-                    self._take_reading(reading, device, delivery, entry)
+                    self._take_reading(self._in_present_units(reading, intake), device, delivery, entry)
                 return
         raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
+
+    def _in_present_units(self, reading: Reading, intake: Intake) -> Reading:
+        """Return what former settings read, in the units of the present ones."""
+        units, values = self.stream.units, reading.values
+        if intake.units == units or not isinstance(values, dict):
+            return reading
+        changed = {name: unit for name, unit in intake.units.items() if unit != units.get(name)}
+        converted = {
+            name: converted_value(value, changed[name], units.get(name)) if name in changed else value
+            for name, value in values.items()
+        }
+        return msgspec.structs.replace(reading, values=converted)
 
     def _is_label(self, topic: str) -> bool:
         return topic.startswith(self._own_topics) and topic.split("/")[4:5] == ["label"]
@@ -342,13 +360,13 @@ class Track:
             trial = self._trials.get(model)
             try:
                 pending = answering.take(reading, device, delivery, entry)
-                if trial is not None:
-                    trial.take(reading, device, delivery)
             except MalformedMessageError as error:
                 self._refuse(model, error.reason, f"{device}: {error.detail}")
-                if trial is not None and trial.is_on_probation:
-                    trial.refused(device, error)
+                if trial is not None:
+                    trial.refuse(reading, device, delivery, error)
                 continue
+            if trial is not None:
+                trial.take(reading, device, delivery)
             if pending is not None:
                 self._submit(answering, pending, trial)
 
@@ -359,6 +377,8 @@ class Track:
             trial.expect(pending)
         left_out = answering.executor.submit(pending)
         if left_out is not None:
+            if trial is not None:
+                trial.leave_out(left_out)
             self._leave_out(answering.model, left_out)
         if answering.executor.is_full:
             self._collect(answering)
@@ -369,7 +389,10 @@ class Track:
             return
         if not successor.keeps_readings:  # windows hold the reading already
             again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
-            if again is not None and successor.executor.submit(again) is None:
+            left_out = again if again is None else successor.executor.submit(again)
+            if again is not None and left_out is not again:
+                if left_out is not None:
+                    self._leave_out(successor.model, left_out)
                 return
         self._leave_out(successor.model, pending, "its release left before it answered")
 

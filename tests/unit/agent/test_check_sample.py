@@ -188,7 +188,8 @@ def test_a_payload_with_several_devices_is_told_for_each():
     found = sample(
         'preset = "thingsboard-gateway"\nvalues.x = {}',
         "v1/gateway/telemetry",
-        b'{"a": [{"ts": 1730794500000, "values": {"x": 1}}], "b": [{"values": {"x": "on"}}]}',
+        b'{"a": [{"ts": 1730794500000, "values": {"x": 1}}],'
+        b' "b": [{"ts": 1730794500000, "values": {"x": "on"}}]}',
     )
 
     assert [(read.device, read.dialect, read.refused) for read in found.read] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -258,3 +259,27 @@ def test_equal_readings_are_two_when_filters_do_not_overlap_or_time_has_passed()
     assert not twins.is_second(replace(second, arrival_ns=10**9))
     twins.look(61.0)
     assert not twins.is_due
+
+
+def test_readings_of_a_mapping_that_is_gone_keep_their_unit():
+    bench = Bench(predictor(unit="cm"), streams=[dataclasses.replace(mapped(OLD), units={"x": "m"})])
+
+    change(bench, lane_plan(dataclasses.replace(mapped(NEW), units={"x": "cm"})))
+    bench.deliver(payload(a=3), "old/p")
+    bench.deliver(payload(a=3), "new/p", mid=2)
+
+    assert [item["value"] for item in bench.predictions] == pytest.approx([601, 7])  # 3 m are 300 cm
+
+
+def test_a_model_that_leaves_with_its_unit_ends_nothing():
+    centimetres = dataclasses.replace(mapped(OLD), units={"x": "cm"})
+    heat = predictor(model="heat", unit="cm")
+    hold = Hold(heat)
+    both = {"wear": "press", "heat": "press"}
+    bench = Bench(predictor(unit="cm"), heat, streams=[centimetres], stream_of=both)
+    bench.deliver(payload(a=1), "old/p")
+
+    change(bench, lane_plan(mapped(OLD), models=()))
+    hold.let_go()
+
+    turn_until(bench, lambda: len(bench.predictions) == 2)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from support.lanes import TOPIC, Bench, Hold, predictor, slow_down, turn_until
+from support.lanes import TOPIC, Bench, Hold, predictor, slow_down, stream, turn_until
 
 from atoll_agent.rollout.trial import Outcome
 from atoll_contract.errors import Reason
 from atoll_contract.manifest import OutputSpec, PassRules
 from atoll_infer.predictor import Predictor
+from atoll_ingest.stream import Overload
 
 
 def rated(release, *, shadow=2, probation=2, **options) -> Predictor:
@@ -293,3 +294,38 @@ def test_a_retired_release_does_not_speak_in_the_next_trial():
 
     assert bench.trial().release == 3
     assert bench.trial().disagreement == 0
+
+
+def test_a_reading_that_neither_can_use_is_no_breach_on_probation():
+    bench = TrialBench(rated(2, probation=3))
+    bench.read(2)
+    bench.lane.begin_probation("wear")
+
+    bench.deliver(b'{"time_ms":9,"values":{}}', mid=900)
+    bench.read(3)
+
+    assert bench.trial().verdict.outcome is Outcome.PASSED
+    assert bench.releases[-3:] == [2, 2, 2]
+
+
+def test_when_the_newest_are_answered_a_hand_over_leaves_out_the_oldest_and_acknowledges_all():
+    champion, challenger = predictor(), rated(2, probation=100)
+    held_champion, held = Hold(champion, answer_s=0.9), Hold(challenger, answer_s=0.1)
+    bench = Bench(champion, streams=[stream(overload=Overload.NEWEST)])
+    bench.lane.try_out(challenger)
+    bench.lane.begin_probation("wear")
+    for number in range(5):  # the champion has room for one that waits, the challenger for ten
+        bench.deliver(b'{"time_ms":%d,"values":{"x":3}}' % number, mid=number + 1)
+    assert held.at_work.acquire(timeout=20)
+
+    bench.lane.end_trial("wear", has_passed=False)
+    bench.turn()
+    held.let_go(5)
+    held_champion.let_go(5)
+
+    def are_all_acknowledged() -> bool:
+        bench.wire.puback(*[mid for mid, _, _ in bench.wire.sent])
+        return len(bench.acknowledged) == 5
+
+    turn_until(bench, are_all_acknowledged)
+    assert bench.acknowledged == [1, 2, 3, 4, 5]

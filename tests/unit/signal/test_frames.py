@@ -8,7 +8,7 @@ from support.signals import a_manifest
 
 from atoll_contract.errors import BundleRejectedError, MalformedMessageError, Reason
 from atoll_contract.manifest import Feature, FeatureKind, Imputation, Resampling, ValueSpec, WindowKind
-from atoll_contract.messages import Quality
+from atoll_contract.messages import MAX_TIME_MS, Quality
 from atoll_signal.cut import SET_BACK_AFTER
 from atoll_signal.frames import Frames
 
@@ -271,6 +271,13 @@ def test_the_hour_and_the_week_are_those_of_the_zone():
     assert utc(monday_6_utc, 0.0)[0][0][4] == pytest.approx(np.cos(np.pi * 2 * 0.25 / 7))
     # Two hours ahead of UTC: Monday has just begun.
     assert berlin(sunday_22_utc_in_summer, 0.0)[0][0][1:] == pytest.approx([0.0, 1.0, 0.0, 1.0], abs=1e-6)
+
+
+def test_the_last_day_of_the_calendar_has_a_season_too():
+    features = ["x", Feature(kind=FeatureKind.HOUR_SIN)]
+    feed = Feed(a_manifest(features, values=X, zone="Asia/Tokyo"))
+
+    assert feed(MAX_TIME_MS / 1000, 0.0) is not None
 
 
 def test_a_zone_that_is_unknown_here_is_refused():
