@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import msgspec.structs
@@ -88,6 +89,7 @@ class Format(Protocol):
         """Return a new decoder, which remembers at most ``max_devices`` devices."""
 
 
+@dataclass(frozen=True, slots=True)
 class AtollDialect:
     """Our own JSON: :class:`atoll_contract.messages.Reading`, alone or as a list."""
 

@@ -1,4 +1,4 @@
-"""``[[stream]]`` of a settings file: what agent, recorder, simulator and dashboard read, and how."""
+"""``[[stream]]`` of a settings file: what agent, recorder and simulator read, and how."""
 
 from __future__ import annotations
 
