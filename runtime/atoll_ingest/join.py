@@ -184,7 +184,9 @@ class Hold:
         values: dict[str, Value] = part.values if isinstance(part.values, dict) else {}
         for name, value in values.items():
             known = held.get(name)
-            if known is None or known.stamp_ms <= stamp_ms:  # an older one may come after a newer
+            ahead_ms = 0.0 if known is None else known.stamp_ms - stamp_ms
+            # An older one may come after a newer; one that is far ahead was dated by a clock that erred.
+            if ahead_ms <= 0 or ahead_ms > self._hold_ms:
                 held[name] = _Stamped(value, stamp_ms, part.time_ms is None)
         if not values:
             return []

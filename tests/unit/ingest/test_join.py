@@ -124,6 +124,14 @@ def test_an_old_value_that_comes_late_does_not_undo_a_newer_one() -> None:
     assert holding.add("a", part(9500.0, y=2.0), 0.0) == [part(9500.0, x=1.0, y=2.0)]
 
 
+def test_a_value_from_the_far_future_gives_way_to_those_of_now() -> None:
+    holding = Hold(("x", "y"), 5000.0, 10, Counter())
+    holding.add("a", part(9e12, x=1.0), 0.0)
+    holding.add("a", part(9000.0, x=2.0), 0.0)
+
+    assert holding.add("a", part(9500.0, y=3.0), 0.0) == [part(9500.0, x=2.0, y=3.0)]
+
+
 def test_a_value_does_not_hold_for_the_time_before_it() -> None:
     holding = Hold(("x", "y"), 5000.0, 10, Counter())
     holding.add("a", part(9000.0, x=1.0), 0.0)
