@@ -315,8 +315,7 @@ class StreamTable(Table):
         """The topics of the stream and those of single values and the time."""
         of_values = [value.topic for value in self.values.values() if value.topic is not None]
         of_time = [self.time.topic] if self.time is not None and self.time.topic is not None else []
-        # A preset's topics for all values give way to topics of their own.
-        return [*of_values, *of_time, *([] if of_values else self.topics)]
+        return [*of_values, *of_time, *self.topics]
 
     @property
     def _is_named_by_topic(self) -> bool:

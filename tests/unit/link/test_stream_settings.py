@@ -46,6 +46,18 @@ def test_what_stands_in_the_file_counts_and_tables_are_completed() -> None:
     assert table.at == "/params/switch:0"
 
 
+def test_topics_of_single_values_replace_those_of_a_preset_but_not_those_of_the_file() -> None:
+    values = "values.x = {}\nvalues.y = { topic = 'hall/{device}/y' }"
+    own = 'topics = ["{device}/{value}/state"]'
+
+    assert stream(f'preset = "esphome"\n{values}').subscriptions == ["hall/+/y"]
+    for given in (f'preset = "esphome"\n{own}', f'dialect = "scalar"\n{own}'):
+        assert {pattern.text for pattern in stream(f"{given}\n{values}").patterns} == {
+            "hall/{device}/y",
+            "{device}/{value}/state",
+        }
+
+
 def test_a_stream_that_can_be_read_message_by_message_takes_the_short_way() -> None:
     plain = 'dialect = "json"\ntopics = ["{device}"]\nvalues.x = { scale = 2 }\ntime = { pointer = "/t" }'
 
