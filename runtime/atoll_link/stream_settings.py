@@ -187,6 +187,8 @@ class TimeTable(Table):
         jmespath: The same as a JMESPath expression.
         topic: The topic that carries it, for ``scalar``.
         unit: How it is written: s, ms, us, ns, iso8601, or auto: numbers by their size, text as ISO 8601.
+            By default as the dialect has it: s for ``senml`` and ``senml-cbor``, ns for ``influx``,
+            iso8601 for ``opcua``, ms for the others.
         zone: Time zone of times that name none, as ``Europe/Vienna``.
         formats: For text that is no ISO 8601: formats of strptime, as ``%d.%m.%Y %H:%M``.
         earliest: Times before that are of clocks that were never set.
@@ -197,7 +199,7 @@ class TimeTable(Table):
     pointer: Pointer | None = None
     jmespath: Jmespath | None = None
     topic: Pattern | None = None
-    unit: TimeUnit = TimeUnit.MILLISECONDS
+    unit: TimeUnit | None = None
     zone: Annotated[str, AfterValidator(_valid_zone)] = "UTC"
     formats: Annotated[list[Annotated[str, AfterValidator(_valid_format)]], Field(max_length=8)] = []
     earliest: datetime = datetime(2000, 1, 2, tzinfo=UTC)

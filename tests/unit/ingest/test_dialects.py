@@ -371,6 +371,26 @@ def test_opc_ua_messages_without_data_are_ignored(kind: str) -> None:
 # Clocks
 
 
+@pytest.mark.parametrize(
+    ("dialect", "payload"),
+    [
+        ("senml", b'[{"n": "x", "v": 1, "t": 1730794500}]'),
+        ("senml-cbor", cbor2.dumps([{0: "x", 2: 1, 6: 1730794500}])),
+        ("influx", b"m x=1 1730794500000000000"),
+        ("opcua", b'{"x": {"Value": 1, "SourceTimestamp": "2024-11-05T08:15:00Z"}}'),
+    ],
+)
+@pytest.mark.parametrize("more", ["", 'time.zone = "UTC"'])
+def test_times_are_written_as_the_dialect_has_it_if_nothing_is_said(
+    dialect: str, payload: bytes, more: str
+) -> None:
+    reader = stream(
+        f'dialect = "{dialect}"\ntopics = ["d/{{id}}"]\ndevice = "{{id}}"\nvalues.x = {{}}\n{more}'
+    ).reader(1)
+
+    assert read(reader, ("d/a", payload)) == [("a", at(AT_MS, x=1.0))]
+
+
 def test_a_device_whose_clock_was_never_set_is_dated_by_arrival_and_says_so() -> None:
     reader = stream('dialect = "influx"\ntopics = ["{device}"]\nvalues.t = {}\ntime.unit = "s"').reader(1)
 
