@@ -73,7 +73,9 @@ def _dialect(table: StreamTable) -> Dialect | Recipe:
         pointers = {name: parse_pointer(_pointer(table, name)) for name in table.values}
         return PointerDialect(pointers, time, time_form, forms)
     has_time_topic = table.time is not None and table.time.topic is not None
-    values_of = {value.topic: name for name, value in table.values.items() if value.topic is not None}
+    values_of = {
+        value.topic: value.name or name for name, value in table.values.items() if value.topic is not None
+    }
     if table.time is not None and table.time.topic is not None:
         values_of[table.time.topic] = TIME
     return Recipe(
@@ -112,7 +114,7 @@ def _format(table: StreamTable, time_form: TimeForm) -> Format:
     match table.dialect:
         case "scalar":
             named = {name: name for name in table.values}
-            return ScalarFormat({**names, **named, TIME: TIME})
+            return ScalarFormat({**named, **names, TIME: TIME})
         case "senml" | "senml-cbor":
             return SenmlFormat(names, _LOADS[table.dialect])
         case "sparkplug":

@@ -17,6 +17,7 @@ from atoll_ingest.document import Searched
 from atoll_ingest.pointer import parse_pointer
 from atoll_ingest.reader import Template
 from atoll_ingest.registers import RegisterKind
+from atoll_ingest.scalar import TIME
 from atoll_ingest.stream import DEVICE, Overload, Stream
 from atoll_ingest.time import TimeUnit
 from atoll_ingest.topic import TopicPattern, without_overlaps
@@ -292,10 +293,24 @@ class StreamTable(Table):
             yield "time.topic needs join_s: how long after its value a time may come"
         if self.dialect == "picture" and len(self.values) > 1:
             yield "dialect 'picture' needs one value"
+        yield from self._faults_of_names()
         yield from self._faults_of_topics()
         needed = _NEEDS.get(self.dialect)
         if needed is not None and not _is_installed(needed):
             yield f"dialect {self.dialect!r} needs more: pip install 'atoll[dialects]'"
+
+    def _faults_of_names(self) -> Iterator[str]:
+        """Yield a fault for each value that the sender's names do not tell from others."""
+        if self.dialect not in _NAMED:
+            return
+        found: dict[str, str] = {}
+        for name, value in self.values.items():
+            written = value.name or name
+            other = found.setdefault(written, name)
+            if other != name:
+                yield f"values.{other} and values.{name} are both {written!r} at the sender: name one otherwise"
+            if self.dialect == "scalar" and TIME in {name, written}:
+                yield f"values.{name}: {TIME!r} is the event time of dialect 'scalar': name the value otherwise"
 
     def _faults_of_topics(self) -> Iterator[str]:
         topics = [TopicPattern(topic, needs_device=False) for topic in self.all_topics]

@@ -208,6 +208,18 @@ def test_a_topic_of_no_value_is_ignored_and_counted() -> None:
     assert reader.counts["messages_ignored"] == 1
 
 
+def test_a_name_at_the_sender_goes_before_the_stream_s_own_names() -> None:
+    crossed = 'values.a = { name = "b" }\nvalues.b = { name = "a" }'
+    reader = stream(f'dialect = "scalar"\ntopics = ["{{device}}/{{value}}"]\n{crossed}').reader(1)
+
+    assert read(reader, ("x/b", b"1"), ("x/a", b"2")) == [("x", at(None, a=1.0)), ("x", at(None, b=2.0))]
+
+    crossed = 'values.a = { name = "b", topic = "{device}/one" }\nvalues.b = { name = "a" }'
+    reader = stream(f'dialect = "scalar"\n{crossed}').reader(1)
+
+    assert read(reader, ("x/one", b"1")) == [("x", at(None, a=1.0))]
+
+
 def test_a_lone_missing_scalar_is_refused() -> None:
     reader = stream('dialect = "scalar"\ntopics = ["{device}/{value}"]\nvalues.t = {}').reader(10)
 

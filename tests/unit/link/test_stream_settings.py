@@ -115,6 +115,16 @@ def test_a_value_without_a_place_stands_under_its_name() -> None:
         ('dialect = "json"\ntopics = ["{device}"]\nvalues.x = {}\ndevice = "{a"', "made of names in braces"),
         ('preset = "nothing"\nvalues.x = {}', "preset"),
         (
+            'preset = "sparkplug"\nvalues.x = { name = "X" }\nvalues.y = { name = "X" }',
+            "values.x and values.y are both 'X' at the sender",
+        ),
+        (
+            'preset = "esphome"\nvalues.x = { name = "y" }\nvalues.y = {}',
+            "values.x and values.y are both 'y' at the sender",
+        ),
+        ('preset = "esphome"\nvalues.time = { name = "t" }', "values.time: 'time' is the event time"),
+        ('preset = "esphome"\nvalues.x = { name = "time" }', "values.x: 'time' is the event time"),
+        (
             'dialect = "json"\ntopics = ["{device}"]\nvalues.x = { modbus = { address = 1, type = "bcd" } }',
             "float32",
         ),
