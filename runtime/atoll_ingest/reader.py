@@ -20,7 +20,7 @@ from atoll_contract.messages import Reading, Value
 from atoll_ingest.dialect import Dialect, Format, Record, Told
 from atoll_ingest.join import Hold, Join, Joining, Overdue
 from atoll_ingest.spelling import spelt_alike
-from atoll_ingest.time import TimeForm
+from atoll_ingest.time import TimeForm, is_undated
 from atoll_ingest.topic import DEVICE, TopicPattern
 from atoll_ingest.value import ValueForm
 
@@ -237,6 +237,10 @@ class _RecipeWay:
         found = [self._told(parts, record) for record in records]
         if self._joining is None and not any(is_end or _has_number(reading) for _, reading, is_end in found):
             raise MalformedMessageError("none of the stream's values is in it", Reason.MISSING_VALUE)
+        # Of senders that report only what changed this may be a message of its own kind: no refusal.
+        if not any(is_end or reading.values or self._is_time(reading) for _, reading, is_end in found):
+            self._counts["messages_ignored"] += 1
+            return []
         if len(found) > 1:
             found.sort(key=lambda one: arrival_ms if one[1].time_ms is None else one[1].time_ms)
         told = []
@@ -250,6 +254,9 @@ class _RecipeWay:
     def shift(self, step_ms: float) -> None:
         if self._joining is not None:
             self._joining.shift(step_ms)
+
+    def _is_time(self, reading: Reading) -> bool:
+        return self.recipe.has_time_topic and (reading.time_ms is not None or is_undated(reading))
 
     def _told(self, parts: Mapping[str, str], record: Record) -> tuple[str, Reading, bool]:
         recipe = self.recipe

@@ -148,6 +148,19 @@ def test_an_array_has_the_step_that_the_settings_or_the_message_tell() -> None:
     assert reading.step_ms == 1.0
 
 
+@pytest.mark.parametrize("wait", ["hold_s = 60", "join_s = 60"])
+def test_a_message_without_any_of_the_values_is_counted_where_parts_are_awaited(wait: str) -> None:
+    reader = stream(
+        f'dialect = "json"\ntopics = ["{{device}}"]\nvalues.v = {{ pointer = "/wrong" }}\nvalues.w = {{}}\n{wait}'
+    ).reader(1)
+
+    assert read(reader, ("x", b'{"v": 1}'), ("x", b'{"v": 2}')) == []
+    assert reader.counts["messages_ignored"] == 2
+    assert reader.overdue(ARRIVAL_MS * 2) == []
+    read(reader, ("x", b'{"w": null}'))  # says that it is missing: not ignored
+    assert reader.counts["messages_ignored"] == 2
+
+
 def test_a_unit_that_the_settings_do_not_say_is_refused() -> None:
     reader = stream(
         'dialect = "json"\ntopics = ["{device}"]\nvalues.t = { unit = "°C", unit_pointer = "/TempUnit" }'
