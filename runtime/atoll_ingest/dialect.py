@@ -50,6 +50,7 @@ class Record(NamedTuple):
         first_register: Number of the first register, where values stand in registers.
         step_ms: Between the elements of arrays.
         is_end: The device is gone: what is known of it holds no more.
+        after_arrival_ms: How long after arrival it was, where no time is written; negative: before.
     """
 
     values: Mapping[str, object]
@@ -59,6 +60,7 @@ class Record(NamedTuple):
     first_register: int = 0
     step_ms: float | None = None
     is_end: bool = False
+    after_arrival_ms: float = 0.0
 
 
 class Decoder(Protocol):

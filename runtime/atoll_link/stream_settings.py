@@ -308,9 +308,9 @@ class StreamTable(Table):
             written = value.name or name
             other = found.setdefault(written, name)
             if other != name:
-                yield f"values.{other} and values.{name} are both {written!r} at the sender: name one otherwise"
+                yield f"values.{other} and values.{name} are both {written!r} at the sender"
             if self.dialect == "scalar" and TIME in {name, written}:
-                yield f"values.{name}: {TIME!r} is the event time of dialect 'scalar': name the value otherwise"
+                yield f"values.{name}: {TIME!r} is the event time in dialect 'scalar'"
 
     def _faults_of_topics(self) -> Iterator[str]:
         topics = [TopicPattern(topic, needs_device=False) for topic in self.all_topics]

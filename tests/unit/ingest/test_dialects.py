@@ -151,7 +151,7 @@ def test_an_array_has_the_step_that_the_settings_or_the_message_tell() -> None:
 @pytest.mark.parametrize("wait", ["hold_s = 60", "join_s = 60"])
 def test_a_message_without_any_of_the_values_is_counted_where_parts_are_awaited(wait: str) -> None:
     reader = stream(
-        f'dialect = "json"\ntopics = ["{{device}}"]\nvalues.v = {{ pointer = "/wrong" }}\nvalues.w = {{}}\n{wait}'
+        'dialect = "json"\ntopics = ["{device}"]\nvalues.v = { pointer = "/wrong" }\nvalues.w = {}\n' + wait
     ).reader(1)
 
     assert read(reader, ("x", b'{"v": 1}'), ("x", b'{"v": 2}')) == []
@@ -273,10 +273,26 @@ def test_senml_that_cannot_be_read_is_refused(payload: bytes, reason: Reason) ->
     assert refusal(SAMPLES["senml"].stream.reader(1), "n/1", payload).reason is reason
 
 
-def test_a_senml_time_that_counts_from_now_is_that_of_arrival() -> None:
-    found = read(SAMPLES["senml"].stream.reader(1), ("n/1", b'[{"bn": "x/", "n": "temp", "v": 1, "t": -5}]'))
+def test_senml_times_that_count_from_now_count_from_arrival() -> None:
+    pack = (
+        b'[{"bn": "x/", "n": "temp", "v": 1, "t": -2}, {"n": "temp", "v": 2, "t": -1.5},'
+        b' {"n": "temp", "v": 3}, {"n": "door", "vb": true, "t": -2}]'
+    )
 
-    assert found == [("x", at(None, temp=1.0))]
+    assert read(SAMPLES["senml"].stream.reader(1), ("n/1", pack)) == [
+        ("x", at(ARRIVAL_MS - 2000, temp=1.0, door=1.0)),
+        ("x", at(ARRIVAL_MS - 1500, temp=2.0)),
+        ("x", at(None, temp=3.0)),
+    ]
+
+
+def test_senml_times_that_count_from_now_are_unknown_to_a_machine_without_a_clock() -> None:
+    reader = SAMPLES["senml"].stream.reader(1)
+
+    [(_, reading)] = reader.read("n/1", b'[{"bn": "x/", "n": "temp", "v": 1, "t": -5}]', 60_000.0)
+
+    assert reading.time_ms is None
+    assert is_undated(reading)
 
 
 # Sparkplug
