@@ -300,7 +300,9 @@ class Track:
     def _take_overdue(self, now_s: float) -> None:
         """Take in readings of which not all values came; nobody waits for them, so they go at QoS 0."""
         self._look_overdue_s = now_s + _OVERDUE_EVERY_S
-        now_ms = time.time() * 1e3
+        self._take_overdue_at(time.time() * 1e3)
+
+    def _take_overdue_at(self, now_ms: float) -> None:
         for intake in (self._intake, *self._former):
             for device, reading, arrival_ms in intake.overdue(now_ms):
                 delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
@@ -311,6 +313,8 @@ class Track:
         if self._is_label(delivery.topic):
             self._take_label(delivery)
             return
+        # As the trainer does with a recording: what is joined does not depend on when the lane has time.
+        self._take_overdue_at(delivery.arrival_ms)
         for intake in (self._intake, *self._former):
             if (told := intake.told(delivery)) is not None:
                 for device, reading in told:
