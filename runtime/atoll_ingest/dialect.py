@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import msgspec.structs
@@ -49,6 +50,7 @@ class Record(NamedTuple):
         first_register: Number of the first register, where values stand in registers.
         step_ms: Between the elements of arrays.
         is_end: The device is gone: what is known of it holds no more.
+        after_arrival_ms: How long after arrival it was, where no time is written; negative: before.
     """
 
     values: Mapping[str, object]
@@ -58,6 +60,7 @@ class Record(NamedTuple):
     first_register: int = 0
     step_ms: float | None = None
     is_end: bool = False
+    after_arrival_ms: float = 0.0
 
 
 class Decoder(Protocol):
@@ -88,6 +91,7 @@ class Format(Protocol):
         """Return a new decoder, which remembers at most ``max_devices`` devices."""
 
 
+@dataclass(frozen=True, slots=True)
 class AtollDialect:
     """Our own JSON: :class:`atoll_contract.messages.Reading`, alone or as a list."""
 

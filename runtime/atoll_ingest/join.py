@@ -5,6 +5,7 @@ Pure: the time of arrival is given. What is kept is bounded: of the devices the 
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -66,7 +67,9 @@ class Join:
 
     A reading is whole when each of the stream's values is there, missing ones (``nan``) too. A value
     that comes twice before that replaces its predecessor, counted. What is not whole when a value
-    comes that is too far from the oldest, or after that time, is a reading with what is there.
+    comes that is too far from the oldest, or after that time, is a reading with what is there, dated
+    by the latest of it. Where :meth:`overdue` is called before each message, it does not matter to
+    what is joined when else it is.
     """
 
     def __init__(
@@ -84,6 +87,9 @@ class Join:
         self._counts = counts
         self._needs_time = needs_time
         self._groups: OrderedDict[str, _Group] = OrderedDict()
+        # Before that nothing is overdue: most looks end here.
+        self._due_ms = math.inf
+        self._latest_ms = -math.inf
 
     def add(self, device: str, part: Reading, arrival_ms: float) -> list[Reading]:
         """See :class:`Joining`. A part without values tells the event time of the others."""
@@ -92,7 +98,7 @@ class Join:
         stamp_ms = arrival_ms if part.time_ms is None or is_arrival else part.time_ms
         group = self._groups.get(device)
         if group is not None and self._is_apart(group, stamp_ms):
-            told.append(self._close(device, group))
+            told.append(_dated(self._close(device, group), group.arrival_ms))
             self._counts["joins_incomplete"] += 1
             group = None
         if group is None:
@@ -109,6 +115,8 @@ class Join:
         if values or group.latest is None:
             group.latest = part
         group.arrival_ms = arrival_ms
+        self._due_ms = min(self._due_ms, arrival_ms + self._tolerance_ms)
+        self._latest_ms = max(self._latest_ms, arrival_ms)
         if group.values.keys() >= self._names and not (self._needs_time and group.time_ms is None):
             told.append(self._close(device, group))
         return told
@@ -120,20 +128,29 @@ class Join:
 
     def overdue(self, now_ms: float) -> list[Overdue]:
         """See :class:`Joining`."""
+        if self._latest_ms - self._tolerance_ms <= now_ms <= self._due_ms:
+            return []
         late = [
             (device, group)
             for device, group in self._groups.items()
-            if abs(now_ms - group.arrival_ms) > self._tolerance_ms
+            if now_ms - _oldest_ms(group) > self._tolerance_ms
+            or group.arrival_ms - now_ms > self._tolerance_ms
         ]
         self._counts["joins_incomplete"] += len(late)
-        return [
+        told = [
             Overdue(device, reading, group.arrival_ms)
             for device, group in late
             if (reading := self._close(device, group)).values
         ]
+        waiting = self._groups.values()
+        self._due_ms = min(map(_oldest_ms, waiting), default=math.inf) + self._tolerance_ms
+        self._latest_ms = max((group.arrival_ms for group in waiting), default=-math.inf)
+        return told
 
     def shift(self, step_ms: float) -> None:
         """See :class:`Joining`."""
+        self._due_ms += step_ms
+        self._latest_ms += step_ms
         for group in self._groups.values():
             group.arrival_ms += step_ms
             group.values = {name: value.shifted(step_ms) for name, value in group.values.items()}
@@ -154,6 +171,19 @@ class Join:
         if group.time_ms is None and isinstance(group.latest, UndatedReading):
             return UndatedReading(values=values)
         return Reading(values=values, time_ms=group.time_ms)
+
+
+def _oldest_ms(group: _Group) -> float:
+    """Return when the oldest came of what counts by its arrival, else the latest."""
+    stamps = (known.stamp_ms for known in group.values.values() if known.is_arrival)
+    return min(stamps, default=group.arrival_ms)
+
+
+def _dated(reading: Reading, arrival_ms: float) -> Reading:
+    """Return ``reading`` at its own arrival: another one's message tells it."""
+    if reading.time_ms is not None or isinstance(reading, UndatedReading):
+        return reading
+    return msgspec.structs.replace(reading, time_ms=arrival_ms)
 
 
 class Hold:
@@ -184,7 +214,9 @@ class Hold:
         values: dict[str, Value] = part.values if isinstance(part.values, dict) else {}
         for name, value in values.items():
             known = held.get(name)
-            if known is None or known.stamp_ms <= stamp_ms:  # an older one may come after a newer
+            ahead_ms = 0.0 if known is None else known.stamp_ms - stamp_ms
+            # An older one may come after a newer; one that is far ahead was dated by a clock that erred.
+            if ahead_ms <= 0 or ahead_ms > self._hold_ms:
                 held[name] = _Stamped(value, stamp_ms, part.time_ms is None)
         if not values:
             return []

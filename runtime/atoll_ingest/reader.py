@@ -20,7 +20,7 @@ from atoll_contract.messages import Reading, Value
 from atoll_ingest.dialect import Dialect, Format, Record, Told
 from atoll_ingest.join import Hold, Join, Joining, Overdue
 from atoll_ingest.spelling import spelt_alike
-from atoll_ingest.time import TimeForm
+from atoll_ingest.time import TimeForm, UndatedReading, is_undated
 from atoll_ingest.topic import DEVICE, TopicPattern
 from atoll_ingest.value import ValueForm
 
@@ -234,9 +234,13 @@ class _RecipeWay:
             self._counts["messages_ignored"] += 1
             return []
         # Whole before anything is remembered: a message that is refused changes nothing.
-        found = [self._told(parts, record) for record in records]
+        found = [self._told(parts, record, arrival_ms) for record in records]
         if self._joining is None and not any(is_end or _has_number(reading) for _, reading, is_end in found):
             raise MalformedMessageError("none of the stream's values is in it", Reason.MISSING_VALUE)
+        # Of senders that report only what changed this may be a message of its own kind: no refusal.
+        if not any(is_end or reading.values or self._is_time(reading) for _, reading, is_end in found):
+            self._counts["messages_ignored"] += 1
+            return []
         if len(found) > 1:
             found.sort(key=lambda one: arrival_ms if one[1].time_ms is None else one[1].time_ms)
         told = []
@@ -251,7 +255,10 @@ class _RecipeWay:
         if self._joining is not None:
             self._joining.shift(step_ms)
 
-    def _told(self, parts: Mapping[str, str], record: Record) -> tuple[str, Reading, bool]:
+    def _is_time(self, reading: Reading) -> bool:
+        return self.recipe.has_time_topic and (reading.time_ms is not None or is_undated(reading))
+
+    def _told(self, parts: Mapping[str, str], record: Record, arrival_ms: float) -> tuple[str, Reading, bool]:
         recipe = self.recipe
         device = self._id(self._device.fill({**parts, **record.parts} if record.parts else parts))
         for name, unit in record.units.items():
@@ -260,7 +267,13 @@ class _RecipeWay:
         values = {
             name: forms.get(name, _PLAIN).value(name, found, first) for name, found in record.values.items()
         }
-        reading = recipe.time_form.reading(values, record.time)
+        if record.after_arrival_ms:
+            time_ms = arrival_ms + record.after_arrival_ms
+            # Too early: the clock of this machine was not set at arrival.
+            is_dated = time_ms >= recipe.time_form.earliest_ms
+            reading = Reading(values, time_ms=time_ms) if is_dated else UndatedReading(values)
+        else:
+            reading = recipe.time_form.reading(values, record.time)
         if record.step_ms is not None:
             reading = msgspec.structs.replace(reading, step_ms=record.step_ms)
         return device, reading, record.is_end

@@ -19,7 +19,7 @@ _LABELS: Final = {
 _KNOWN: Final = frozenset({*_LABELS.values(), "bver"})
 _NEWEST_VERSION: Final = 10
 _RELATIVE_BELOW_S: Final = 2.0**28
-"""A time below counts from now (RFC 8428, section 4.5.3): that of arrival."""
+"""A time below counts from now (RFC 8428, section 4.5.3): from arrival."""
 _MAX_NAME: Final = 1024
 BASE: Final = "base"
 """The part of a name before the value's, without the sign that parts them."""
@@ -60,7 +60,7 @@ class SenmlDecoder:
             message = f"{len(pack)} records in one message: at most {MAX_BATCH} are read"
             raise MalformedMessageError(message, Reason.TOO_LARGE)
         base: dict[str, object] = {}
-        found: dict[tuple[str, float | None], tuple[dict[str, object], dict[str, object]]] = {}
+        found: dict[tuple[str, float], tuple[dict[str, object], dict[str, object]]] = {}
         for entry in pack:
             named = {_LABELS.get(key, key): value for key, value in entry.items()}
             _require_understood(named)
@@ -74,7 +74,9 @@ class SenmlDecoder:
             values[name] = _value(base, named)
             units[name] = named.get("u", base.get("bu"))
         return [
-            Record(values, time_s, {BASE: before}, units)
+            Record(values, None, {BASE: before}, units, after_arrival_ms=time_s * 1e3)
+            if abs(time_s) < _RELATIVE_BELOW_S
+            else Record(values, time_s, {BASE: before}, units)
             for (before, time_s), (values, units) in found.items()
         ]
 
@@ -118,9 +120,8 @@ def _number(named: Mapping[str, object], key: str) -> float | None:
                 raise MalformedMessageError(f"SenML key {key!r} is no number") from error
 
 
-def _time_s(base: Mapping[str, object], named: Mapping[str, object]) -> float | None:
-    time_s = (_number(base, "bt") or 0.0) + (_number(named, "t") or 0.0)
-    return None if abs(time_s) < _RELATIVE_BELOW_S else time_s
+def _time_s(base: Mapping[str, object], named: Mapping[str, object]) -> float:
+    return (_number(base, "bt") or 0.0) + (_number(named, "t") or 0.0)
 
 
 def _value(base: Mapping[str, object], named: Mapping[str, object]) -> object:

@@ -100,6 +100,14 @@ def completed(table: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, 
         inner, given = preset.get(key), table.get(key)
         if isinstance(inner, Mapping) and isinstance(given, Mapping):
             whole[key] = {**inner, **given}
+    # A preset's topics for all values give way to topics of their own.
+    values = table.get("values")
+    if (
+        "topics" not in table
+        and isinstance(values, Mapping)
+        and any(isinstance(value, Mapping) and value.get("topic") is not None for value in values.values())
+    ):
+        whole.pop("topics", None)
     # Two ways to make whole readings of parts: the file's counts.
     if "join_s" in table and "hold_s" not in table:
         whole.pop("hold_s", None)

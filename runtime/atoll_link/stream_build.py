@@ -19,7 +19,7 @@ from atoll_ingest.scalar import TIME, ScalarFormat
 from atoll_ingest.senml import SenmlFormat
 from atoll_ingest.sparkplug import TOPICS, SparkplugFormat
 from atoll_ingest.stream import Stream
-from atoll_ingest.time import TimeForm
+from atoll_ingest.time import TimeForm, TimeUnit
 from atoll_ingest.topic import DEVICE, TopicPattern
 from atoll_ingest.value import MISSING, WORDS, ValueForm
 
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 _LOADS: Final[dict[str, Callable[[bytes], object]]] = {
     "json": json_document, "cbor": cbor_document, "senml": json_document, "senml-cbor": cbor_document,
 }  # fmt: skip
+_TIME_UNITS: Final = {
+    "senml": TimeUnit.SECONDS,
+    "senml-cbor": TimeUnit.SECONDS,
+    "influx": TimeUnit.NANOSECONDS,
+    "opcua": TimeUnit.ISO8601,
+}
+"""How times are written, by dialect; milliseconds in the others."""
 _PLAIN: Final = ValueForm()
 
 
@@ -60,13 +67,15 @@ def _dialect(table: StreamTable) -> Dialect | Recipe:
     if table.dialect == "picture":
         return PictureDialect(*table.values)
     forms = {name: form for name, value in table.values.items() if (form := _form(table, value)) != _PLAIN}
-    time_form = _time_form(table.time)
+    time_form = _time_form(table.time, table.dialect)
     if _is_plain(table):
         time = None if table.time is None or table.time.pointer is None else parse_pointer(table.time.pointer)
         pointers = {name: parse_pointer(_pointer(table, name)) for name in table.values}
         return PointerDialect(pointers, time, time_form, forms)
     has_time_topic = table.time is not None and table.time.topic is not None
-    values_of = {value.topic: name for name, value in table.values.items() if value.topic is not None}
+    values_of = {
+        value.topic: value.name or name for name, value in table.values.items() if value.topic is not None
+    }
     if table.time is not None and table.time.topic is not None:
         values_of[table.time.topic] = TIME
     return Recipe(
@@ -105,7 +114,7 @@ def _format(table: StreamTable, time_form: TimeForm) -> Format:
     match table.dialect:
         case "scalar":
             named = {name: name for name in table.values}
-            return ScalarFormat({**names, **named, TIME: TIME})
+            return ScalarFormat({**named, **names, TIME: TIME})
         case "senml" | "senml-cbor":
             return SenmlFormat(names, _LOADS[table.dialect])
         case "sparkplug":
@@ -186,9 +195,10 @@ def _form(table: StreamTable, value: ValueTable) -> ValueForm:
     )
 
 
-def _time_form(time: TimeTable | None) -> TimeForm:
+def _time_form(time: TimeTable | None, dialect: str) -> TimeForm:
+    unit = _TIME_UNITS.get(dialect, TimeUnit.MILLISECONDS)
     if time is None:
-        return TimeForm()
+        return TimeForm(unit)
     zone = ZoneInfo(time.zone)
     earliest = time.earliest if time.earliest.tzinfo else time.earliest.replace(tzinfo=zone)
-    return TimeForm(time.unit, zone, tuple(time.formats), earliest.timestamp() * 1e3)
+    return TimeForm(time.unit or unit, zone, tuple(time.formats), earliest.timestamp() * 1e3)

@@ -1,4 +1,4 @@
-"""``[[stream]]`` of a settings file: what agent, recorder, simulator and dashboard read, and how."""
+"""``[[stream]]`` of a settings file: what agent, recorder and simulator read, and how."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from atoll_ingest.document import Searched
 from atoll_ingest.pointer import parse_pointer
 from atoll_ingest.reader import Template
 from atoll_ingest.registers import RegisterKind
+from atoll_ingest.scalar import TIME
 from atoll_ingest.stream import DEVICE, Overload, Stream
 from atoll_ingest.time import TimeUnit
 from atoll_ingest.topic import TopicPattern, without_overlaps
@@ -187,6 +188,8 @@ class TimeTable(Table):
         jmespath: The same as a JMESPath expression.
         topic: The topic that carries it, for ``scalar``.
         unit: How it is written: s, ms, us, ns, iso8601, or auto: numbers by their size, text as ISO 8601.
+            By default as the dialect has it: s for ``senml`` and ``senml-cbor``, ns for ``influx``,
+            iso8601 for ``opcua``, ms for the others.
         zone: Time zone of times that name none, as ``Europe/Vienna``.
         formats: For text that is no ISO 8601: formats of strptime, as ``%d.%m.%Y %H:%M``.
         earliest: Times before that are of clocks that were never set.
@@ -197,7 +200,7 @@ class TimeTable(Table):
     pointer: Pointer | None = None
     jmespath: Jmespath | None = None
     topic: Pattern | None = None
-    unit: TimeUnit = TimeUnit.MILLISECONDS
+    unit: TimeUnit | None = None
     zone: Annotated[str, AfterValidator(_valid_zone)] = "UTC"
     formats: Annotated[list[Annotated[str, AfterValidator(_valid_format)]], Field(max_length=8)] = []
     earliest: datetime = datetime(2000, 1, 2, tzinfo=UTC)
@@ -290,10 +293,24 @@ class StreamTable(Table):
             yield "time.topic needs join_s: how long after its value a time may come"
         if self.dialect == "picture" and len(self.values) > 1:
             yield "dialect 'picture' needs one value"
+        yield from self._faults_of_names()
         yield from self._faults_of_topics()
         needed = _NEEDS.get(self.dialect)
         if needed is not None and not _is_installed(needed):
             yield f"dialect {self.dialect!r} needs more: pip install 'atoll[dialects]'"
+
+    def _faults_of_names(self) -> Iterator[str]:
+        """Yield a fault for each value that the sender's names do not tell from others."""
+        if self.dialect not in _NAMED:
+            return
+        found: dict[str, str] = {}
+        for name, value in self.values.items():
+            written = value.name or name
+            other = found.setdefault(written, name)
+            if other != name:
+                yield f"values.{other} and values.{name} are both {written!r} at the sender"
+            if self.dialect == "scalar" and TIME in {name, written}:
+                yield f"values.{name}: {TIME!r} is the event time in dialect 'scalar'"
 
     def _faults_of_topics(self) -> Iterator[str]:
         topics = [TopicPattern(topic, needs_device=False) for topic in self.all_topics]
@@ -315,8 +332,7 @@ class StreamTable(Table):
         """The topics of the stream and those of single values and the time."""
         of_values = [value.topic for value in self.values.values() if value.topic is not None]
         of_time = [self.time.topic] if self.time is not None and self.time.topic is not None else []
-        # A preset's topics for all values give way to topics of their own.
-        return [*of_values, *of_time, *([] if of_values else self.topics)]
+        return [*of_values, *of_time, *self.topics]
 
     @property
     def _is_named_by_topic(self) -> bool:

@@ -41,11 +41,12 @@ class ScriptedWire:
         qos: int = 1,
         is_duplicate: bool = False,
         is_retained: bool = False,
+        arrival_ms: float = 1000.0,
         arrival_ns: int = 0,
     ) -> None:
         self.events.append(
             Delivery(
-                topic, payload, qos, mid, is_duplicate, is_retained, self._connection, 1000.0, arrival_ns
+                topic, payload, qos, mid, is_duplicate, is_retained, self._connection, arrival_ms, arrival_ns
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -208,7 +209,7 @@ def _read(
     dialect = _name_of(stream)
     reader = stream.reader(_MAX_DEVICES)
     try:
-        told = reader.read(topic, payload, 0.0)
+        told = reader.read(topic, payload, time.time() * 1e3)
     except MalformedMessageError as error:
         yield Read(stream.name, pattern.text, dialect=dialect, refused=_refusal(error))
         return

@@ -305,7 +305,9 @@ class Track:
     def _take_overdue(self, now_s: float) -> None:
         """Take in readings of which not all values came; nobody waits for them, so they go at QoS 0."""
         self._look_overdue_s = now_s + _OVERDUE_EVERY_S
-        now_ms = self._wall_ms()
+        self._take_overdue_at(self._wall_ms())
+
+    def _take_overdue_at(self, now_ms: float) -> None:
         for intake in (self._intake, *self._former):
             for device, found, arrival_ms in intake.overdue(now_ms):
                 reading = self._in_present_units(found, intake)
@@ -317,6 +319,8 @@ class Track:
         if self._is_label(delivery.topic):
             self._take_label(delivery)
             return
+        # As the trainer does with a recording: what is joined does not depend on when the lane has time.
+        self._take_overdue_at(delivery.arrival_ms)
         for intake in (self._intake, *self._former):
             if (told := intake.told(delivery)) is not None:
                 for device, reading in told:

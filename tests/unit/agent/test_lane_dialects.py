@@ -67,6 +67,19 @@ def test_a_reading_of_which_not_all_came_is_answered_with_what_there_is():
     assert found.counts()["joins_incomplete"] == 1
 
 
+def test_what_a_later_message_is_too_late_for_is_answered_before_it_with_the_time_when_it_came():
+    found = bench(
+        'dialect = "scalar"\ntopics = ["{device}/{value}"]\nvalues.x = {}\nvalues.other = {}\njoin_s = 5'
+    )
+
+    found.wire.deliver("pump/x", b"3", mid=1)
+    found.wire.deliver("pump/other", b"4", mid=2, arrival_ms=9000.0)
+    found.turn()
+
+    assert found.predictions[0]["time_ms"] == 1000.0
+    assert found.acknowledged == [1, 2]  # nothing of the second message has been answered
+
+
 def test_what_cannot_be_read_is_refused_once_and_acknowledged():
     found = bench('preset = "sparkplug"\nvalues.x = { name = "X" }')
 

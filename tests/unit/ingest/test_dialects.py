@@ -148,6 +148,19 @@ def test_an_array_has_the_step_that_the_settings_or_the_message_tell() -> None:
     assert reading.step_ms == 1.0
 
 
+@pytest.mark.parametrize("wait", ["hold_s = 60", "join_s = 60"])
+def test_a_message_without_any_of_the_values_is_counted_where_parts_are_awaited(wait: str) -> None:
+    reader = stream(
+        'dialect = "json"\ntopics = ["{device}"]\nvalues.v = { pointer = "/wrong" }\nvalues.w = {}\n' + wait
+    ).reader(1)
+
+    assert read(reader, ("x", b'{"v": 1}'), ("x", b'{"v": 2}')) == []
+    assert reader.counts["messages_ignored"] == 2
+    assert reader.overdue(ARRIVAL_MS * 2) == []
+    read(reader, ("x", b'{"w": null}'))  # says that it is missing: not ignored
+    assert reader.counts["messages_ignored"] == 2
+
+
 def test_a_unit_that_the_settings_do_not_say_is_refused() -> None:
     reader = stream(
         'dialect = "json"\ntopics = ["{device}"]\nvalues.t = { unit = "°C", unit_pointer = "/TempUnit" }'
@@ -208,6 +221,18 @@ def test_a_topic_of_no_value_is_ignored_and_counted() -> None:
     assert reader.counts["messages_ignored"] == 1
 
 
+def test_a_name_at_the_sender_goes_before_the_stream_s_own_names() -> None:
+    crossed = 'values.a = { name = "b" }\nvalues.b = { name = "a" }'
+    reader = stream(f'dialect = "scalar"\ntopics = ["{{device}}/{{value}}"]\n{crossed}').reader(1)
+
+    assert read(reader, ("x/b", b"1"), ("x/a", b"2")) == [("x", at(None, a=1.0)), ("x", at(None, b=2.0))]
+
+    crossed = 'values.a = { name = "b", topic = "{device}/one" }\nvalues.b = { name = "a" }'
+    reader = stream(f'dialect = "scalar"\n{crossed}').reader(1)
+
+    assert read(reader, ("x/one", b"1")) == [("x", at(None, a=1.0))]
+
+
 def test_a_lone_missing_scalar_is_refused() -> None:
     reader = stream('dialect = "scalar"\ntopics = ["{device}/{value}"]\nvalues.t = {}').reader(10)
 
@@ -248,10 +273,26 @@ def test_senml_that_cannot_be_read_is_refused(payload: bytes, reason: Reason) ->
     assert refusal(SAMPLES["senml"].stream.reader(1), "n/1", payload).reason is reason
 
 
-def test_a_senml_time_that_counts_from_now_is_that_of_arrival() -> None:
-    found = read(SAMPLES["senml"].stream.reader(1), ("n/1", b'[{"bn": "x/", "n": "temp", "v": 1, "t": -5}]'))
+def test_senml_times_that_count_from_now_count_from_arrival() -> None:
+    pack = (
+        b'[{"bn": "x/", "n": "temp", "v": 1, "t": -2}, {"n": "temp", "v": 2, "t": -1.5},'
+        b' {"n": "temp", "v": 3}, {"n": "door", "vb": true, "t": -2}]'
+    )
 
-    assert found == [("x", at(None, temp=1.0))]
+    assert read(SAMPLES["senml"].stream.reader(1), ("n/1", pack)) == [
+        ("x", at(ARRIVAL_MS - 2000, temp=1.0, door=1.0)),
+        ("x", at(ARRIVAL_MS - 1500, temp=2.0)),
+        ("x", at(None, temp=3.0)),
+    ]
+
+
+def test_senml_times_that_count_from_now_are_unknown_to_a_machine_without_a_clock() -> None:
+    reader = SAMPLES["senml"].stream.reader(1)
+
+    [(_, reading)] = reader.read("n/1", b'[{"bn": "x/", "n": "temp", "v": 1, "t": -5}]', 60_000.0)
+
+    assert reading.time_ms is None
+    assert is_undated(reading)
 
 
 # Sparkplug
@@ -369,6 +410,26 @@ def test_opc_ua_messages_without_data_are_ignored(kind: str) -> None:
 
 
 # Clocks
+
+
+@pytest.mark.parametrize(
+    ("dialect", "payload"),
+    [
+        ("senml", b'[{"n": "x", "v": 1, "t": 1730794500}]'),
+        ("senml-cbor", cbor2.dumps([{0: "x", 2: 1, 6: 1730794500}])),
+        ("influx", b"m x=1 1730794500000000000"),
+        ("opcua", b'{"x": {"Value": 1, "SourceTimestamp": "2024-11-05T08:15:00Z"}}'),
+    ],
+)
+@pytest.mark.parametrize("more", ["", 'time.zone = "UTC"'])
+def test_times_are_written_as_the_dialect_has_it_if_nothing_is_said(
+    dialect: str, payload: bytes, more: str
+) -> None:
+    reader = stream(
+        f'dialect = "{dialect}"\ntopics = ["d/{{id}}"]\ndevice = "{{id}}"\nvalues.x = {{}}\n{more}'
+    ).reader(1)
+
+    assert read(reader, ("d/a", payload)) == [("a", at(AT_MS, x=1.0))]
 
 
 def test_a_device_whose_clock_was_never_set_is_dated_by_arrival_and_says_so() -> None:

@@ -48,7 +48,7 @@ def test_what_is_too_far_apart_is_told_as_far_as_it_came() -> None:
 
     # x@0 | y@6 x@7 |
     joining.add("a", part(x=1.0), 0.0)
-    assert joining.add("a", part(y=2.0), 6000.0) == [Reading({"x": 1.0})]
+    assert joining.add("a", part(y=2.0), 6000.0) == [part(0.0, x=1.0)]  # when it came
     assert joining.add("a", part(x=3.0), 7000.0) == [Reading({"x": 3.0, "y": 2.0})]
     assert counts["joins_incomplete"] == 1
 
@@ -61,6 +61,39 @@ def test_what_waits_too_long_is_overdue_with_the_time_when_it_came() -> None:
     assert joining.overdue(6001.0) == [("a", Reading({"x": 1.0}), 1000.0)]
     assert joining.overdue(99_000.0) == []
     assert counts["joins_incomplete"] == 1
+
+
+def test_when_it_is_looked_for_what_is_overdue_does_not_change_what_is_joined() -> None:
+    # x@0 z@4 | y@6, x@5.5 would be too far from x@0 just so
+    arrivals = [(0.0, part(x=1.0)), (4000.0, part(z=1.0)), (5500.0, part(x=2.0)), (6000.0, part(y=3.0))]
+
+    def told(*ticks: float) -> list[object]:
+        counts: Counter[str] = Counter()
+        joining = Join(("x", "y", "z"), 5000.0, 10, counts)
+        found: list[object] = []
+        for now_ms, came in sorted([*arrivals, *((tick, None) for tick in ticks)], key=lambda one: one[0]):
+            found += joining.overdue(now_ms)
+            found += [] if came is None else joining.add("a", came, now_ms)
+        found += joining.overdue(99_000.0)
+        assert counts["joins_incomplete"] == 2
+        return found
+
+    cut = [("a", part(x=1.0, z=1.0), 4000.0), ("a", part(x=2.0, y=3.0), 6000.0)]
+    assert told() == cut
+    assert told(*range(500, 9000, 500)) == cut
+
+
+def test_what_is_overdue_is_found_after_the_clock_went_back_and_once_only() -> None:
+    joining, counts = join()
+    joining.add("a", part(x=1.0), 60_000.0)
+    joining.add("b", part(7000.0, x=1.0), 61_000.0)
+
+    assert joining.overdue(56_500.0) == []
+    assert joining.overdue(55_500.0) == [("b", part(7000.0, x=1.0), 61_000.0)]
+    assert joining.overdue(65_000.0) == []
+    assert joining.overdue(65_001.0) == [("a", part(x=1.0), 60_000.0)]
+    assert joining.overdue(99_000.0) == []
+    assert counts["joins_incomplete"] == 2
 
 
 def test_devices_do_not_mix_and_only_so_many_wait() -> None:
@@ -122,6 +155,14 @@ def test_an_old_value_that_comes_late_does_not_undo_a_newer_one() -> None:
     holding.add("a", part(8000.0, x=7.0), 0.0)
 
     assert holding.add("a", part(9500.0, y=2.0), 0.0) == [part(9500.0, x=1.0, y=2.0)]
+
+
+def test_a_value_from_the_far_future_gives_way_to_those_of_now() -> None:
+    holding = Hold(("x", "y"), 5000.0, 10, Counter())
+    holding.add("a", part(9e12, x=1.0), 0.0)
+    holding.add("a", part(9000.0, x=2.0), 0.0)
+
+    assert holding.add("a", part(9500.0, y=3.0), 0.0) == [part(9500.0, x=2.0, y=3.0)]
 
 
 def test_a_value_does_not_hold_for_the_time_before_it() -> None:

@@ -146,3 +146,11 @@ def test_a_lone_number_is_the_value_named_value() -> None:
     readings = AtollDialect().decode(b'[{"values": 1, "seq": 3}, {"values": {"x": 2}}]')
 
     assert readings == [Reading(values={"value": 1.0}, seq=3), Reading(values={"x": 2.0})]
+
+
+def test_a_stream_that_is_read_anew_from_the_same_settings_is_the_same() -> None:
+    patterns = (TopicPattern("a/{device}"),)
+
+    assert Stream("s", patterns, AtollDialect(), {"x": None}) == Stream(
+        "s", patterns, AtollDialect(), {"x": None}
+    )

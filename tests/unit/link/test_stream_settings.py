@@ -46,6 +46,18 @@ def test_what_stands_in_the_file_counts_and_tables_are_completed() -> None:
     assert table.at == "/params/switch:0"
 
 
+def test_topics_of_single_values_replace_those_of_a_preset_but_not_those_of_the_file() -> None:
+    values = "values.x = {}\nvalues.y = { topic = 'hall/{device}/y' }"
+    own = 'topics = ["{device}/{value}/state"]'
+
+    assert stream(f'preset = "esphome"\n{values}').subscriptions == ["hall/+/y"]
+    for given in (f'preset = "esphome"\n{own}', f'dialect = "scalar"\n{own}'):
+        assert {pattern.text for pattern in stream(f"{given}\n{values}").patterns} == {
+            "hall/{device}/y",
+            "{device}/{value}/state",
+        }
+
+
 def test_a_stream_that_can_be_read_message_by_message_takes_the_short_way() -> None:
     plain = 'dialect = "json"\ntopics = ["{device}"]\nvalues.x = { scale = 2 }\ntime = { pointer = "/t" }'
 
@@ -102,6 +114,16 @@ def test_a_value_without_a_place_stands_under_its_name() -> None:
         ),
         ('dialect = "json"\ntopics = ["{device}"]\nvalues.x = {}\ndevice = "{a"', "made of names in braces"),
         ('preset = "nothing"\nvalues.x = {}', "preset"),
+        (
+            'preset = "sparkplug"\nvalues.x = { name = "X" }\nvalues.y = { name = "X" }',
+            "values.x and values.y are both 'X' at the sender",
+        ),
+        (
+            'preset = "esphome"\nvalues.x = { name = "y" }\nvalues.y = {}',
+            "values.x and values.y are both 'y' at the sender",
+        ),
+        ('preset = "esphome"\nvalues.time = { name = "t" }', "values.time: 'time' is the event time"),
+        ('preset = "esphome"\nvalues.x = { name = "time" }', "values.x: 'time' is the event time"),
         (
             'dialect = "json"\ntopics = ["{device}"]\nvalues.x = { modbus = { address = 1, type = "bcd" } }',
             "float32",
