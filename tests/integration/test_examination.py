@@ -34,7 +34,7 @@ def examine(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
 
         ended = subprocess.run(
             [sys.executable, "-m", "atoll_agent.children.examine"],
-            input=json.dumps({**request, "is_shared": False}),
+            input=json.dumps({**request, "is_shared": False, "key": "k", "preferred": None}),
             capture_output=True,
             text=True,
             timeout=60,

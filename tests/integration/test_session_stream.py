@@ -24,6 +24,7 @@ from support.scripted_broker import (
 )
 from support.sessions import connected, has, of_kind, step_until
 
+from atoll_link.outflow import MOST_IDS
 from atoll_link.packets import Level
 from atoll_link.session import Broker, Connected, Delivery, Event, Published, Session, Subscribed
 
@@ -92,7 +93,7 @@ def test_an_answer_to_connect_may_be_cut_anywhere(peer: ScriptedBroker, sessions
 def test_everything_is_written_in_order_however_little_the_socket_takes(sessions: list[Session]) -> None:
     payloads = [b"%d " % number + b"x" * (number * 7919 % 20_000) for number in range(60)]
     with scripted_broker(receive_buffer=2048) as peer:
-        opened = Opened(peer, sessions, max_inflight=65_535)
+        opened = Opened(peer, sessions, max_inflight=MOST_IDS)
         sock = opened.session._client.socket()
         assert isinstance(sock, socket.socket)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
