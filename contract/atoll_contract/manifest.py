@@ -17,7 +17,9 @@ from atoll_contract.feature import EARLIER, MAX_WINDOW_LENGTH, SPECTRAL, SUMMARI
 from atoll_contract.feature import Part as _Part
 from atoll_contract.ids import ID_PATTERN
 from atoll_contract.messages import MAX_DETAIL_CHARS
+from atoll_contract.picture import Channels, Fit, PictureSpec, PixelResampling
 from atoll_contract.release import MAX_RELEASE
+from atoll_contract.tensor import Dtype, TensorSpec
 from atoll_contract.window import Imputation, Resampling, WindowKind, WindowSpec
 
 __all__ = [
@@ -67,59 +69,6 @@ class Task(StrEnum):
     FORECAST = "forecast"
     CLASSIFICATION = "classification"
     ANOMALY = "anomaly"
-
-
-class Dtype(StrEnum):
-    """Element types of input and output tensors."""
-
-    FLOAT32 = "float32"
-    INT8 = "int8"
-    UINT8 = "uint8"
-
-
-_ZERO_POINTS = {Dtype.FLOAT32: (0, 0), Dtype.INT8: (-128, 127), Dtype.UINT8: (0, 255)}
-
-
-class Channels(StrEnum):
-    """What the numbers of a pixel are, in order."""
-
-    RGB = "rgb"
-    BGR = "bgr"
-    GREY = "grey"
-
-
-class Fit(StrEnum):
-    """How a picture of other proportions fills the model's."""
-
-    STRETCH = "stretch"
-    """All of it, distorted."""
-    CROP = "crop"
-    """Its middle, as much as has the model's proportions."""
-    PAD = "pad"
-    """All of it, in the middle of black."""
-
-
-class PixelResampling(StrEnum):
-    """How pixels become fewer or more; all but ``nearest`` take the mean of those that become one."""
-
-    NEAREST = "nearest"
-    BOX = "box"
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-
-
-class PictureSpec(_Part):
-    """How a JPEG or PNG becomes the numbers of an array value, each from 0 to 255.
-
-    Attributes:
-        channels: ``rgb``, ``bgr`` or ``grey``.
-        fit: ``stretch``, ``crop`` (its middle) or ``pad`` (black around it).
-        resampling: ``nearest``, ``box``, ``bilinear`` or ``bicubic``.
-    """
-
-    channels: Channels = Channels.RGB
-    fit: Fit = Fit.STRETCH
-    resampling: PixelResampling = PixelResampling.BILINEAR
 
 
 class ValueSpec(_Part):
@@ -189,38 +138,6 @@ class Normalisation(_Part):
                 raise ValueError(f"{key}: {over[0]:g} is beyond float32")
         if under := [number for number in self.scale if number < _FLOAT32_LEAST]:
             raise ValueError(f"scale: {under[0]:g} is 0 as float32")
-        return self
-
-
-class TensorSpec(_Part):
-    """One input or output tensor of the model file.
-
-    Attributes:
-        name: As in the file, for people.
-        shape: With the batch dimension, which is 1.
-        dtype: Element type.
-        scale: Quantisation step; 0 for float tensors.
-        zero_point: Quantised number that stands for 0.
-    """
-
-    name: str = ""
-    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=5)]
-    dtype: Dtype
-    scale: Annotated[float, Field(ge=0)] = 0.0
-    zero_point: Annotated[int, Field(ge=-128, le=255)] = 0
-
-    @property
-    def size(self) -> int:
-        """How many elements the tensor has."""
-        return math.prod(self.shape)
-
-    @model_validator(mode="after")
-    def _quantised_tensors_have_a_scale(self) -> Self:
-        if (self.dtype is Dtype.FLOAT32) != (self.scale == 0.0):
-            raise ValueError("scale is 0 for float32 tensors and above 0 for quantised ones")
-        low, high = _ZERO_POINTS[self.dtype]
-        if not low <= self.zero_point <= high:
-            raise ValueError(f"zero_point is in {low} to {high} for {self.dtype.value} tensors")
         return self
 
 
@@ -454,10 +371,7 @@ class Manifest(_Part):
         window, values = self.window, {value.name: value for value in self.values}
         if window.impute is Imputation.MEAN and any(value.fill is None for value in self.sources):
             raise ValueError("window.impute: mean needs the fill of every value")
-        if not window.is_plain and (window.resample or window.impute or window.max_age_ms is not None):
-            arrays = [value.name for value in self.sources if value.shape]
-            if arrays:
-                raise ValueError(f"window: {arrays[0]} is an array, which is neither resampled nor joined")
+        self._arrays_fit_the_window()
         if self.depth > MAX_WINDOW_LENGTH:
             raise ValueError(f"features: a lag goes back more than {MAX_WINDOW_LENGTH} readings")
         is_tumbling = window.kind is WindowKind.TUMBLING and window.resample is None
@@ -471,6 +385,14 @@ class Manifest(_Part):
                 raise ValueError(f"{where}: goes back beyond a tumbling window")
             if item.kind in SPECTRAL:
                 self._require_rate(item, values[str(item.value)])
+
+    def _arrays_fit_the_window(self) -> None:
+        window, arrays = self.window, [value for value in self.sources if value.shape]
+        if any(value.picture is not None for value in arrays) and not self.is_plain:
+            raise ValueError("values: a picture is seen as it comes, without computed features")
+        is_made = window.resample or window.impute or window.max_age_ms is not None
+        if arrays and is_made:
+            raise ValueError(f"window: {arrays[0].name} is an array, which is neither resampled nor joined")
 
     def _require_rate(self, item: Feature, value: ValueSpec) -> None:
         if not value.shape and self.window.duration_ms is not None:

@@ -70,21 +70,18 @@ class OwnValue(InputTable):
         shape: Of an array value; empty for one number.
         low: Least valid number: below it the device flags a prediction.
         high: Greatest valid number.
+        step_ms: Of an array value, time between its elements; readings that say otherwise are refused.
+        fill: What stands for a missing number where the window's ``impute`` is ``mean``.
         picture: The value arrives as a picture; [height, width, 3] or, grey, [height, width] is its shape.
     """
 
+    fill: float | None = None
     picture: OwnPicture | None = None
 
     def spec(self, name: str) -> ValueSpec:
         """Return the value as a manifest declares it."""
-        return ValueSpec(
-            name=name,
-            unit=self.unit,
-            shape=self.shape,
-            low=self.low,
-            high=self.high,
-            picture=None if self.picture is None else PictureSpec(**self.picture.model_dump()),
-        )
+        picture = None if self.picture is None else PictureSpec(**self.picture.model_dump())
+        return ValueSpec(name=name, picture=picture, **self.model_dump(exclude={"picture"}))
 
 
 class OwnWindow(WindowTable):

@@ -7,6 +7,7 @@ import pytest
 
 from atoll_contract.manifest import Feature, FeatureKind
 from atoll_trainer.dataset import Observed, Refusals, collect, cut, fills, naive, split
+from atoll_trainer.own_model import OwnModel
 from atoll_trainer.runs import Run
 from atoll_trainer.task import TaskFile
 
@@ -113,3 +114,20 @@ def test_samples_of_golden_vectors_are_kept_with_their_times(tmp_path):
 def test_what_does_not_fit_together_is_a_fault(options, told):
     with pytest.raises(ValueError, match=told):
         a_task(**options)
+
+
+def test_a_model_of_ones_own_says_all_of_its_values():
+    own = OwnModel.model_validate(
+        {
+            "model": "m",
+            "task": "regression",
+            "values": {"wave": {"shape": [64], "step_ms": 0.5}, "t": {"fill": 21.5, "unit": "°C"}},
+            "feature": [{"kind": "peak_hz", "value": "wave"}, {"kind": "mean", "value": "t"}],
+        }
+    )
+
+    manifest = own.manifest(1)
+
+    assert manifest.values[0].step_ms == 0.5
+    assert (manifest.values[1].fill, manifest.values[1].unit) == (21.5, "°C")
+    assert manifest.labels == ["wave.peak_hz", "t.mean"]
