@@ -33,7 +33,7 @@ from atoll_agent.settings import AgentSettings, AgentTable, EdgeTpuTable, requir
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.discovery import Shown
 from atoll_agent.supervisor.homeassistant import HomeAssistant
-from atoll_agent.supervisor.loading import Loader, Wish
+from atoll_agent.supervisor.loading import Loader, Wish, require_compiled
 from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.releases import Course, Releases
 from atoll_agent.supervisor.requests import Requests
@@ -236,19 +236,23 @@ def require_champions_fit(path: Path, settings: AgentSettings, store: StateStore
         stored = store.peek_champion(plan.model)
         if stored is None:
             continue
-        champion, bundle = stored
+        champion, content = stored
+        place = f"stream {plan.stream!r}"
         try:
+            bundle = Bundle.unpack(content)
             require_fit(
-                Bundle.unpack(bundle).manifest,
+                bundle.manifest,
                 model=plan.model,
                 release=champion.release,
                 units=plan.units,
                 is_shared=plan.is_shared,
             )
+            place = f"accelerator {plan.wish.accelerator.value!r}"
+            require_compiled(bundle, plan.wish)
         except BundleRejectedError as error:
             faults.append(
                 f"{path}: model {plan.model!r}: its champion, release {champion.release}, "
-                f"does not fit stream {plan.stream!r}: {error.detail} [{error.reason}]"
+                f"does not fit {place}: {error.detail} [{error.reason}]"
             )
     if faults:
         raise ConfigError(faults)

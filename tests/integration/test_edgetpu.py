@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,6 +181,23 @@ def test_opening_that_takes_too_long_is_ended(make_bench, monkeypatch):
 
     with pytest.raises(AcceleratorLostError, match=r"did not answer within 1\.5 s"):
         predictor.model.wait_ready()
+
+
+def test_a_stop_waits_for_no_device_that_is_being_opened(make_bench, monkeypatch):
+    monkeypatch.setenv("EDGETPU_STUB_CREATE_DELAY_MS", "60000")
+    bench = make_bench()
+    predictor = bench.place(compiled_bundle())
+    bench.wait_state(lambda _state: bench.counts.get("edgetpu_starts"))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(predictor.model.wait_ready)
+        bench.tpus.close()
+        with pytest.raises(AcceleratorLostError, match="the agent stops"):
+            waiting.result(10)
+    keepers = [thread for thread in threading.enumerate() if thread.name == "edgetpu"]
+    for keeper in keepers:
+        keeper.join(10)
+        assert not keeper.is_alive()
+    assert bench.counts.get("edgetpu_failures") is None
 
 
 def test_why_a_device_cannot_be_opened_comes_from_the_driver(make_bench, monkeypatch):

@@ -16,7 +16,8 @@ import structlog
 from atoll_contract.errors import AtollError
 
 _MOST_BYTES: Final = 65_536
-_SHOWN: Final = 300
+_SHOWN: Final = 8192
+"""So much of a traceback is logged, of its beginning and of its end."""
 
 log = structlog.get_logger()
 
@@ -55,7 +56,7 @@ class CrashRecord:
             with self._path.open(encoding="utf-8", errors="replace") as file:
                 found = file.read(_MOST_BYTES)
             if found:
-                log.error("agent.crashed", file=str(self._last), detail=found[:_SHOWN])
+                log.error("agent.crashed", file=str(self._last), detail=_shown(found))
                 self._path.replace(self._last)
         except FileNotFoundError:
             return False
@@ -74,3 +75,9 @@ class CrashRecord:
         if self._file is not None and isinstance(error, Exception) and not isinstance(error, AtollError):
             traceback.print_exception(error, file=self._file)
             self._file.flush()
+
+
+def _shown(found: str) -> str:
+    """Return a traceback for the log: whole, or without its middle."""
+    half = _SHOWN // 2
+    return found if len(found) <= _SHOWN else f"{found[:half]}\n...\n{found[-half:]}"

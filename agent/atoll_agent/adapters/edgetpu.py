@@ -79,6 +79,7 @@ class EdgeTpu:
         self._left: deque[int] = deque()
         self._placed = 0
         self._child: EdgeTpuChild | None = None
+        self._opening: EdgeTpuChild | None = None
         self._failed_in_row = 0
         self._is_closing = False
         self._attempts = 0
@@ -144,6 +145,8 @@ class EdgeTpu:
         with self._changed:
             attempts = self._attempts
             while not self._runs(number) and placed.fault is None:
+                if self._is_closing:
+                    raise AcceleratorLostError("the agent stops")
                 # An end at this very model is judged once it has happened again.
                 has_failed = self._attempts > attempts and not placed.ends_at_loading
                 left_s = deadline - time.monotonic()
@@ -154,13 +157,14 @@ class EdgeTpu:
             raise placed.fault
 
     def close(self) -> None:
-        """End the child; does not wait for it."""
+        """End the child, also one that is still opening the device; does not wait for it."""
         with self._changed:
             self._is_closing = True
+            children = self._child, self._opening
             self._changed.notify_all()
-        child = self._child
-        if child is not None:
-            child.kill()
+        for child in children:
+            if child is not None:
+                child.kill()
 
     # Called by the models' threads
 
@@ -222,6 +226,8 @@ class EdgeTpu:
         while not self._is_closing:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closing or len(self._models) > len(self._left))
+            if self._is_closing:
+                return
             device = self._device()
             wait_s = _LOOK_S if device is None else self._budget.wait_s(time.monotonic())
             if device is None or self._budget.is_resting:
@@ -259,6 +265,7 @@ class EdgeTpu:
         child: EdgeTpuChild | None = None
         try:
             child = EdgeTpuChild()
+            self._let_close(child)
             with _Log(child):
                 child.open(self._care.library, device.path, self._care.open_timeout_s)
                 self._forget_left(child)
@@ -270,7 +277,9 @@ class EdgeTpu:
             if child is not None:
                 detail = child.end() or detail
                 child.close()
-            self._note_failure(device.path, detail, has_answered=False)
+            self._opening = None
+            if not self._is_closing:
+                self._note_failure(device.path, detail, has_answered=False)
             self._end_attempt()
             return None
         child.answered = 0
@@ -282,13 +291,20 @@ class EdgeTpu:
                 temp_c=device.temp_c,
                 clock_percent=device.clock_percent,
             )
-            self._child = child
+            self._child, self._opening = child, None
             self._changed.notify_all()
         log.info("accelerator.opened", path=device.path, runtime=child.runtime, models=len(child.checked))
         self._on_change()
         if self._is_closing:
             child.kill()
         return child
+
+    def _let_close(self, child: EdgeTpuChild) -> None:
+        """Let ``close`` end a child that is opening the device; one that comes too late ends at once."""
+        with self._changed:
+            self._opening = child
+            if self._is_closing:
+                child.kill()
 
     def _attend(self, child: EdgeTpuChild) -> None:
         """Look after a child until it ends."""

@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the agent until SIGTERM or SIGINT."""
-    # The watchdog of systemd ends an agent that hangs with SIGABRT: the journal then shows where it hung.
+    # Until the crash record takes over, and where it cannot: later ones are logged at the next start.
     faulthandler.enable()
     # Until the settings can be read again they are read for the first time: no reason to end.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

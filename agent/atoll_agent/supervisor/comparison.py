@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import structlog
 
@@ -17,18 +17,13 @@ from atoll_infer.predictor import Predictor
 log = structlog.get_logger()
 
 
-async def compare_champions(
-    plans: Mapping[str, ModelPlan],
-    plans_now: Callable[[], Mapping[str, ModelPlan]],
-    slots: Slots,
-    means: Means,
-) -> None:
+async def compare_champions(plans: Mapping[str, ModelPlan], slots: Slots, means: Means) -> None:
     """Move each such champion to the backend that wins; where that cannot be, it stays on its own.
 
-    ``plans_now`` tells the plans that hold meanwhile.
+    To be cancelled before ``plans`` change.
     """
     for model, plan in plans.items():
-        champion = slots[model].champion if plans_now().get(model) == plan else None
+        champion = slots[model].champion
         if champion is None or not means.loader.is_unsettled(champion.sha256):
             continue
         try:
@@ -43,9 +38,10 @@ async def compare_champions(
                 detail=error.detail,
             )
             continue
-        slot = slots[model] if plans_now().get(model) == plan else None
-        if slot is not None and slot.champion == champion and slot.phase not in LOADED:
+        slot = slots[model]
+        if slot.champion == champion and slot.phase not in LOADED:
             means.lane.swap(predictor, has_restarted=False)
+            means.loader.settle(champion.sha256)  # here: a load that is broken off settles nothing
             slots.predictors[model] = predictor
             slots.on_change(model)
             log.info("model.loaded", model=model, release=champion.release, backend=predictor.backend)

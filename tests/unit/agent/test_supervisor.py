@@ -1,0 +1,142 @@
+"""What the end of the agent leaves on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+from support.climbs import ObedientLane, World, release
+
+from atoll_agent.adapters.crashes import CrashRecord
+from atoll_agent.ports import Line
+from atoll_agent.rollout.machine import Phase
+from atoll_agent.supervisor.homeassistant import HomeAssistant
+from atoll_agent.supervisor.releases import Releases
+from atoll_agent.supervisor.reports import Self
+from atoll_agent.supervisor.requests import Requests
+from atoll_agent.supervisor.supervisor import Reloaded, Sessions, Supervisor
+from atoll_agent.supervisor.watchdog import Watchdog
+
+
+class RunningLane(ObedientLane):
+    """Runs until it is stopped, or ends by an error."""
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__()
+        self._error = error
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        if self._error is not None:
+            raise self._error
+        assert self._stopping.wait(20)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+
+class UnconnectedLink:
+    """A link whose broker is away."""
+
+    is_connected = False
+    steps = 0
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_exception):
+        pass
+
+    async def next_event(self):
+        await asyncio.get_running_loop().create_future()
+
+
+class Quiet:
+    """Implements ``ports.ServiceState``, ``Notes``, ``Accelerators`` and ``ClockState``, as far as needed."""
+
+    is_time_unsynced = False
+    states = ()
+    on_change = None
+    has_told_ready = False
+
+    def tell(self, **words: str) -> None:
+        if "READY" in words and not self.has_told_ready:
+            self.has_told_ready = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def read(self):
+        return None
+
+    def look(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def run_agent(world: World, error: Exception | None) -> None:
+    """Run an agent that gets SIGTERM once it has started, or whose lane ends by ``error``."""
+    quiet = Quiet()
+    quiet.has_told_ready = error is not None
+    lane = RunningLane(error)
+
+    @asynccontextmanager
+    async def refresh(_request):
+        async def lines():
+            yield Line("refreshed", {"wanted": {}})
+
+        yield lines()
+
+    async def reload() -> Reloaded:
+        return Reloaded([], [], 1.0)
+
+    async def work() -> None:
+        await Supervisor(
+            site="site",
+            agent="pi",
+            me=Self(session=0, started_ms=0.0, token="token", version="1"),
+            lane=lane,
+            link=UnconnectedLink(),
+            releases=Releases(world.plans, world.slots, world.means, refresh=refresh, clock=quiet),
+            sessions=Sessions(),
+            service=quiet,
+            clock=quiet,
+            watchdog=Watchdog({}, lambda: None, None),
+            reload=reload,
+            accelerators=quiet,
+            crashes=CrashRecord(world.store.folder),
+            status_interval_s=1.0,
+            requests=Requests("site", "pi", [], skip_delay=lambda _model, _release: None),
+            homeassistant=HomeAssistant(None, quiet, max_sensors=1),
+        ).run()
+
+    world.loop.run(work())
+
+
+@pytest.fixture
+def on_trial(world):
+    """A release of ``big`` is in shadow."""
+    world.climb(1)
+    world.lane.in_shadow = None  # no verdict yet
+    world.run(lambda: world.phase() is Phase.SHADOW, start=world.offer(release("big", 3)))
+    return world
+
+
+def test_a_bug_during_a_trial_is_charged_to_the_release_on_trial(on_trial):
+    with pytest.raises(ExceptionGroup):
+        run_agent(on_trial, ZeroDivisionError())
+    on_trial.restart()
+    on_trial.slots.count_crash()
+
+    assert (on_trial.slots["big"].crashes, on_trial.slots["big"].champion_crashes) == (1, 0)
+
+
+def test_a_stop_during_a_trial_is_charged_to_nobody(on_trial):
+    run_agent(on_trial, None)
+    on_trial.restart()
+
+    assert (on_trial.phase(), on_trial.slots["big"].crashes) == (Phase.ANNOUNCED, 0)
