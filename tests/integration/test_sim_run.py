@@ -216,5 +216,5 @@ def test_the_example_world_is_right_and_a_wrong_one_ends_with_all_its_faults(wor
     )
 
     assert wrong.returncode == 78
-    assert f"{world}: device[0].cuont: unknown key" in wrong.stderr
-    assert f"{world}: device[0].signal.x.uniform: low 2 must be below high 1" in wrong.stderr
+    assert f"{world}:9: device[0].cuont: unknown key" in wrong.stderr
+    assert f"{world}:13: device[0].signal.x.uniform: low 2 must be below high 1" in wrong.stderr

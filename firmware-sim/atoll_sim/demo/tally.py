@@ -25,6 +25,8 @@ class _Answer:
 class Tally:
     """Counts of one demo run.
 
+    One thread counts while another one asks, hence the copies: a dictionary must not grow under a loop.
+
     Attributes:
         bytes_in: Payload bytes of readings.
         bytes_out: Payload bytes of predictions.
@@ -70,17 +72,17 @@ class Tally:
     @property
     def duplicated(self) -> int:
         """Predictions published more than once."""
-        return sum(answer.times - 1 for answer in self._answers.values())
+        return sum(answer.times - 1 for answer in list(self._answers.values()))
 
     @property
     def lost(self) -> int:
         """Readings since the first prediction of their device that have none."""
-        return len(self._asked() - self._answers.keys())
+        return len(self._asked().difference(list(self._answers)))
 
     def by_release(self) -> dict[int, int]:
         """Return how many predictions each release made."""
         counts: dict[int, int] = defaultdict(int)
-        for answer in self._answers.values():
+        for answer in list(self._answers.values()):
             counts[answer.release] += 1
         return dict(counts)
 
@@ -90,7 +92,7 @@ class Tally:
         """Return the mean absolute error of a release on labelled readings of a time, and their number."""
         errors = [
             abs(answer.value - self._labels[key[0], answer.time_ms])
-            for key, answer in self._answers.items()
+            for key, answer in list(self._answers.items())
             if answer.release == release
             and since_ms <= answer.time_ms < until_ms
             and (key[0], answer.time_ms) in self._labels
@@ -99,7 +101,7 @@ class Tally:
 
     def latency_ms(self) -> tuple[float, float]:
         """Return median and 99th percentile from a reading's event time to its prediction's arrival."""
-        delays = [answer.arrival_ms - answer.time_ms for answer in self._answers.values()]
+        delays = [answer.arrival_ms - answer.time_ms for answer in list(self._answers.values())]
         if not delays:
             return float("nan"), float("nan")
         median, p99 = np.percentile(delays, [50, 99])
@@ -107,12 +109,16 @@ class Tally:
 
     def first_arrival_ms(self, release: int) -> float | None:
         """Return when the first prediction of a release arrived."""
-        return min((a.arrival_ms for a in self._answers.values() if a.release == release), default=None)
+        return min((a.arrival_ms for a in list(self._answers.values()) if a.release == release), default=None)
 
     def _asked(self) -> set[_Key]:
         first: dict[tuple[str, str | None], int] = {}
-        for device, boot, seq in self._answers:
+        for device, boot, seq in list(self._answers):
             if seq is not None:
                 known = first.get((device, boot), seq)
                 first[device, boot] = min(known, seq)
-        return {key for key in self._readings if key[2] is not None and key[2] >= first.get(key[:2], 2**63)}
+        return {
+            (device, boot, seq)
+            for device, boot, seq in list(self._readings)
+            if seq is not None and seq >= first.get((device, boot), 2**63)
+        }
