@@ -126,9 +126,6 @@ class Releases:
 
     async def run(self) -> None:
         """Let all models climb until cancelled."""
-        for model, slot in self.slots.all().items():
-            if slot.champion is not None:
-                settle_later(self.slots, model, slot.champion)
         async with asyncio.TaskGroup() as group:
             self._group = group
             self._begin(self._plans)
@@ -232,6 +229,8 @@ class Releases:
             if model in self._tasks or self._climbs.get(model) is None:
                 self._climbs[model] = Climb(self._plans[model], self.slots, self._means)
             if self._group is not None:
+                if (champion := self.slots[model].champion) is not None:
+                    settle_later(self.slots, model, champion)
                 self._tasks[model] = self._group.create_task(self._climbs[model].run(), name=f"climb-{model}")
 
     def _compare(self) -> None:

@@ -15,6 +15,7 @@ from atoll_agent.compose import require_champions_fit
 from atoll_agent.ports import Accelerator, Line
 from atoll_agent.rollout.machine import Phase
 from atoll_agent.settings import AgentSettings
+from atoll_agent.supervisor import activation
 from atoll_agent.supervisor.loading import Wish
 from atoll_agent.supervisor.releases import Course, Releases
 from atoll_contract.errors import BrokerUnavailableError, ConfigError
@@ -223,3 +224,16 @@ def test_settings_that_demand_an_edge_tpu_which_a_stored_champion_is_not_compile
 
     assert "no model_edgetpu.tflite" in str(told.value)
     assert "[model_not_compiled]" in str(told.value)
+
+
+def test_a_champion_that_comes_with_a_reload_is_lived_with_like_any_other(world, monkeypatch):
+    world.run(lambda: world.champion("small"), start=world.offer(release("small")))
+    followed = Followed(world)
+    monkeypatch.setattr(activation, "_SETTLED_AFTER_S", 0.0)
+
+    async def work() -> None:
+        await followed.change(world.plans["big"], world.plans["small"])
+        assert not followed.slots["small"].is_proven
+        await until(lambda: followed.slots["small"].is_proven)
+
+    followed.run(work)
