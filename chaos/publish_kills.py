@@ -84,7 +84,8 @@ class Killing:
             self.trainer.age(timedelta(days=2))
         padding = random.Random(self.release).randbytes(BUNDLE_BYTES)
         path = self._folder / "wear.atoll"
-        path.write_bytes(replace(make_bundle(release=self.release), model_edgetpu=padding).pack())
+        bundle = make_bundle(release=self.release)
+        path.write_bytes(replace(bundle, model=bundle.model + padding).pack())
         return self._kill(["publish", str(path)], number, moment, {self.release - 1, self.release})
 
     def rotate(self, name: str, number: int = 0, moment: Moment = Moment.AFTER) -> int:

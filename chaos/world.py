@@ -26,7 +26,7 @@ CHUNK = 61_440
 def large_bundle(release: int, size: int, **manifest: object) -> Bundle:
     """A bundle that runs, and is ``size`` bytes larger than it needs to be."""
     small = make_bundle(release=release, file=("linear_float", "triple_float")[release % 2], **manifest)
-    return Bundle(small.manifest, small.model, small.golden, random.Random(release).randbytes(size))
+    return Bundle(small.manifest, small.model + random.Random(release).randbytes(size), small.golden)
 
 
 def new_trainer(folder: Path) -> tuple[Trainer, Path]:
