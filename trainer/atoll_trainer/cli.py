@@ -20,6 +20,12 @@ COMMANDS: Final = {
         "record --settings trainer.toml --for 3600",
         "trainer",
     ),
+    "import": Command(
+        "atoll_trainer.commands.import_csv",
+        "put CSV files into the recordings",
+        "import press.csv --stream press --label wear --model press-wear --home ./trainer",
+        "trainer",
+    ),
     "train": Command(
         "atoll_trainer.commands.train",
         "fit a model on recorded readings or a CSV file",

@@ -20,6 +20,7 @@ from atoll_ingest.stream import Stream
 from atoll_link import recording
 from atoll_link.csv_columns import Columns, RowReader
 from atoll_link.csv_file import CsvFile
+from atoll_link.place import Place
 from atoll_link.recording import Kind, Row
 from atoll_trainer.dataset import Observed, Readings, Refusals, UnsuitableDataError, collect
 from atoll_trainer.labels import Arrived, LabelJoin
@@ -72,7 +73,9 @@ def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",")
     return collect(observed(), task, str(path), digest, refusals)
 
 
-def from_recording(folder: Path, task: TaskFile, stream: Stream | None = None) -> tuple[Readings, int]:
+def from_recording(
+    folder: Path | Place, task: TaskFile, stream: Stream | None = None
+) -> tuple[Readings, int]:
     """Return the task's readings in a recording, labelled, and how many labels found no reading.
 
     Args:
@@ -125,7 +128,9 @@ class _Recorded(NamedTuple):
     step_ms: float | None
 
 
-def _recorded(folder: Path, task: TaskFile, stream: Stream | None, refusals: Refusals) -> Iterator[_Recorded]:
+def _recorded(
+    folder: Path | Place, task: TaskFile, stream: Stream | None, refusals: Refusals
+) -> Iterator[_Recorded]:
     """Yield the readings, as the agent reads them from the same messages."""
     rows = recording.without_redeliveries(recording.read(folder, Kind.READING, task.task.stream))
     read = _reading(stream)
@@ -159,7 +164,7 @@ def _reading(stream: Stream | None) -> Callable[[Row], Iterator[Overdue]]:
     return read
 
 
-def _labels(folder: Path, task: TaskFile) -> Iterator[Arrived]:
+def _labels(folder: Path | Place, task: TaskFile) -> Iterator[Arrived]:
     for row in recording.without_redeliveries(recording.read(folder, Kind.LABEL, task.task.model)):
         label = Label.decode(row.payload)
         if label.stream in {None, task.task.stream}:

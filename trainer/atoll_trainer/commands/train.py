@@ -18,6 +18,7 @@ from atoll_contract.ids import require_id
 from atoll_ingest.stream import Stream
 from atoll_link.csv_columns import Columns, add_form_arguments, name_and_column
 from atoll_link.files import make_folder, storage_error
+from atoll_link.place import Folder, place
 from atoll_trainer import dataset, sources
 from atoll_trainer.dataset import Readings
 from atoll_trainer.families import Epoch
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the run's facts as one JSON object")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--recordings", type=Path, metavar="DIR", help="recorded readings (default: HOME/recordings)"
+        "--recordings", metavar="DIR|URL", help="recorded readings (default: as in the settings)"
     )
     source.add_argument("--csv", type=Path, metavar="FILE", help="a CSV file with a header, .csv or .csv.gz")
     table = parser.add_argument_group("rows of a CSV file, as in atoll-sim replay")
@@ -145,7 +146,9 @@ def _readings(
             step_ms=task.task.step_ms or _STEP_MS,
         )
         return sources.from_csv(arguments.csv, columns, task, arguments.separator), 0
-    return sources.from_recording(arguments.recordings or home.recordings, task, _stream(settings, task))
+    bucket = settings.recordings.bucket() if settings else None
+    where = place(arguments.recordings) if arguments.recordings else bucket or Folder(home.recordings)
+    return sources.from_recording(where, task, _stream(settings, task))
 
 
 def _stream(settings: TrainerSettings | None, task: TaskFile) -> Stream | None:
