@@ -20,6 +20,7 @@ from atoll_link.csv_columns import Columns, add_form_arguments, name_and_column
 from atoll_link.files import make_folder, storage_error
 from atoll_link.place import Folder, place
 from atoll_trainer import dataset, sources
+from atoll_trainer.commands.each_options import add_each_options
 from atoll_trainer.dataset import Readings
 from atoll_trainer.families import Epoch
 from atoll_trainer.home import Home
@@ -76,6 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     table.add_argument("--label", metavar="COLUMN", help="what a regression learns")
     add_form_arguments(table)
+    add_each_options(parser)
     parser.epilog = (
         f"{parser.epilog}\n"
         "  atoll-trainer train --task oven.toml --csv oven.csv --time timestamp --value temperature=value\n\n"
@@ -98,6 +100,10 @@ def _train(
     arguments: argparse.Namespace, task: TaskFile, target: Run, read: Callable[[], tuple[Readings, int]]
 ) -> int:
     readings, lost = read()
+    if arguments.each_device:
+        from atoll_trainer.commands.each import train_each  # noqa: PLC0415 - Dask
+
+        return train_each(arguments, task, readings, target.folder)
     examples, left_out = dataset.cut(readings, task)
     parts = dataset.split(examples, task)
     out = Console(soft_wrap=True, quiet=arguments.json, highlight=False, markup=False)
