@@ -154,6 +154,8 @@ class OutputSpec(_Part):
         below: Of a regression: how far below its value the truth may lie, in its unit; with ``above``
             the prediction tells ``low`` and ``high``.
         above: Of a regression: how far above its value the truth may lie.
+        relative_to: Of a forecast: the feature, a value as it comes, whose newest number is added: the model
+            tells a change, which int8 resolves finely whatever the level.
     """
 
     scale: float = 1.0
@@ -164,6 +166,7 @@ class OutputSpec(_Part):
     step_ms: Annotated[float, Field(gt=0)] | None = None
     below: Annotated[float, Field(ge=0)] | None = None
     above: Annotated[float, Field(ge=0)] | None = None
+    relative_to: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="after")
     def _bounds_go_together(self) -> Self:
@@ -308,6 +311,16 @@ class Manifest(_Part):
         return sum(self.sizes)
 
     @property
+    def base_column(self) -> int | None:
+        """Which column of the feature matrix the output is relative to; None: to nothing."""
+        at = 0
+        for item, size in zip(self.features, self.sizes, strict=True):
+            if item == self.output.relative_to and size == 1:
+                return at
+            at += size
+        return None
+
+    @property
     def rows(self) -> int:
         """Height of the feature matrix: one row per reading or step, or a single one with a summary."""
         is_one = self.window.duration_ms is not None or any(item.kind in SUMMARIES for item in self.computed)
@@ -413,6 +426,12 @@ class Manifest(_Part):
             raise ValueError(f"outputs: a {self.task.value} has one output, not {size}")
         if self.task is not Task.REGRESSION and self.output.below is not None:
             raise ValueError(f"output.below: belongs to a regression, not to {self.task.value}")
+        if self.output.relative_to is not None and (
+            self.task is not Task.FORECAST or self.base_column is None
+        ):
+            raise ValueError(
+                "output.relative_to: of a forecast, one of the features that is a value as it comes"
+            )
         if self.task is Task.ANOMALY and self.output.threshold is None:
             raise ValueError("output.threshold: an anomaly model needs one")
         if self.task is Task.CLASSIFICATION and len(self.output.labels) not in {0, size}:

@@ -25,6 +25,7 @@ from atoll_contract.messages import Label, Reading, encode_reading
 from atoll_infer import golden
 from atoll_infer.runtime import choose_runtime
 from atoll_link.recording import Kind, Recording, Row
+from atoll_trainer.convert import Conversion, convert
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(300)]
 TRAINER = [sys.executable, "-c", "from atoll_trainer.cli import main; raise SystemExit(main())"]
@@ -480,14 +481,9 @@ tf.saved_model.save(module, sys.argv[1], signatures=module.predict)
 
 def test_weights_of_several_outputs_have_one_scale_per_tensor(tmp_path):
     subprocess.run([sys.executable, "-c", WIDE, str(tmp_path / "model")], check=True, timeout=240)
-    np.save(tmp_path / "windows.npy", np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32))
-    convert = [
-        "atoll_trainer.convert",
-        tmp_path / "model",
-        tmp_path / "wide.tflite",
-        tmp_path / "windows.npy",
-    ]
-    subprocess.run([sys.executable, "-m", *map(str, convert)], check=True, timeout=240, capture_output=True)
+    windows = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+    (content,) = convert([Conversion(tmp_path / "model", windows)])
+    (tmp_path / "wide.tflite").write_bytes(content)
 
     counts = scale_counts(tmp_path / "wide.tflite")
     assert {count for _, count in counts} == {1}
