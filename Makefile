@@ -5,6 +5,7 @@
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
+# make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
@@ -28,7 +29,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
+.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-models bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
   chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
@@ -58,6 +59,11 @@ bench-part: $(VENV)/.bench-installed
 
 bench-bytes: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/bytes.py $(BENCH)
+
+# For example make bench-models BENCH=flow; without rows those that have not been measured.
+bench-models: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/models.py $(BENCH)
+	$(BIN)/python benchmarks/models.py --table
 
 # Home Assistant pins what it needs, so it has an environment of its own; 2025.4 is for Python 3.13 alone.
 HA_PYTHON ?= python3.13

@@ -292,6 +292,11 @@ class Run:
         """The model for 8-bit integers."""
         return self.folder / "model_int8.tflite"
 
+    @property
+    def edgetpu_model(self) -> Path:
+        """The int8 model compiled for an Edge TPU."""
+        return self.folder / "model_edgetpu.tflite"
+
     def task(self) -> TaskFile:
         """Return the task; the length of its window is the one that was chosen.
 
