@@ -20,6 +20,7 @@ from atoll_contract.messages import MAX_DETAIL_CHARS
 from atoll_contract.picture import Channels, Fit, PictureSpec, PixelResampling
 from atoll_contract.release import MAX_RELEASE
 from atoll_contract.tensor import Dtype, TensorSpec
+from atoll_contract.training import Training
 from atoll_contract.window import Imputation, Resampling, WindowKind, WindowSpec
 
 __all__ = [
@@ -217,28 +218,6 @@ class PassRules(_Part):
         if self.max_disagreement is not None and self.shadow_windows == 0:
             raise ValueError("max_disagreement: only shadow_windows show it, and there are none")
         return self
-
-
-class Training(_Part):
-    """Where the model comes from.
-
-    Attributes:
-        start_ms: Event time of the first reading learnt from.
-        end_ms: Event time of the last one.
-        rows: How many windows were learnt from.
-        data_sha256: Digest of what was learnt from.
-        metrics: Figures on the untouched part, by name (``int8_mae``).
-        tools: Versions, by name.
-        seed: Of the random numbers.
-    """
-
-    start_ms: float | None = None
-    end_ms: float | None = None
-    rows: int | None = None
-    data_sha256: str | None = None
-    metrics: dict[str, float] = {}
-    tools: dict[str, str] = {}
-    seed: int | None = None
 
 
 class Manifest(_Part):

@@ -18,7 +18,7 @@ from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import TfliteModel, choose_runtime
 from atoll_signal.matrix import Samples
 from atoll_trainer.child import in_child
-from atoll_trainer.runs import Evaluation, Metrics, Run, RunFacts
+from atoll_trainer.runs import Evaluation, Metrics, Run, RunFacts, SearchFacts
 
 _DEADLINE_S: Final = 300.0
 
@@ -149,7 +149,21 @@ def _training(facts: RunFacts, evaluation: Evaluation | None, *, is_float: bool)
         metrics={} if evaluation is None else _metrics(evaluation, is_float=is_float),
         tools=facts.tools,
         seed=facts.seed,
+        settings=None if facts.search is None else _settings(facts.search),
+        cut=True if facts.search is not None and facts.search.is_cut else None,
     )
+
+
+def _settings(search: SearchFacts) -> dict[str, str]:
+    chosen = next(one for one in search.candidates if one.is_chosen)
+    return {
+        "family": chosen.family,
+        "form": chosen.form,
+        "window": str(chosen.window),
+        "trial": str(chosen.trial),
+        "trials": str(len(search.trials)),
+        **search.settings,
+    }
 
 
 def _metrics(evaluation: Evaluation, *, is_float: bool) -> dict[str, float]:

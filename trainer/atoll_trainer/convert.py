@@ -63,7 +63,7 @@ def convert(conversions: Sequence[Conversion]) -> list[bytes]:
         except subprocess.TimeoutExpired as error:
             message = f"{names}: not converted within {_DEADLINE_S:.0f} s"
             raise BundleRejectedError(message, Reason.MODEL_UNREADABLE) from error
-        return [Path(out).read_bytes() for _, out, _ in jobs]
+        return [Path(folder, f"{number}.tflite").read_bytes() for number in range(len(jobs))]
 
 
 def _converted(saved_model: str, windows: NDArray[np.float32] | None) -> bytes:

@@ -132,6 +132,7 @@ class SearchFacts(_Facts):
         is_cut: The time limit ended it.
         naive_loss: Mean loss of the naive guess on the validation part.
         why: Why this candidate, in words.
+        settings: Of the search, as the task gives them.
         trials: Every fit.
         candidates: Those that were judged as int8.
     """
@@ -141,6 +142,7 @@ class SearchFacts(_Facts):
     is_cut: bool
     naive_loss: float | None
     why: str
+    settings: dict[str, str] = {}
     trials: list[TrialFacts]
     candidates: list[CandidateFacts]
 

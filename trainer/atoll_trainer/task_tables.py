@@ -103,10 +103,10 @@ class SearchTable(Table):
     """
 
     families: list[FamilyName] = []
-    trials: Annotated[int, Field(ge=1, le=10_000)] = 24
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 60
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 16
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 40
     patience: Annotated[int, Field(ge=1)] = 10
-    candidates: Annotated[int, Field(ge=1, le=100)] = 8
+    candidates: Annotated[int, Field(ge=1, le=100)] = 6
     prefer: Prefer = Prefer.SMALL
     max_int8_loss: Annotated[float, Field(ge=0)] = 0.01
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -182,7 +183,7 @@ class _Descent:
             chosen = order[number * self._batch : (number + 1) * self._batch]
             with tf.GradientTape() as tape:
                 parts = [tf.gather(tensor, chosen) for tensor in (inputs, targets, weights)]
-                total = self._loss(*parts, self._how.dropout)
+                total = self._loss(parts[0], parts[1], parts[2], self._how.dropout)
                 loss = total[0] / tf.maximum(total[1], 1e-12)
             gradients = tape.gradient(loss, self._weights)
             self._step.assign_add(1.0)
@@ -207,7 +208,7 @@ def _huber(found: Any, targets: Any) -> Any:
     return tf.reduce_mean(tf.where(off < 1, 0.5 * tf.square(off), off - 0.5), axis=1)
 
 
-_EACH: Final = {
+_EACH: Final[dict[LossKind, Callable[[Any, Any], Any]]] = {
     LossKind.SQUARE: lambda found, targets: tf.reduce_mean(tf.square(found - targets), axis=1),
     LossKind.RESTORATION: lambda found, inputs: tf.reduce_mean(tf.square(found - inputs), axis=1),
     LossKind.ABSOLUTE: lambda found, targets: tf.reduce_mean(tf.abs(found - targets), axis=1),

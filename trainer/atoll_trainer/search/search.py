@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import optuna
@@ -244,7 +244,7 @@ class _Search:
         return self._detection(normal[:, 0], found[:, 0], moved[:, 0])
 
     def _detection(
-        self, normal: NDArray[np.floating], found: NDArray[np.floating], moved: NDArray[np.floating]
+        self, normal: NDArray[Any], found: NDArray[Any], moved: NDArray[Any]
     ) -> NDArray[np.float64]:
         """Return how wrongly each window of the validation part and its disturbed copy are told, together."""
         threshold = self._threshold(normal.astype(np.float64))
@@ -368,6 +368,10 @@ class _Search:
             is_cut=is_cut,
             naive_loss=self._naive_loss(),
             why=why,
+            settings={
+                key: str(value)
+                for key, value in self._task.search.model_dump(mode="json", exclude={"time_limit_s"}).items()
+            },
             trials=[
                 TrialFacts(
                     number=one.number,
