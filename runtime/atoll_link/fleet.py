@@ -53,6 +53,13 @@ class Fleet:
         self.timestamp = b""
         self.malformed = 0
 
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    def find(self, site: str, name: str) -> Agent | None:
+        """Return an agent, if it is known."""
+        return self._agents.get((site, name))
+
     @property
     def agents(self) -> list[Agent]:
         """The agents, by site and name."""
