@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from atoll_agent.adapters.child_environment import child_environment
 from atoll_agent.adapters.edgetpu_wire import CONTROL, DONE, TOKEN, SharedTensors, receive, send
-from atoll_agent.children import environment
 from atoll_contract.errors import AcceleratorLostError, BundleRejectedError, Reason
 from atoll_contract.manifest import TensorSpec
 from atoll_infer.runtime import ModelFailedError
@@ -48,7 +48,7 @@ class EdgeTpuChild:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=ends,
-                env=environment(),
+                env=child_environment(),
                 start_new_session=True,
             )
         except OSError as error:

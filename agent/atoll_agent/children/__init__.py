@@ -8,17 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Mapping
 from typing import Final
+
+from atoll_agent.adapters.child_environment import AGENT_PID
 
 _PR_SET_PDEATHSIG: Final = 1
 _NICENESS: Final = 10
-_PARENT: Final = "ATOLL_AGENT_PID"
-
-
-def environment() -> Mapping[str, str]:
-    """Return the environment that a child of this process is started with."""
-    return {**os.environ, _PARENT: str(os.getpid())}
 
 
 def be_a_child(*, is_urgent: bool = False) -> None:
@@ -34,7 +29,8 @@ def be_a_child(*, is_urgent: bool = False) -> None:
         SystemExit: The agent has ended already, before the kernel was asked.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
+    parent = str(os.getppid())
+    if os.environ.get(AGENT_PID, parent) != parent:
         raise SystemExit(1)
     if not is_urgent:
         os.nice(_NICENESS)
