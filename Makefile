@@ -5,9 +5,12 @@
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
+# make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
+# make screenshots   the pictures of the dashboard in docs; needs chromium, mosquitto
+# make bench-dashboard   1,000 devices and 2,000 predictions/s on a page; needs chromium, mosquitto; ten minutes
 # make bench-edgetpu   what the way to an Edge TPU costs, the contest, int8 across runtimes; two minutes
 # make chaos-edgetpu   aborts, hangs and stalls of a stand-in for an Edge TPU; four minutes
 # make chaos-kills   the agent killed 200 times, the broker three times; half an hour
@@ -28,7 +31,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
+.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-models bench-fleet bench-dashboard screenshots bench-edgetpu test-homeassistant chaos-edgetpu \
   chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
@@ -59,6 +62,11 @@ bench-part: $(VENV)/.bench-installed
 bench-bytes: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/bytes.py $(BENCH)
 
+# For example make bench-models BENCH=flow; without rows those that have not been measured.
+bench-models: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/models.py $(BENCH)
+	$(BIN)/python benchmarks/models.py --table
+
 # Home Assistant pins what it needs, so it has an environment of its own; 2025.4 is for Python 3.13 alone.
 HA_PYTHON ?= python3.13
 HA_VENV := .venv-homeassistant
@@ -74,6 +82,13 @@ $(HA_VENV)/.installed:
 # These need apt install mosquitto.
 bench-fleet: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
+
+# These need apt install mosquitto chromium.
+bench-dashboard: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/dashboard.py $(BENCH)
+
+screenshots: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python docs/screenshots.py
 
 # These need apt install gcc libc6-dev.
 bench-edgetpu: $(VENV)/.dev-installed

@@ -21,7 +21,9 @@ from atoll_infer import golden
 from atoll_infer.runtime import choose_runtime
 from atoll_trainer.child import in_child
 from atoll_trainer.dataset import Examples
+from atoll_trainer.figures import window_losses
 from atoll_trainer.paired import FEWEST, Paired, compare
+from atoll_trainer.task import TaskKind
 
 _DEADLINE_S: Final = 3_600.0
 _TIMED: Final = 1_000
@@ -116,9 +118,11 @@ class Gate:
             return f"its model file has {size:,} bytes, more than {self.limits.size_bytes:,}"
         metrics = bundle.manifest.training.metrics
         is_quantised = bundle.manifest.inputs[0].dtype is not Dtype.FLOAT32
-        told, naive = metrics.get("int8_mae" if is_quantised else "float_mae"), metrics.get("naive_mae")
-        if told is not None and naive is not None and told >= naive:
-            return f"its mean absolute error {told:.4g} is no better than a naive guess ({naive:.4g})"
+        whose = "int8" if is_quantised else "float"
+        for figure, name in (("mae", "mean absolute error"), ("log_loss", "log loss")):
+            told, naive = metrics.get(f"{whose}_{figure}"), metrics.get(f"naive_{figure}")
+            if told is not None and naive is not None and told >= naive:
+                return f"its {name} {told:.4g} is no better than a naive guess ({naive:.4g})"
         return None
 
     def _why_not(self, paired: Paired, release: int) -> str | None:
@@ -154,10 +158,12 @@ def tried(bundle: Bundle, examples: Examples) -> Trial:
     """Return what ``bundle`` does with the windows; of longer ones it sees the end."""
     predictor = golden.self_test(bundle, choose_runtime().runtime)
     windows = np.ascontiguousarray(examples.windows[:, -bundle.manifest.rows :])
-    told = [predictor.answer(window).value for window in windows]
+    outputs, _ = predictor.numbers(windows)
+    kind, threshold = TaskKind(bundle.manifest.task.value), bundle.manifest.output.threshold or 0.0
+    losses = window_losses(kind, np.asarray(outputs, np.float64), examples.targets, threshold)
     times = []
     for window in windows[:_TIMED]:
         started = time.perf_counter_ns()
         predictor.answer(window)
         times.append(time.perf_counter_ns() - started)
-    return Trial(np.abs(np.array(told) - examples.targets), statistics.median(times) / 1e3)
+    return Trial(losses, statistics.median(times) / 1e3)

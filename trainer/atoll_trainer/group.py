@@ -21,13 +21,14 @@ from typing import Any, Final
 import numpy as np
 
 from atoll_contract.errors import AtollError
-from atoll_trainer import dataset
+from atoll_trainer import training
 from atoll_trainer.child import in_child
-from atoll_trainer.dataset import Readings, Split, UnsuitableDataError
+from atoll_trainer.dataset import Readings, UnsuitableDataError
 from atoll_trainer.evaluate import evaluate
 from atoll_trainer.optimise import optimise
 from atoll_trainer.runs import Evaluation, Run
-from atoll_trainer.task import FamilyName, FitTable, Optimiser, TaskFile
+from atoll_trainer.task import FitTable, Optimiser, TaskFile
+from atoll_trainer.task_tables import FamilyName
 
 _ONE_THREAD: Final = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -150,7 +151,7 @@ def _done(work: Work, run: Run, task_path: Path) -> Ended:
     task = TaskFile.read(task_path)
     windows = 0
     try:
-        windows = len(dataset.cut(work.readings, task)[0])
+        windows = len(training.prepare(work.readings, task).examples)
         why = (
             ""
             if windows >= work.least_windows
@@ -188,10 +189,7 @@ def fit(run: Run, task_path: Path, readings: Readings, is_naive: bool) -> float:
     Raises:
         UnsuitableDataError: Nothing can be learnt from the readings.
     """
-    from atoll_trainer.learn import learn, store  # noqa: PLC0415 - TensorFlow
-
     task = TaskFile.read(task_path)
-    examples, left_out = dataset.cut(readings, task)
-    parts: Split = dataset.split(examples, task)
-    learnt = learn(task.model_copy(update={"fit": _NAIVE}) if is_naive else task, parts, lambda _: None)
-    return store(run, task_path, task, readings, left_out, parts, learnt).seconds
+    if is_naive:
+        task = task.model_copy(update={"fit": _NAIVE})
+    return training.train(run, task_path, task, readings, training.prepare(readings, task)).seconds

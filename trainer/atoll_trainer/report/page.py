@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -50,6 +50,18 @@ def card(evidence: Evidence) -> str:
     times = evidence.times_ms
     span = f", {moment(times[0])} to {moment(times[-1])}" if is_dated(times) else ""
     return _render("model_card.md.j2", evidence, looks_at=looks_at, test_span=span)
+
+
+def document(evidence: Evidence) -> dict[str, Any]:
+    """Return the same for programs; the answers themselves are left out."""
+    left_out = {"times_ms", "targets", "naive", "float_outputs", "int8_outputs", "shifts"}
+    found = {name: value for name, value in asdict(evidence).items() if name not in left_out}
+    shifted = [
+        {"name": one.name, "index": one.index, "edges": one.edges.tolist()}
+        | {"train": one.train.tolist(), "test": one.test.tolist()}
+        for one in evidence.shifts
+    ]
+    return {"format": 1, "verdict": verdict(evidence), **found, "shifts": shifted}
 
 
 def verdict(evidence: Evidence) -> str:
