@@ -107,7 +107,7 @@ def moments(axes: Any, times_ms: Any) -> list[Any]:
     if not is_dated(times_ms):
         axes.set_xlabel("window of the test part")
         return list(range(len(times_ms)))
-    locator = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]  # untyped there
+    locator = AutoDateLocator(minticks=3, maxticks=9)  # type: ignore[no-untyped-call]  # untyped there
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     return [datetime.fromtimestamp(float(time_ms) / 1e3, UTC) for time_ms in times_ms]

@@ -329,7 +329,7 @@ def pareto(evidence: Evidence) -> Chart:
 def importance(evidence: Evidence) -> Chart:
     """Return how much worse the model gets when one feature is shuffled."""
     ranked = sorted(evidence.importances, key=lambda one: one.loss)[-_MOST_BARS:]
-    rises = np.array([one.loss - evidence.loss for one in ranked])
+    rises = np.array([one.loss - (evidence.loss or 0.0) for one in ranked])
 
     def plot(_figure: Any, axes: Any) -> None:
         places = range(len(ranked))

@@ -103,7 +103,7 @@ class Evidence:
         int8_outputs: What the int8 model says.
         lsb: Step of the int8 output.
         loss_name: What the losses below are, in words.
-        loss: Mean loss of the int8 model on the windows of the importances.
+        loss: Mean loss of the int8 model on the windows of the importances; None without truth.
         rows: The table of models.
         candidates: Of the search.
         importances: Of the features.
@@ -124,7 +124,7 @@ class Evidence:
     int8_outputs: Doubles
     lsb: float
     loss_name: str
-    loss: float
+    loss: float | None
     rows: list[Row]
     candidates: list[Candidate] = field(default_factory=list)
     importances: list[Importance] = field(default_factory=list)

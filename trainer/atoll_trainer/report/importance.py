@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atoll_contract.manifest import Dtype, Manifest
 from atoll_infer.predictor import Predictor
@@ -22,7 +23,7 @@ _MOST_FEATURES: Final = 64
 
 def importances(
     path: Path, content: bytes, dtype: Dtype, manifest: Manifest, examples: Examples
-) -> tuple[float, list[Importance]]:
+) -> tuple[float | None, list[Importance]]:
     """Return the mean loss of a model file on some of ``examples``, and what it is without each feature.
 
     All readings of a window are shuffled together, so that a course over time stays one. Without truth
@@ -37,7 +38,7 @@ def importances(
     places = np.unique(np.linspace(0, len(examples) - 1, min(len(examples), _MOST_WINDOWS)).astype(np.int64))
     windows, targets = examples.windows[places], examples.targets[places]
 
-    def loss(changed: np.ndarray) -> float:  # type: ignore[type-arg]
+    def loss(changed: NDArray[np.float32]) -> float:
         outputs = np.asarray(predictor.numbers(changed)[0], np.float64)
         losses = window_losses(kind, outputs, targets, threshold)
         known = losses[~np.isnan(losses)]
@@ -45,7 +46,7 @@ def importances(
 
     before = loss(windows)
     if np.isnan(before):
-        return before, []
+        return None, []
     random = np.random.default_rng(0)
     found, start = [], 0
     for label, size in list(zip(manifest.labels, manifest.sizes, strict=True))[:_MOST_FEATURES]:
