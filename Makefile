@@ -6,6 +6,7 @@
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
+# make bench-many   thirty models side by side, with one worker, two, and a cluster; needs ATOLL_DATA; 20 minutes
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
@@ -78,6 +79,9 @@ $(HA_VENV)/.installed:
 	$(HA_PYTHON) -m venv $(HA_VENV)
 	$(HA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet homeassistant==2025.4.4
 	@touch $@
+
+bench-many: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/many.py $(BENCH)
 
 # These need apt install mosquitto.
 bench-fleet: $(VENV)/.dev-installed

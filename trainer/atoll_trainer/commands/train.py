@@ -19,7 +19,7 @@ from atoll_ingest.stream import Stream
 from atoll_link.csv_columns import Columns, add_form_arguments, name_and_column
 from atoll_link.files import make_folder, storage_error
 from atoll_link.place import Folder, place
-from atoll_trainer import sources
+from atoll_trainer import sources, suitability
 from atoll_trainer.commands.each_options import add_each_options
 from atoll_trainer.commands.search_shown import show_search, trial_progress
 from atoll_trainer.dataset import Readings
@@ -120,6 +120,9 @@ def _train(
     out.print(f"windows      {len(prepared.examples):,} of {_extent(longest)}{notes}")
     for name, part in prepared.parts:
         out.print(f"{name:<12} {_span(Span.of(part))}")
+    refused = {reason.value: count for reason, count in readings.refusals.counts.items()}
+    for note in suitability.notes(prepared.parts, longest, len(readings), refused):
+        out.print(f"! {note}")
     if task.fit is not None:
         with _progress(task.fit.epochs) as on_epoch:
             facts = train(target, arguments.task, task, readings, prepared, on_epoch)

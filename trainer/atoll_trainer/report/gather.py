@@ -11,12 +11,12 @@ from atoll_contract.manifest import Dtype
 from atoll_trainer.child import in_child
 from atoll_trainer.dataset import Examples
 from atoll_trainer.evaluate import Evaluated
-from atoll_trainer.leaks import explained
 from atoll_trainer.moments import moment
 from atoll_trainer.report.canvas import is_dated
 from atoll_trainer.report.evidence import Candidate, Doubles, Evidence, Row, Shift
 from atoll_trainer.report.importance import importances
 from atoll_trainer.runs import Metrics, ModelMetrics, Run, RunFacts
+from atoll_trainer.suitability import notes
 from atoll_trainer.task import TaskKind
 
 _DEADLINE_S: Final = 900.0
@@ -26,7 +26,6 @@ _SHIFTED: Final = 0.25
 _SATURATED: Final = 0.01
 _LOST: Final = 0.01
 """Of its accuracy: what int8 may cost."""
-_LEAKS: Final = 0.97
 _FEW: Final = 100
 _LOSSES: Final = {
     TaskKind.CLASSIFICATION: "log loss",
@@ -76,7 +75,10 @@ def gather(run: Run, evaluated: Evaluated) -> Evidence:
         importances=ranked,
         shifts=shifts,
         facts=_told(facts, evaluated),
-        warnings=[*_warnings(evaluated, shifts), *_leaking(manifest.labels, manifest.sizes, parts.train)],
+        warnings=[
+            *_warnings(evaluated, shifts),
+            *notes(parts, run.task(), facts.readings, facts.refused),
+        ],
     )
 
 
@@ -176,21 +178,6 @@ def _warnings(evaluated: Evaluated, shifts: list[Shift]) -> list[str]:
         told.append(f"Spread otherwise in the test part than in training (stability index): {names}.")
     if evaluated.search is not None and evaluated.search.is_cut:
         told.append("The search was cut by its time limit: another run may choose otherwise.")
-    return told
-
-
-def _leaking(labels: list[str], sizes: list[int], train: Examples) -> list[str]:
-    """Return a sentence for each feature whose newest number alone tells the target."""
-    if train.last is not None or train.targets.ndim > 1:  # of a forecast the present is no leak
-        return []
-    told, start = [], 0
-    for label, size in zip(labels, sizes, strict=True):
-        share = explained(train.windows[:, -1, start].astype(np.float64), train.targets) if size == 1 else 0.0
-        start += size
-        if share >= _LEAKS:
-            told.append(
-                f"{label} alone explains {share:.1%} of the target: is it known before the target is?"
-            )
     return told
 
 
