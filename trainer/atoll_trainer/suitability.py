@@ -29,7 +29,7 @@ def require_enough(parts: Split, source: str) -> None:
         if len(part) < least:
             raise UnsuitableDataError(
                 f"{source}: {len(part)} windows in the {name} part are too few, at least {least} are needed "
-                "and some hundreds wanted: record for longer, take shorter windows, or one model for all devices"
+                "and some hundreds wanted: record for longer, take shorter windows, or one model for all"
             )
 
 
