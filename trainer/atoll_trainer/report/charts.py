@@ -35,6 +35,7 @@ _MOST_BARS: Final = 20
 _MOST_CURVES: Final = 6
 _MOST_CHARS: Final = 45
 """Of the labels below an axis, side by side."""
+_DECADE: Final = 10
 _MOST_SHIFTS: Final = 12
 
 
@@ -155,7 +156,7 @@ def parity(evidence: Evidence) -> Chart:
         axes.set_ylabel("share of the outputs")
 
     half, most = np.median(np.abs(off)), np.abs(off).max()
-    caption = f"Half of the answers differ by less than {half:.2g} steps, all by {most:.3g} at most."
+    caption = f"Half of the answers differ by less than {half:.2g} steps, all by {_plain(most)} at most."
     return Chart("float against int8", caption, draw("histogram of differences", *_NARROW, plot))
 
 
@@ -288,7 +289,7 @@ def scores(evidence: Evidence) -> Chart:
             color=TRUTH,
             alpha=0.18,
             linewidth=0,
-            label="anomaly in truth",
+            label="anomaly in truth" if is_anomaly.any() else None,
             step="mid",
         )
         axes.set_ylim(0, top)
@@ -304,9 +305,11 @@ def pareto(evidence: Evidence) -> Chart:
     families = sorted({one.family for one in evidence.candidates})
     colours = dict(zip(families, SERIES, strict=False))
     front = sorted((one for one in evidence.candidates if one.is_on_front), key=lambda one: one.size_bytes)
+    sizes = [one.size_bytes for one in evidence.candidates]
 
     def plot(_figure: Any, axes: Any) -> None:
-        logarithmic(axes)
+        if max(sizes) > _DECADE * min(sizes):
+            logarithmic(axes)
         axes.step(*_sizes(front), where="post", color=INK, linewidth=0.9, alpha=0.5)
         for family in families:
             own = [one for one in evidence.candidates if one.family == family]
@@ -317,7 +320,7 @@ def pareto(evidence: Evidence) -> Chart:
         )
         axes.set_xlabel("size of the int8 file, KB")
         axes.set_ylabel(f"{evidence.loss_name}, validation")
-        axes.legend(loc="upper right", ncols=2)
+        axes.legend(**ABOVE, ncols=4, columnspacing=1.0, handletextpad=0.2)
 
     caption = (
         "Candidates as int8, judged in the runtime of the device: further down is better, further left is "
@@ -413,6 +416,10 @@ def _spread(count: int) -> NDArray[np.int64]:
 
 def _sizes(candidates: list[Candidate]) -> tuple[list[float], list[float]]:
     return [one.size_bytes / 1e3 for one in candidates], [one.loss for one in candidates]
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"  # noqa: PLR2004 - no exponents
 
 
 def _unit(evidence: Evidence) -> str:

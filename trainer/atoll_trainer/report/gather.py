@@ -147,9 +147,9 @@ def _told(facts: RunFacts, evaluated: Evaluated) -> dict[str, str]:
     if (search := facts.search) is not None:
         chosen = next((one for one in search.candidates if one.is_chosen), None)
         if chosen is not None:
-            told["model"] = (
-                f"{chosen.family}, {chosen.form}; {chosen.parameters:,} numbers, window {chosen.window:,}"
-            )
+            numbers = f"{chosen.parameters:,} numbers" if chosen.parameters else ""
+            parts = (chosen.family, chosen.form, numbers, f"window {chosen.window:,}")
+            told["model"] = ", ".join(part for part in parts if part)
         told["chosen"] = search.why
         told["tried"] = f"{len(search.trials):,} fits, {len(search.candidates):,} as int8"
     told["runtime"] = evaluated.evaluation.backend
