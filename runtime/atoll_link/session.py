@@ -52,7 +52,7 @@ __all__ = [
     "wait_connected",
 ]
 
-_STABLE_AFTER_S: Final = 5.0
+_STABLE_AFTER_S: Final = 2.0
 """A connection that lasted this long resets the backoff."""
 _MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024
 """With more than this waiting for the socket, a QoS 0 message has no room."""
