@@ -1,5 +1,6 @@
 # make demo    the whole loop in one terminal, without hardware or apt
-# make test    all tests
+# make test    the tests, but for a few that take long and add little
+# make test-long    those few
 # make check   format, lint, types, architecture, docs in step with code
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
@@ -28,14 +29,18 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
-  chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
+.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant \
+  chaos-edgetpu chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
 
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(TESTS)
+
+test-long: $(VENV)/.dev-installed
+	$(BIN)/python -m pytest -n $(WORKERS) --dist load -m long $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile many tests/contract
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .

@@ -336,7 +336,7 @@ STEPS: tuple[Step, ...] = (
 )
 
 
-@pytest.fixture(params=["mosquitto", "amqtt"])
+@pytest.fixture(params=brokers.ON_AMQTT_LONG)
 def lasting_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningBroker]:
     """A Mosquitto that stores what it retains, and an amqtt, which cannot."""
     folder = tmp_path / "broker"

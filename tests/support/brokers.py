@@ -15,6 +15,11 @@ from pathlib import Path
 
 import pytest
 
+ON_AMQTT_LONG = ["mosquitto", pytest.param("amqtt", marks=pytest.mark.long)]
+"""Both kinds of broker, for tests whose second run takes long and adds little."""
+
+mostly_mosquitto = pytest.mark.parametrize("any_broker", ON_AMQTT_LONG, indirect=True)
+
 
 def free_port() -> int:
     """Return a TCP port that nobody listened on a moment ago."""
