@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-ON_AMQTT_LONG = ["mosquitto", pytest.param("amqtt", marks=pytest.mark.long)]
+mostly_mosquitto = pytest.mark.parametrize(
+    "any_broker", ["mosquitto", pytest.param("amqtt", marks=pytest.mark.long)], indirect=True
+)
 """Both kinds of broker, for tests whose second run takes long and adds little."""
-
-mostly_mosquitto = pytest.mark.parametrize("any_broker", ON_AMQTT_LONG, indirect=True)
 
 
 def free_port() -> int:
