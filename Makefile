@@ -1,5 +1,6 @@
 # make demo    the whole loop in one terminal, without hardware or apt
-# make test    all tests
+# make test    the tests, but for a few that take long and add little
+# make test-long    those few
 # make check   format, lint, types, architecture, docs in step with code
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
@@ -22,22 +23,27 @@
 # make test PYTHON=python3.13
 
 PYTHON ?= python3
-# Most tests wait for processes: two at a time keep two cores busy.
-WORKERS ?= 2
+# Most tests wait, for processes or for brokers: three at a time keep two cores busy.
+WORKERS ?= 3
 ARCHITECTURE ?= amd64
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-dashboard screenshots bench-edgetpu test-homeassistant chaos-edgetpu \
-  chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
+.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes bench-fleet bench-dashboard screenshots bench-edgetpu \
+  test-homeassistant chaos-edgetpu chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom \
+  docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
 
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(TESTS)
+
+test-long: $(VENV)/.dev-installed
+	$(BIN)/python -m pytest -n $(WORKERS) --dist load -m long $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile many tests/contract
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .

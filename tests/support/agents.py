@@ -69,6 +69,7 @@ class AgentProcess:
         models: str = '[[model]]\nname = "wear"\nstream = "press"\n',
         agent: str = "pi",
         clock: str = "trusted",
+        keepalive_s: int = 5,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -77,7 +78,7 @@ class AgentProcess:
         self.settings.write_text(
             f'[agent]\nid = "{agent}"\nsite = "{SITE}"\nstate_dir = "state"\nstatus_interval_s = 0.2\n'
             f'clock = "{clock}"\n'
-            f'[broker]\nhost = "127.0.0.1"\nport = {port}\nkeepalive_s = 5\n{streams}{models}'
+            f'[broker]\nhost = "127.0.0.1"\nport = {port}\nkeepalive_s = {keepalive_s}\n{streams}{models}'
         )
         self.process: subprocess.Popen[bytes] | None = None
         assert agent_main(["enrol", "--settings", str(self.settings), "--root", str(root)]) == 0
