@@ -10,7 +10,7 @@ reconnect).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from atoll_contract.errors import ConfigError
@@ -203,6 +203,11 @@ class Session:
         if packet is not None:
             self._client.outbox.put(packet)
         return number
+
+    def take_back(self, numbers: Collection[int]) -> list[tuple[int, str, bytes]]:
+        """Forget QoS 1 messages that were not acknowledged; return number, topic and payload of each."""
+        taken = self._outflow.take_back(numbers)
+        return [(number, topic[2:].decode(), payload) for number, topic, payload in taken]
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Acknowledge a QoS 1 delivery, unless it came on an earlier connection."""

@@ -20,8 +20,9 @@ from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.live_trial import LiveTrial
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.pending import Pending
+from atoll_agent.lane.spill import BATCH, Spill, Waiting, is_fresh
 from atoll_agent.lane.twins import Twins
-from atoll_agent.ports import Wire
+from atoll_agent.ports import Stored, Wire
 from atoll_agent.rollout.trial import Outcome, TrialReport
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.manifest import Manifest
@@ -62,6 +63,7 @@ class Track:
         *,
         site: str,
         max_devices: int,
+        spill: Callable[[Counter[str]], Spill] | None = None,
         wall_ms: Callable[[], float] = lambda: time.time() * 1e3,
     ) -> None:
         self.stream = stream
@@ -84,7 +86,8 @@ class Track:
         self._failed_trials: dict[str, TrialReport] = {}
         self._labels: list[tuple[str, str, Label]] = []
         self._ledger = Ledger()
-        self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
+        self._backlog: deque[Waiting] = deque()
+        self._spill = None if spill is None else spill(self.counts)
         self._outlets: Mapping[str, Outlet] = {}
         self._acts: deque[tuple[str, bytes, Entry]] = deque()
         self._acts_sent: set[int] = set()
@@ -97,7 +100,13 @@ class Track:
         """Whether no reading waits for an answer, and no prediction for its PUBACK."""
         heard = [*self._answering.values(), *self._retiring]
         is_busy = any(answering.executor.waiting for answering in heard)
-        return not (is_busy or self._backlog or self._acts or self._ledger.outstanding)
+        is_spilling = self._spill is not None and self._spill.is_busy
+        return not (is_busy or self._backlog or self._acts or self._ledger.outstanding or is_spilling)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it is connected, and hardly anything live is on its way."""
+        return self.is_connected and not self._backlog and self._ledger.outstanding < BATCH
 
     @property
     def devices(self) -> int:
@@ -222,6 +231,17 @@ class Track:
         """Take in no more readings."""
         self._is_stopping = True
 
+    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+        """Send predictions from the spool; each entry tells when one is acknowledged."""
+        entries = [Entry(1, is_stored=True) for _ in stored]
+        self._backlog += [(one.topic, one.payload, entry) for one, entry in zip(stored, entries, strict=True)]
+        return entries
+
+    def spill_rest(self, timeout_s: float) -> None:
+        """Bring to disk, where there is a spool, what was not delivered: the process ends."""
+        if self._spill is not None:
+            self._spill.finish(self._undelivered(), self._backlog, timeout_s)
+
     def close(self) -> None:
         """End the models' threads and the connection."""
         for answering in self._at_work():
@@ -260,7 +280,10 @@ class Track:
         for model, trial in list(self._trials.items()):
             self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
-        self._send()
+        if self._spill is None:
+            self._send()
+        else:
+            self._send_or_spill(self._spill, now_s)
         if self._acts:
             self._send_acts()
         due = self._ledger.due()
@@ -507,6 +530,27 @@ class Track:
             if entry is not None:
                 ledger.sent(entry, mid)
         self.counts["predictions"] += sent
+
+    def _send_or_spill(self, spill: Spill, now_s: float) -> None:
+        spill.settle(self._backlog, now_s)
+        waiting = len(self._backlog) + self._ledger.outstanding
+        if spill.is_due(is_connected=self.is_connected, waiting=waiting, now_s=now_s):
+            if batch := self._undelivered():
+                spill.keep(batch, now_s)
+        elif not spill.is_away:
+            self._send()
+
+    def _undelivered(self) -> list[Waiting]:
+        """Take back the predictions on their way, and those that wait; what comes from disk stays there."""
+        mine = [mid for mid in self._ledger.numbers() if mid not in self._acts_sent]
+        taken = self._wire.take_back(mine)
+        batch: list[Waiting] = [
+            (topic, payload, self._ledger.take_back(mid)) for mid, topic, payload in taken
+        ]
+        batch += self._backlog
+        self._backlog.clear()
+        self._backlog += [one for one in batch if not is_fresh(one)]
+        return [one for one in batch if is_fresh(one)]
 
     def _refuse(self, where: str, reason: Reason, detail: str) -> None:
         key = (where, reason)
