@@ -1,6 +1,7 @@
 # make demo    the whole loop in one terminal, without hardware or apt
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
+# make chaos   500 faults of all kinds, by a seed, and kills of the broker; needs root; an hour
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
@@ -29,7 +30,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
 .PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
-  chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
+  chaos chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -94,6 +95,10 @@ chaos-reload: $(VENV)/.dev-installed
 chaos-trials: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/disappointments.py $(CHAOS)
 
+# Needs root, and apt install mosquitto gcc libc6-dev libfaketime iproute2 nftables.
+chaos: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/suite.py $(CHAOS)
+
 chaos-publish: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)
 
@@ -101,7 +106,7 @@ fuzz-dialects: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/fuzz_dialects.py $(CHAOS)
 
 # Needs dpkg-deb. The Python decides for which Debian: 3.11 is Debian 12, 3.13 is Debian 13.
-deb: $(VENV)/.created
+deb: $(VENV)/.deploy-installed
 	$(BIN)/python deploy/debian/build.py --architecture $(ARCHITECTURE)
 
 check-deploy: $(VENV)/.deploy-installed
