@@ -38,7 +38,6 @@ class FaultyLine:
         self._thread = threading.Thread(target=self._run, name="faulty-line", daemon=True)
         self._listening = threading.Event()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self.delay_s = 0.0
         self.swallows = self.swallows_up = self.stalls = self.refuses = False
         self.port = 0
@@ -79,6 +78,13 @@ class FaultyLine:
         self.port = server.sockets[0].getsockname()[1]
         self._listening.set()
         self._loop.run_forever()
+        server.close()
+        self._cut()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

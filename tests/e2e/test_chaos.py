@@ -16,59 +16,64 @@ from atoll_link.session import Broker
 CHAOS = Path(__file__).parents[2] / "chaos"
 
 
-@pytest.fixture
-def chaos(monkeypatch):
+@pytest.fixture(scope="module")
+def chaos():
     """The programs, as modules."""
     require_mosquitto()
-    monkeypatch.syspath_prepend(str(CHAOS))
+    sys.path.insert(0, str(CHAOS))
     import faults
     import scene
     import suite
 
     yield sys.modules
+    sys.path.remove(str(CHAOS))
     for module in (faults, scene, suite):
         del sys.modules[module.__name__]
 
 
+@pytest.fixture(scope="module")
+def place(chaos, tmp_path_factory):
+    """A broker, a trainer and an agent with a spool, each on a line of its own, and readings."""
+    folder = tmp_path_factory.mktemp("scene")
+    broker = ("max_inflight_messages 1000",)
+    with chaos["scene"].scene(folder, with_namespaces=False, broker=broker) as made:
+        yield made
+
+
 @pytest.mark.timeout(300)
-def test_no_reading_is_lost_over_faults_of_agent_and_line(chaos, tmp_path):
+def test_no_reading_is_lost_over_faults_of_agent_and_line(chaos, place):
     faults, suite = chaos["faults"], chaos["suite"]
-    inflicted = (faults.cut, faults.half_open_up, faults.agent_killed)
-    with chaos["scene"].scene(tmp_path, with_namespaces=False) as place:
-        for fault in faults.FAULTS:
-            if fault.inflict in inflicted:
-                assert suite.inflict(place, fault, random.Random(1)).recovered_s is not None, fault
-        place.feeder.pause()
+    for fault in faults.FAULTS:
+        if fault.inflict in {faults.half_open_up, faults.agent_killed}:
+            assert suite.inflict(place, fault, random.Random(1)).recovered_s is not None, fault
 
-        assert place.wait_all(1, place.feeder.sent, 30) == set()
-        assert not place.deaths
+    assert place.wait_all(1, place.feeder.sent, 30) == set()
+    assert not place.deaths
 
 
 @pytest.mark.timeout(300)
-def test_answers_outlast_a_broker_that_forgets_and_an_end_of_the_agent(chaos, tmp_path):
-    with chaos["scene"].scene(tmp_path, with_namespaces=False) as place:
-        place.wait_answered(5)
-        place.agent_line.swallows_up = True  # readings come, and no answer arrives
-        before = place.feeder.sent
-        place.wait_sent(before + 20)
-        place.feeder.pause()
-        place.agent.stop(timeout_s=60)
-        place.broker.kill()  # all that is not acknowledged is forgotten
-        place.agent_line.heal()
-        place.broker.start()
-        wait_heard(place)
+def test_answers_outlast_a_broker_that_forgets_and_an_end_of_the_agent(place):
+    place.agent_line.swallows_up = True  # readings come, and no answer arrives
+    before = place.feeder.sent
+    place.wait_sent(before + 20)
+    place.feeder.pause()
+    place.agent.stop(timeout_s=60)
+    place.broker.kill()  # all that is not acknowledged is forgotten
+    place.agent_line.heal()
+    place.broker.start()
+    wait_heard(place)
 
-        place.start_agent()
+    place.start_agent()
 
-        missing = place.wait_all(before + 1, place.feeder.sent, 30)
-        replayed = {
-            json.loads(item.payload)["seq"]
-            for item in place.spy.on("/prediction/")
-            if "replayed" in json.loads(item.payload).get("quality", ())
-        }
-        # One or two may have been on their way to the agent.
-        assert len(missing) <= 2
-        assert len(replayed) >= 15
+    missing = place.wait_all(before + 1, place.feeder.sent, 30)
+    replayed = {
+        json.loads(item.payload)["seq"]
+        for item in place.spy.on("/prediction/")
+        if "replayed" in json.loads(item.payload).get("quality", ())
+    }
+    # One or two may have been on their way to the agent.
+    assert len(missing) <= 2
+    assert len(replayed) >= 15
 
 
 def wait_heard(place) -> None:
