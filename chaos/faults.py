@@ -126,6 +126,9 @@ def _prefix(scene: Scene) -> list[str]:
 def _beside(scene: Scene, twin: AgentProcess, seconds: float) -> None:
     scene.start_agent(twin)
     try:
+        deadline = time.monotonic() + 20
+        while not twin.events("model.activated") and time.monotonic() < deadline:
+            _for(scene, 0.2)
         _for(scene, seconds)
     finally:
         # What it has taken and not answered, the broker sends to the other one only after a clean stop.
