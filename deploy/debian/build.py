@@ -170,8 +170,9 @@ def put_together(tree: Path, architecture: str, out: Path) -> Path:
     for folder in [tree, *(path for path in tree.rglob("*") if path.is_dir())]:
         folder.chmod(0o755)
     package = out / f"atoll-agent_{version()}_{architecture}.deb"
-    run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, package)
-    return package
+    part = package.with_suffix(".part")
+    run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, part)
+    return part.replace(package)
 
 
 def version() -> str:
