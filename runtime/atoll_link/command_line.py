@@ -140,6 +140,17 @@ def broker_from(arguments: argparse.Namespace, writer: str) -> Broker:
     Raises:
         ConfigError: The URL or the files do not make sense, or the password cannot be read.
     """
+    broker = broker_table_from(arguments).build(writer)
+    broker.require_password()
+    return broker
+
+
+def broker_table_from(arguments: argparse.Namespace) -> BrokerTable:
+    """Return the same as a table of settings.
+
+    Raises:
+        ConfigError: The URL or the files do not make sense.
+    """
     text = arguments.broker if "://" in arguments.broker else f"mqtt://{arguments.broker}"
     try:
         url = urlsplit(text)
@@ -152,7 +163,7 @@ def broker_from(arguments: argparse.Namespace, writer: str) -> Broker:
     if url.scheme not in _SCHEMES or not url.hostname or url.password is not None or rest:
         raise ConfigError(_URL_FAULT)
     try:
-        table = BrokerTable(
+        return BrokerTable(
             host=url.hostname,
             port=port,
             username=unquote(url.username) if url.username else None,
@@ -168,6 +179,3 @@ def broker_from(arguments: argparse.Namespace, writer: str) -> Broker:
         raise ConfigError(
             [f"--broker: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
         ) from None
-    broker = table.build(writer)
-    broker.require_password()
-    return broker

@@ -51,9 +51,9 @@ class Spill:
         self._batch: list[Waiting] = []
 
     @property
-    def is_busy(self) -> bool:
-        """Whether some are on their way to the disk."""
-        return self._kept is not None
+    def waiting(self) -> int:
+        """How many are on their way to the disk."""
+        return len(self._batch)
 
     def is_due(self, *, is_connected: bool, waiting: int, now_s: float) -> bool:
         """Whether ``waiting`` predictions should go to disk now."""
@@ -62,7 +62,7 @@ class Spill:
             return False
         if self._away_s is None:
             self._away_s = self._next_s = now_s
-        if not waiting or self.is_busy or now_s - self._away_s < self._after_s:
+        if not waiting or self._kept is not None or now_s - self._away_s < self._after_s:
             return False
         return now_s >= self._next_s or waiting >= BATCH
 
