@@ -389,6 +389,8 @@ class Session:
         now = time.monotonic()
         if was_connected and now - self._connected_since > _STABLE_AFTER_S:
             self._backoff.reset()
+        elif was_connected:
+            self._backoff.ease()
         self._backoff.fail(now)
         self._events.append(Disconnected(detail, was_connected, was_refused))
 
