@@ -3,6 +3,7 @@
 # make check   format, lint, types, architecture, docs in step with code
 # make chaos   500 faults of all kinds, by a seed, and kills of the broker; needs root; an hour
 # make chaos-intruders   what four intruders can do at the broker; two minutes
+# make chaos-soak   500 readings a second for 20 minutes: memory and descriptors stay as they are
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
@@ -35,7 +36,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
 .PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-dashboard screenshots bench-edgetpu \
-  test-homeassistant chaos chaos-edgetpu chaos-intruders chaos-line chaos-kills chaos-reload chaos-trials chaos-publish \
+  test-homeassistant chaos chaos-edgetpu chaos-intruders chaos-line chaos-kills chaos-reload chaos-soak chaos-trials \
+  chaos-publish \
   fuzz-dialects deb test-systemd test-arm64 check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
@@ -111,6 +113,9 @@ chaos-trials: $(VENV)/.dev-installed
 # Needs root, and apt install mosquitto gcc libc6-dev libfaketime iproute2 nftables.
 chaos: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/suite.py $(CHAOS)
+
+chaos-soak: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/soak.py $(CHAOS)
 
 chaos-intruders: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/intruders.py
