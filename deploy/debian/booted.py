@@ -149,7 +149,7 @@ class Trial:
         machine.run("systemctl", "daemon-reload")
         machine.run("systemctl", "restart", SERVICE)
         self.answers(spy)
-        machine.run("kill", "-STOP", machine.show("MainPID"))
+        machine.run("systemctl", "kill", "-s", "STOP", "--kill-whom=main", SERVICE)
         wait_for(lambda: machine.said("Watchdog timeout"), "the watchdog to notice")
         self.answers(spy)
 
