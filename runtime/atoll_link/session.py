@@ -10,7 +10,7 @@ reconnect).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from atoll_contract.errors import ConfigError
@@ -204,6 +204,11 @@ class Session:
             self._client.outbox.put(packet)
         return number
 
+    def take_back(self, numbers: Collection[int]) -> list[tuple[int, str, bytes]]:
+        """Forget QoS 1 messages that were not acknowledged; return number, topic and payload of each."""
+        taken = self._outflow.take_back(numbers)
+        return [(number, topic[2:].decode(), payload) for number, topic, payload in taken]
+
     def acknowledge(self, delivery: Delivery) -> None:
         """Acknowledge a QoS 1 delivery, unless it came on an earlier connection."""
         is_current = delivery.connection == self._connection and self._is_connected
@@ -384,6 +389,8 @@ class Session:
         now = time.monotonic()
         if was_connected and now - self._connected_since > _STABLE_AFTER_S:
             self._backoff.reset()
+        elif was_connected:
+            self._backoff.ease()
         self._backoff.fail(now)
         self._events.append(Disconnected(detail, was_connected, was_refused))
 
