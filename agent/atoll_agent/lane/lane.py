@@ -18,6 +18,7 @@ import structlog
 from atoll_agent.lane.answering import Answering, kind_of
 from atoll_agent.lane.clock_step import ClockStep
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
+from atoll_agent.lane.handover import Handover
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.survival import restore, save
 from atoll_agent.lane.track import Track
@@ -41,7 +42,11 @@ _STOP_AFTER_S: Final = 5.0
 
 
 class Lane:
-    """Answers the readings of all streams with the models that are swapped in."""
+    """Answers the readings of all streams with the models that are swapped in.
+
+    Attributes:
+        handover: What the control plane gets to see of the readings that were answered.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Lane:
         self._agent = agent
         self._clock = clock
         self._shown_devices = shown_devices
+        self.handover = Handover()
         self._tracks: dict[str, Track] = {}
         self._by_wire: dict[Wire, Track] = {}
         self._leaving: dict[str, float] = {}
@@ -205,7 +211,9 @@ class Lane:
             track = self._tracks.get(stream.name)
             if track is None:
                 wire = wires[stream.name]
-                track = Track(stream, wire, site=self._site, max_devices=plan.max_devices)
+                track = Track(
+                    stream, wire, site=self._site, max_devices=plan.max_devices, handover=self.handover
+                )
                 self._tracks[stream.name] = self._by_wire[wire] = track
             track.change(
                 stream,
