@@ -36,6 +36,7 @@ MESSAGES = (
     requests.Response,
     messages.Status,
     messages.Refusals,
+    messages.LoopState,
     messages.SlotStatus,
     messages.Champion,
     messages.Challenge,

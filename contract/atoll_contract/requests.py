@@ -13,6 +13,15 @@ SKIP_DELAY = "skip_delay"
 """Asks an agent to begin at once with a release that waits; arguments: ``model``, and ``release`` if
 no other is meant."""
 
+RETRAIN = "retrain"
+"""Asks a trainer's loop to learn anew now; arguments: ``model``."""
+
+PROMOTE = "promote"
+"""Asks it to let a release be for all devices; arguments: ``model``, and ``release`` if another is meant."""
+
+WITHDRAW = "withdraw"
+"""Asks it to take a release back; arguments: ``model``, ``why``, and ``release`` if another is meant."""
+
 TransactionId = Annotated[str, Field(min_length=1, max_length=64)]
 
 

@@ -32,6 +32,10 @@ _MAX_WAITING: Final = 4096
 class Monitor:
     """Watches one release.
 
+    Attributes:
+        release: Its number.
+        started_s: When the watch began.
+
     Args:
         manifest: Of the release.
         reference: Of its bundle; None: only the error is watched, against what it is at first.
@@ -43,6 +47,7 @@ class Monitor:
         self, manifest: Manifest, reference: Reference | None, now_s: float, fault: str | None = None
     ) -> None:
         self.release = manifest.release
+        self.started_s = now_s
         self._model = manifest.model
         self._is_classifier = manifest.task is Task.CLASSIFICATION
         self._tolerance_ms = manifest.passing.label_tolerance_ms
@@ -177,7 +182,7 @@ class Monitor:
         # The oldest slice has just begun to fill when the newest does: what is there covers seven.
         if windows < reference.windows or span_s < reference.span_s * (_SLICES - 1) / _SLICES:
             return [], None
-        found = self._spread.index(sum((one.counts for one in self._slices), np.int64(0)))
+        found = self._spread.index(np.sum([one.counts for one in self._slices], axis=0))
         shifts = [
             Shift(name=name, index=round(float(index), 4), limit=round(float(limit), 4))
             for name, index, limit in zip(self._names, found, self._limits, strict=True)

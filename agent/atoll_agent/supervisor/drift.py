@@ -19,7 +19,7 @@ log = structlog.get_logger()
 LOOK_S: Final = 1.0
 """How often the lane's work is looked at."""
 _REPORT_S: Final = 60.0
-"""How often a report is published that tells nothing new but figures."""
+"""How often at the least a report is published that tells nothing new but figures."""
 
 
 class DriftWatch:
@@ -81,4 +81,6 @@ class DriftWatch:
             log.warning("drift.begun", model=report.model, release=report.release, detail=report.detail)
         elif was_drifting and not report.drifting:
             log.info("drift.ended", model=report.model, release=report.release)
-        return told_s is None or report.drifting is not was_drifting or now_s - told_s >= _REPORT_S
+        # A release that has just begun is looked at more often.
+        interval_s = min(_REPORT_S, (now_s - self._monitors[report.model].started_s) / 2)
+        return told_s is None or report.drifting is not was_drifting or now_s - told_s >= interval_s
