@@ -10,6 +10,7 @@ import signal
 import tempfile
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object, no story")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
+    parser.add_argument(
+        "--no-dashboard", action="store_true", help="without the web page that shows what goes on"
+    )
     parser.add_argument(
         "--folder",
         type=Path,
@@ -96,7 +100,9 @@ def _folder(given: Path | None) -> Path:
 def _play(folder: Path, console: Console, arguments: argparse.Namespace) -> Exit:
     started = time.monotonic()
     with Programs(folder) as programs:
-        story = Story(folder, console, programs)
+        # A figure should not hang on who watches; and the page is an extra of its own.
+        has_dashboard = not (arguments.json or arguments.no_dashboard) and find_spec("nicegui") is not None
+        story = Story(folder, console, programs, has_dashboard=has_dashboard)
         story.play()
         story.outcome.figures["seconds"] = round(time.monotonic() - started, 1)
         _report(story.outcome, console, as_json=arguments.json)
@@ -130,6 +136,8 @@ def _keep(story: Story, console: Console) -> None:
         # amqtt sends a new subscriber retained topics that it did not ask for: -T leaves the bundles out.
         line = f"  mosquitto_sub -h 127.0.0.1 -p {story.port} -T 'atoll/v1/releases/#' -v -t '{topic}'"
         console.print(line, markup=False)
+    if story.dashboard is not None:
+        console.print(f"\nOr in a browser: {story.dashboard}", markup=False)
     console.print("\nCtrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -11,7 +11,7 @@ from atoll_contract.drift import DriftReport, ErrorShift
 from atoll_contract.errors import Reason
 from atoll_contract.messages import Champion, Health, Refusal, SlotStatus, Status
 from atoll_contract.release import ReleaseTerms
-from atoll_trainer.fleet import Agent
+from atoll_link.fleet import Agent
 from atoll_trainer.loop.course import Course, Ended, Job, JobKind, Policy, View, canary_percent
 from atoll_trainer.loop.machine import (
     OUT,

@@ -9,8 +9,8 @@ from typing import Final
 
 from atoll_contract.drift import DriftReport
 from atoll_contract.release import is_in_rollout
-from atoll_trainer.cohort import Cohort, Standing
-from atoll_trainer.fleet import Agent
+from atoll_link.cohort import Cohort, Standing
+from atoll_link.fleet import Agent
 from atoll_trainer.loop.machine import OUT, WORKING, Event, Phase, advance
 from atoll_trainer.loop.state import Cause, ModelState
 from atoll_trainer.repository import Available

@@ -27,7 +27,7 @@ from atoll_contract.topics import DriftTopic, LabelTopic, SlotTopic, StatusTopic
 from atoll_link.broker import Broker, Will
 from atoll_link.request_desk import Order, RequestDesk, release_of, text_of
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Session, Subscribed
-from atoll_trainer.fleet import Agent, Fleet
+from atoll_link.fleet import Agent, Fleet
 from atoll_trainer.home import Home
 from atoll_trainer.loop.course import Course, Ended, Job, JobKind, View
 from atoll_trainer.loop.machine import Phase

@@ -25,7 +25,7 @@ import structlog
 from atoll_contract.errors import AtollError
 from atoll_link.exits import Exit
 from atoll_link.files import make_folder, storage_error
-from atoll_trainer.fleet import Agent
+from atoll_link.fleet import Agent
 from atoll_trainer.home import Home
 from atoll_trainer.loop.course import Ended, Job, JobKind, canary_percent
 from atoll_trainer.repository import Repository
