@@ -17,10 +17,12 @@ RETRAIN = "retrain"
 """Asks a trainer's loop to learn anew now; arguments: ``model``."""
 
 PROMOTE = "promote"
-"""Asks it to let a release be for all devices; arguments: ``model``, and ``release`` if another is meant."""
+"""Asks it to let a release be for more devices of its channel; arguments: ``model``, ``percent`` (by default
+100), and ``release`` if it is not the one at work."""
 
 WITHDRAW = "withdraw"
-"""Asks it to take a release back; arguments: ``model``, ``why``, and ``release`` if another is meant."""
+"""Asks it to take a release back; arguments: ``model``, ``why``, and ``release`` if it is not the one at
+work."""
 
 TransactionId = Annotated[str, Field(min_length=1, max_length=64)]
 

@@ -77,6 +77,7 @@ class Job:
         run: Name of the run folder.
         since_ms: Event time from which on a training learns.
         why: Of a withdrawal.
+        percent: Of a promotion by request: share of the devices of its channel.
     """
 
     kind: JobKind
@@ -85,6 +86,7 @@ class Job:
     run: str | None = None
     since_ms: float | None = None
     why: str = ""
+    percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ from atoll_contract.messages import Health, LoopState, Refusals, Status
 from atoll_contract.requests import PROMOTE, RETRAIN, WITHDRAW
 from atoll_contract.topics import DriftTopic, LabelTopic, SlotTopic, StatusTopic, parse
 from atoll_link.broker import Broker, Will
+from atoll_link.fleet import Agent, Fleet
 from atoll_link.request_desk import Order, RequestDesk, release_of, text_of
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Session, Subscribed
-from atoll_link.fleet import Agent, Fleet
 from atoll_trainer.home import Home
 from atoll_trainer.loop.course import Course, Ended, Job, JobKind, View
 from atoll_trainer.loop.machine import Phase
@@ -50,6 +50,7 @@ _HEARTBEAT_S: Final = 60.0
 _STORE_S: Final = 60.0
 _MOST_DRIFTS: Final = 65_536
 _MOST_ORDERS: Final = 32
+_WHOLE: Final = 100
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -253,11 +254,15 @@ class Loop:
         release = release_of(request) or course.state.release
         if release is None:
             raise RequestRefusedError("argument release: no release is at work, so it must say which")
-        why = text_of(request, "why") if name == WITHDRAW else ""
+        why = text_of(request, "why") if "why" in request.arguments else f"asked for by {order.topic.writer}"
+        percent = request.arguments.get("percent", _WHOLE)
+        if not isinstance(percent, float | int) or isinstance(percent, bool) or not 0 < percent <= _WHOLE:
+            raise RequestRefusedError(f"argument percent: {percent!r} is no share from 1 to 100")
         if len(self._orders) >= _MOST_ORDERS:
             raise RequestRefusedError("too many requests wait", Reason.OVERLOAD)
         kind = JobKind.PROMOTE if name == PROMOTE else JobKind.WITHDRAW
-        self._orders.append((Job(kind, model, release, why=why[:MAX_WHY_CHARS]), order))
+        job = Job(kind, model, release, why=why[:MAX_WHY_CHARS], percent=max(1, int(percent)))
+        self._orders.append((job, order))
         return False
 
     # What it does
@@ -327,7 +332,8 @@ class Loop:
         if order is None:
             course.ended(ended, now_ms)
         else:
-            if ended.is_done and job.kind is JobKind.PROMOTE and job.release is not None:
+            is_promoted = ended.is_done and job.kind is JobKind.PROMOTE and job.percent == _WHOLE
+            if is_promoted and job.release is not None:
                 course.promoted(job.release, now_ms)
             error = None if ended.is_done else _OrderFailedError(ended.detail)
             topic, response = self._desk.finish(order, now_ms, error)

@@ -23,6 +23,7 @@ from typing import IO, Any, Final
 import structlog
 
 from atoll_contract.errors import AtollError
+from atoll_contract.release import STABLE
 from atoll_link.exits import Exit
 from atoll_link.files import make_folder, storage_error
 from atoll_link.fleet import Agent
@@ -141,7 +142,9 @@ class Work:
             case JobKind.PUBLISH:
                 return [self._publishing(signing, agents)]
             case JobKind.PROMOTE:
-                whom = ["--channel", "stable", "--percent", "100"]
+                whom = ["--percent", str(job.percent or 100)]
+                if job.percent is None:
+                    whom += ["--channel", STABLE]
                 return [["promote", job.model, str(job.release), *signing, *whom, "--json"]]
             case JobKind.WITHDRAW:
                 return [["withdraw", job.model, str(job.release), *signing, "--why", job.why[:200]]]
