@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import time
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -278,10 +279,11 @@ def read(folder: Path, kind: Kind, name: str, since_ms: float | None = None) -> 
         Path(entry.path) for day in days for entry in _listed(Path(day.path)) if _PART.fullmatch(entry.name)
     }
     in_order = sorted(parts | unfolded.keys(), key=_order)
-    followers = [*in_order[1:], None]
-    for path, follower in zip(in_order, followers, strict=True):
-        if since_ms is not None and follower is not None and _order(follower)[0] < since_ms:
-            continue
+    if since_ms is not None:
+        # A part ends before the next one begins.
+        starts = [_order(path)[0] for path in in_order]
+        in_order = in_order[max(0, bisect_right(starts, since_ms) - 1) :]
+    for path in in_order:
         if path in parts:
             yield from _part_rows(path)
         else:

@@ -179,6 +179,9 @@ def _labels(folder: Path, task: TaskFile, since_ms: float | None) -> Iterator[Ar
     found = recording.read(folder, Kind.LABEL, task.task.model, _arrived_since(since_ms))
     for row in recording.without_redeliveries(found):
         label = Label.decode(row.payload)
+        end_ms = label.end_ms if label.time_ms is None else label.time_ms
+        if since_ms is not None and (end_ms or 0.0) < since_ms:
+            continue
         if label.stream in {None, task.task.stream}:
             yield Arrived(row.device, row.arrival_ms, label)
 
