@@ -319,6 +319,13 @@ class TestTurn:
             "release 2 is not available any more",
         )
 
+    def test_a_withdrawal_that_somebody_else_has_carried_out_is_over(self) -> None:
+        scene = canary(phase=Phase.WITHDRAWING, detail="it errs")
+        scene.sees(releases=out(1))
+
+        assert scene.at(1) is None
+        assert (scene.phase, scene.course.state.outcome) == (Phase.IDLE, "release 2 is gone: it errs")
+
     @pytest.mark.parametrize("phase", sorted(OUT))
     def test_a_release_that_an_operator_promotes_is_followed_on_all(self, phase) -> None:
         scene = canary(phase=phase)

@@ -188,6 +188,8 @@ class Course:
                     self._go(Event.READY, now_ms, attempt_ms=now_ms, is_ordered=False, labels=0)
             case Phase.CANARY | Phase.WATCHING | Phase.PROMOTING | Phase.ROLLOUT:
                 self._follow(view, now_ms)
+            case Phase.WITHDRAWING if not self._is_at_work and self._held(view) is None:
+                self._end(Event.DONE, f"release {self.state.release} is gone: {self.state.detail}", now_ms)
             case _:
                 pass
 
@@ -229,8 +231,7 @@ class Course:
         return found
 
     def _follow(self, view: View, now_ms: float) -> None:
-        state = self.state
-        held = next((one for one in view.releases if one.terms.release == state.release), None)
+        state, held = self.state, self._held(view)
         if held is None:
             self._end(Event.GONE, f"release {state.release} is not available any more", now_ms)
             return
@@ -256,6 +257,9 @@ class Course:
             self._settle(cohort, detail, now_ms)
         elif state.phase is Phase.ROLLOUT and now_ms / 1e3 >= self._following.deadline_s:
             self._end(Event.SETTLED, f"release {state.release} is out; {detail}", now_ms)
+
+    def _held(self, view: View) -> Available | None:
+        return next((one for one in view.releases if one.terms.release == self.state.release), None)
 
     def _settle(self, cohort: Cohort, detail: str, now_ms: float) -> None:
         if self.state.phase is Phase.ROLLOUT:
