@@ -47,16 +47,18 @@ def expected_error(metrics: ModelMetrics, lsb: float = 0.0) -> ExpectedError:
 
 def ahead_of(task: TaskFile) -> Ahead | None:
     """Return where the forecasts of ``task`` find their truth, if a later reading tells it."""
-    column, step_ms = task.target_feature, task.task.step_ms
-    if task.task.kind is not TaskKind.FORECAST or column is None or step_ms is None:
+    if task.task.kind is not TaskKind.FORECAST:
         return None
-    return Ahead(column=column, after_ms=step_ms * task.task.horizon, tolerance_ms=step_ms / 2)
+    column, step_ms, after_ms = task.target_feature, task.task.step_ms, task.manifest().output.step_ms
+    if column is None or step_ms is None or after_ms is None:
+        return None
+    return Ahead(column=column, after_ms=after_ms, tolerance_ms=step_ms / 2)
 
 
 def reference_of(
     predictor: Predictor, train: Examples, error: ExpectedError | None, ahead: Ahead | None
 ) -> Reference | None:
-    """Return how features and outputs are spread over ``train``, in order of time; None: it is empty.
+    """Return how features and outputs are spread over ``train``; None: it is empty.
 
     The limit of each index is above what any part of the training span shows, so that a day that is not
     like the week it belongs to is no drift.
@@ -71,7 +73,9 @@ def reference_of(
     is_known = np.isfinite(values)
     if not is_known.any():
         return None
-    rows, values, times_ms = rows[is_known], values[is_known], train.times_ms[is_known]
+    places = np.flatnonzero(is_known)
+    places = places[np.argsort(train.times_ms[places], kind="stable")]
+    rows, values, times_ms = rows[places], values[places], train.times_ms[places]
     count = len(manifest.features)
     edges = [edges_of(rows[:, columns.features == number]) for number in range(count)]
     edges.append(_output_edges(manifest, values))
