@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import time
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -262,11 +263,11 @@ def names(source: Path | Place, kind: Kind) -> list[str]:
     return sorted(found | set(place.folders(kind)))
 
 
-def read(source: Path | Place, kind: Kind, name: str) -> Iterator[Row]:
+def read(source: Path | Place, kind: Kind, name: str, since_ms: float | None = None) -> Iterator[Row]:
     """Yield the rows of one stream or model in order of arrival, also while they are written.
 
-    Files that are no parts are passed over. Of a bucket what a recorder still has in its journal is
-    not seen.
+    Files that are no parts are passed over, and with ``since_ms`` parts that hold only earlier arrivals.
+    Of a bucket what a recorder still has in its journal is not seen.
 
     Raises:
         StorageError: A part is damaged, not a recording, or cannot be read; the message names it.
@@ -279,7 +280,12 @@ def read(source: Path | Place, kind: Kind, name: str) -> Iterator[Row]:
         chosen = (row for row in rows if row.kind is kind and row.name == name)
         unfolded |= rows_by_part(number, chosen)
     parts = set(parts_of(place, kind, name))
-    for part in sorted(parts | unfolded.keys(), key=part_order):
+    in_order = sorted(parts | unfolded.keys(), key=part_order)
+    if since_ms is not None:
+        # A part ends before the next one begins.
+        starts = [part_order(part)[0] for part in in_order]
+        in_order = in_order[max(0, bisect_right(starts, since_ms) - 1) :]
+    for part in in_order:
         if part in parts:
             yield from part_rows(place, part)
         else:
