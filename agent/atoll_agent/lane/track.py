@@ -21,8 +21,9 @@ from atoll_agent.lane.live_trial import LiveTrial
 from atoll_agent.lane.outgoing import Outgoing
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.pending import Pending
+from atoll_agent.lane.spill import BATCH, Spill
 from atoll_agent.lane.twins import Twins
-from atoll_agent.ports import Wire
+from atoll_agent.ports import Stored, Wire
 from atoll_agent.rollout.trial import Outcome, TrialReport
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.manifest import Manifest
@@ -56,6 +57,7 @@ class Track:
         *,
         site: str,
         max_devices: int,
+        spill: Callable[[Counter[str]], Spill] | None = None,
         handover: Handover | None = None,
         wall_ms: Callable[[], float] = lambda: time.time() * 1e3,
     ) -> None:
@@ -79,7 +81,9 @@ class Track:
         self._failed_trials: dict[str, TrialReport] = {}
         self._labels: list[tuple[str, str, Label]] = []
         self._ledger = Ledger()
-        self._outgoing = Outgoing(wire, self._ledger, self.counts)
+        self._outgoing = Outgoing(
+            wire, self._ledger, self.counts, None if spill is None else spill(self.counts)
+        )
         self._outlets: Mapping[str, Outlet] = {}
         self._is_stopping = False
         self._has_news = False
@@ -90,6 +94,11 @@ class Track:
         """Whether no reading waits for an answer, and no prediction for its PUBACK."""
         heard = [*self._answering.values(), *self._retiring]
         return not (any(answering.executor.waiting for answering in heard) or self._outgoing.waiting)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it is connected, and hardly anything live is on its way."""
+        return self.is_connected and self._outgoing.waiting < BATCH
 
     @property
     def devices(self) -> int:
@@ -211,6 +220,14 @@ class Track:
         """Take in no more readings."""
         self._is_stopping = True
 
+    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+        """Send predictions from the spool; each entry tells when one is acknowledged."""
+        return self._outgoing.send_stored(stored)
+
+    def spill_rest(self, timeout_s: float) -> None:
+        """Bring to disk, where there is a spool, what was not delivered: the process ends."""
+        self._outgoing.finish(timeout_s)
+
     def close(self) -> None:
         """End the models' threads and the connection."""
         for answering in self._at_work():
@@ -247,7 +264,7 @@ class Track:
         for model, trial in list(self._trials.items()):
             self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
-        self._outgoing.send()
+        self._outgoing.work(is_connected=self.is_connected, now_s=now_s)
         due = self._ledger.due()
         if due:
             for delivery in due:
