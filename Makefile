@@ -10,6 +10,7 @@
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-fleet   500 simulated agents follow a release; a minute
+# make bench-loop    drift of simulated devices, from the change to the release that fits it; a quarter of an hour
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
 # make screenshots   the pictures of the dashboard in docs; needs chromium, mosquitto
@@ -36,9 +37,10 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes bench-fleet bench-dashboard screenshots \
-  bench-edgetpu test-homeassistant chaos chaos-edgetpu chaos-intruders chaos-line chaos-kills chaos-reload chaos-soak \
-  chaos-trials chaos-publish fuzz-dialects deb test-systemd test-arm64 check-deploy sbom docs format clean
+.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes test-homeassistant bench-fleet \
+  bench-loop bench-dashboard screenshots bench-edgetpu chaos-edgetpu chaos-line chaos-kills chaos-reload \
+  chaos-trials chaos chaos-soak chaos-intruders chaos-publish fuzz-dialects deb test-systemd test-arm64 \
+  check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -87,6 +89,9 @@ $(HA_VENV)/.installed:
 # These need apt install mosquitto.
 bench-fleet: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
+
+bench-loop: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/loop.py $(BENCH)
 
 # These need apt install mosquitto chromium.
 bench-dashboard: $(VENV)/.dev-installed

@@ -33,6 +33,7 @@ from atoll_agent.rule_settings import RuleTable
 from atoll_agent.settings import AgentSettings, AgentTable, EdgeTpuTable, require_changeable
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.discovery import Shown
+from atoll_agent.supervisor.drift import DriftWatch
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.loading import Loader, Wish, require_compiled
 from atoll_agent.supervisor.means import Means, ModelPlan
@@ -159,6 +160,7 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         status_interval_s=agent.status_interval_s,
         requests=requests,
         homeassistant=homeassistant,
+        drift=DriftWatch(lane.handover, releases.slots.predictors),
     )
     with crashes:
         releases.start(has_crashed=has_crashed)

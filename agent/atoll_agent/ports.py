@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
@@ -14,6 +15,7 @@ import msgspec
 
 from atoll_agent.decisions.exception import Exceptions
 from atoll_agent.decisions.rules import Rules
+from atoll_agent.drift.seen import Seen, Told
 from atoll_agent.rollout.slot import Slot
 from atoll_agent.rollout.trial import TrialReport
 from atoll_contract.errors import DeviceError, Reason
@@ -166,6 +168,19 @@ class LaneReport:
     trials: Mapping[str, TrialReport] = field(default_factory=dict)
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     spool_fault: str | None = None
+
+
+class Handed(Protocol):
+    """What the lane lets others see of its work.
+
+    Attributes:
+        left_out: How many windows and labels were not handed over, by model.
+    """
+
+    left_out: Counter[str]
+
+    def take(self) -> list[Seen | Told]:
+        """Return what waits, in the order in which it came."""
 
 
 class LaneControl(Protocol):

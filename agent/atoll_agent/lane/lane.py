@@ -19,6 +19,7 @@ import structlog
 from atoll_agent.lane.answering import Answering, kind_of
 from atoll_agent.lane.clock_step import ClockStep
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
+from atoll_agent.lane.handover import Handover
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.spill import Replay, Spill
 from atoll_agent.lane.survival import restore, save
@@ -43,7 +44,11 @@ _STOP_AFTER_S: Final = 5.0
 
 
 class Lane:
-    """Answers the readings of all streams with the models that are swapped in."""
+    """Answers the readings of all streams with the models that are swapped in.
+
+    Attributes:
+        handover: What the control plane gets to see of the readings that were answered.
+    """
 
     def __init__(
         self,
@@ -68,6 +73,7 @@ class Lane:
         self._agent = agent
         self._clock = clock
         self._shown_devices = shown_devices
+        self.handover = Handover()
         self._tracks: dict[str, Track] = {}
         self._by_wire: dict[Wire, Track] = {}
         self._leaving: dict[str, float] = {}
@@ -218,7 +224,14 @@ class Lane:
             track = self._tracks.get(stream.name)
             if track is None:
                 wire = wires[stream.name]
-                track = Track(stream, wire, site=self._site, max_devices=plan.max_devices, spill=self._spill)
+                track = Track(
+                    stream,
+                    wire,
+                    site=self._site,
+                    max_devices=plan.max_devices,
+                    spill=self._spill,
+                    handover=self.handover,
+                )
                 self._tracks[stream.name] = self._by_wire[wire] = track
             track.change(
                 stream,

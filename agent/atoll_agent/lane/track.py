@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from atoll_agent.lane.answering import Answering
+from atoll_agent.lane.handover import Handover
 from atoll_agent.lane.intakes import Intakes
 from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.live_trial import LiveTrial
@@ -57,10 +58,12 @@ class Track:
         site: str,
         max_devices: int,
         spill: Callable[[Counter[str]], Spill] | None = None,
+        handover: Handover | None = None,
         wall_ms: Callable[[], float] = lambda: time.time() * 1e3,
     ) -> None:
         self.stream = stream
         self._wall_ms = wall_ms
+        self._handover = handover
         self._own_topics = f"{PREFIX}/{site}/"
         self._trusted_writers: frozenset[str] = frozenset()
         self.is_connected = False
@@ -336,6 +339,8 @@ class Track:
         self.counts["labels"] += 1
         if label.stream in {None, self.stream.name}:
             self._labels.append((topic.model, topic.device, label))
+            if self._handover is not None:
+                self._handover.tell(topic.model, topic.device, label)
 
     def _take_reading(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> None:
         if not self._answering:
@@ -424,6 +429,9 @@ class Track:
         if trial is not None and answering is trial.challenger:
             trial.time(answering.executor.take_times_s())
         now_ns = time.monotonic_ns()
+        is_answerer = answering is self._answering.get(answering.model)
+        if self._handover is not None and answered and is_answerer:
+            self._handover.offer(answering, answered, now_ns)
         for pending, answer in answered:
             if trial is not None:
                 trial.note(answering, pending, answer)
