@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from atoll_link.broker import Broker
-from atoll_link.settings import BrokerTable, Site, Table, Writer, load
+from atoll_link.settings import BrokerTable, MetricsTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, twice
 from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
 
@@ -40,11 +40,13 @@ class TrainerSettings(Table):
         trainer: Who this trainer is.
         broker: Where the broker is.
         stream: What is recorded.
+        metrics: An endpoint for Prometheus, of ``record``.
     """
 
     trainer: TrainerTable
     broker: BrokerTable = BrokerTable()
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
+    metrics: MetricsTable = MetricsTable()
 
     def build_broker(self) -> Broker:
         """Return the broker as this trainer sees it.
