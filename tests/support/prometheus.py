@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,7 +31,18 @@ class Prometheus:
     """Asks a running Prometheus."""
 
     def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}/api/v1/"
+        self._root = f"http://127.0.0.1:{port}/"
+        self._url = f"{self._root}api/v1/"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers questions; it listens before."""
+        try:
+            urllib.request.urlopen(f"{self._root}-/ready", timeout=10).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
+        return True
 
     def ask(self, path: str, **query: str) -> Any:
         url = f"{self._url}{path}?{urllib.parse.urlencode(query)}"
@@ -48,7 +60,7 @@ class Prometheus:
     def wait(self, fact: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
         deadline = time.monotonic() + timeout_s
         while not (found := fact()):
-            assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}; firing: {self.firing()}"
+            assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
             select_pause(0.1)
         return found
 
@@ -87,7 +99,9 @@ def prometheus(folder: Path, rules: str, **targets: int) -> Iterator[Prometheus]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         wait_until_listening(port, process)
-        yield Prometheus(port)
+        running = Prometheus(port)
+        running.wait(lambda: running.is_ready, "a Prometheus that is ready")
+        yield running
     finally:
         process.terminate()
         process.wait(20)
