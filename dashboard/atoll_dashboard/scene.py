@@ -76,6 +76,7 @@ class Scene:
         line: How the connection to the broker is.
         fleet: Agents, with status and slots.
         publication: Releases that are out.
+        version: Grows with whatever changes where agents stand with releases.
         alarms: What rules have raised.
         devices: By site and id, the longest silent first.
         predictions: How many predictions come.
@@ -100,6 +101,7 @@ class Scene:
         self.started_ms = now_ms
         self.fleet = Fleet()
         self.publication = Publication()
+        self.version = 0
         self.alarms = Alarms()
         self.devices: OrderedDict[tuple[str, str], Device] = OrderedDict()
         self.predictions = Rate()
@@ -161,6 +163,7 @@ class Scene:
                 self._take_agent(topic, delivery)
             case MetadataTopic():
                 self.publication.take(delivery.topic, delivery.payload)
+                self.version += 1
                 if delivery.topic == str(TIMESTAMP):
                     self.fleet.take(delivery.topic, delivery.payload)
             case DecisionTopic():
@@ -233,7 +236,10 @@ class Scene:
         if isinstance(topic, SlotTopic) and known is not None and len(known.slots) >= _MOST_SLOTS:
             raise MalformedMessageError(f"more than {_MOST_SLOTS} slots are not shown", Reason.OVERLOAD)
         malformed = self.fleet.malformed
+        was_silent = known is None or known.is_silent
         self.fleet.take(delivery.topic, delivery.payload)
+        if known is None or isinstance(topic, SlotTopic) or known.is_silent is not was_silent:
+            self.version += 1
         if self.fleet.malformed > malformed:
             raise MalformedMessageError("is no message of this topic")
         if not delivery.is_retained:

@@ -17,7 +17,7 @@ MOST_VALUES: Final = 32
 """Values of the readings of one device."""
 MOST_DECISIONS: Final = 40
 _MOST_MARKS: Final = 20
-_MOST_ERRORS: Final = 120
+_MOST_ERRORS: Final = 240
 _LATENCIES: Final = 240
 
 

@@ -135,7 +135,7 @@ class _Rollouts:
 
     def show(self) -> None:
         newest: dict[str, views.ReleaseView] = {}
-        for one in self._board.view("releases", lambda scene, _: views.releases(scene)):
+        for one in self._board.releases:
             if one.is_out:
                 newest.setdefault(one.terms.model, one)
         self._card.set_visibility(bool(newest))

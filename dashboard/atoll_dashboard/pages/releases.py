@@ -71,8 +71,7 @@ def releases_page(board: Board) -> None:
                 fault, expires = publication.fault, publication.expires
                 asked = board.asking.asked
             note.set_text(_note(fault, expires))
-            views_now = board.view("releases", lambda scene, _: views.releases(scene))
-            published.show([_release_row(board, one) for one in views_now])
+            published.show([_release_row(board, one) for one in board.releases])
             refused.show(
                 [
                     _refusal_row(one)

@@ -210,6 +210,18 @@ def test_releases_are_followed_from_the_timestamp_on_and_counted_by_where_agents
     assert [one.agent for one in views.refusals(feeding.scene)] == ["b"]
 
 
+def test_the_version_grows_with_what_rollouts_are_made_of_and_not_with_every_status(feeding):
+    feeding.take(StatusTopic(SITE, "a"), status())
+    before = feeding.scene.version
+    feeding.take(StatusTopic(SITE, "a"), status(Health.DEGRADED))
+    assert feeding.scene.version == before
+
+    feeding.take(StatusTopic(SITE, "a"), status(Health.OFFLINE))
+    feeding.take(SlotTopic(SITE, "a", "wear"), slot(1, "1"))
+    publish(feeding, ReleaseTerms(model="wear", release=1))
+    assert feeding.scene.version >= before + 3
+
+
 def test_what_agents_run_and_is_not_out_is_shown_too(feeding):
     feeding.take(StatusTopic(SITE, "a"), status())
     feeding.take(SlotTopic(SITE, "a", "wear"), slot(5, "5"))
