@@ -58,6 +58,10 @@ class Feed:
         asking: Requests to the trainer.
         filters: What to subscribe to.
         on_failure: Called from the thread when a bug has ended it.
+
+    Attributes:
+        failure: The bug.
+        steps: Grows all the time, until the thread ends or hangs.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Feed:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self.failure: BaseException | None = None
+        self.steps = 0
 
     def __enter__(self) -> Self:
         for topic_filter, qos in self._filters:
@@ -115,6 +120,7 @@ class Feed:
                     topic, payload = self._outgoing.popleft()
                     self._session.publish(topic, payload)
                 events = self._session.step(_STEP_S)
+                self.steps += 1
                 if events:
                     with self._scene.lock:
                         for event in events:

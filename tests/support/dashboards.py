@@ -32,7 +32,7 @@ def dashboard(folder: Path, broker: RunningBroker, more: str = "") -> Iterator[t
             stdout=file, stderr=file, env=environment,
         )  # fmt: skip
     try:
-        wait_until_listening(port, process)
+        wait_until_listening(port, process, 60)
         yield f"http://127.0.0.1:{port}", log
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
