@@ -44,6 +44,7 @@ _MOST_AGENTS: Final = 20_000
 _MOST_SLOTS: Final = 64
 _HISTORY_S: Final = 60
 _AGENT_RATES: Final = 4096
+_MOST_TOPICS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ class Scene:
         self._site = site
         self._foreign = [(stream, stream.reader(max_devices)) for stream in foreign]
         self._max_devices = max_devices
-        self._tracks: dict[str, tuple[Device, ModelTrack]] = {}
+        self._routes: dict[str, tuple[Device, ModelTrack | str]] = {}
+        """By topic: a device, and the model that answers it or the stream of its readings."""
         self._heard_ms: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._rates: OrderedDict[tuple[str, str], Rate] = OrderedDict()
         self._history: dict[int, int] = {}
@@ -142,9 +144,13 @@ class Scene:
             self.refusals[error.reason] = (count + 1, detail)
 
     def _take(self, delivery: Delivery) -> None:
-        track = self._tracks.get(delivery.topic)
-        if track is not None:
-            self._take_prediction(*track, delivery)
+        route = self._routes.get(delivery.topic)
+        if route is not None:
+            device, to = route
+            if isinstance(to, ModelTrack):
+                self._take_prediction(device, to, delivery)
+            else:
+                self._take_readings(device, to, delivery)
             return
         if self._foreign and self._take_foreign(delivery):
             return
@@ -156,7 +162,9 @@ class Scene:
                 self._take_prediction(*self._track(topic), delivery)
             case ReadingTopic(site, name, stream):
                 if not delivery.is_retained:
-                    self._take_readings(self._device(site, name, delivery), stream, delivery)
+                    device = self._device(site, name, delivery)
+                    self._route(delivery.topic, device, stream)
+                    self._take_readings(device, stream, delivery)
             case LabelTopic():
                 self._take_label(topic, delivery)
             case StatusTopic() | SlotTopic():
@@ -193,6 +201,10 @@ class Scene:
             self.latencies.append(delivery.arrival_ms, prediction.latency_ms)
 
     def _take_readings(self, device: Device, stream: str, delivery: Delivery) -> None:
+        if delivery.is_retained:
+            return
+        device.heard_ms = delivery.arrival_ms
+        self.devices.move_to_end((device.site, device.name))
         self._count_reading(device, delivery)
         if self._may_read(delivery):
             for reading in decode_readings(delivery.payload):
@@ -262,8 +274,14 @@ class Scene:
             if len(device.models) >= MOST_MODELS:
                 raise MalformedMessageError(f"more than {MOST_MODELS} models are not shown", Reason.OVERLOAD)
             track = device.models[topic.agent, topic.model] = ModelTrack(topic.agent, topic.model)
-        self._tracks[str(topic)] = device, track
+        self._route(str(topic), device, track)
         return device, track
+
+    def _route(self, topic: str, device: Device, to: ModelTrack | str) -> None:
+        """Remember where the messages of a topic go: that is much faster than to take it apart."""
+        if len(device.topics) < _MOST_TOPICS:
+            device.topics.append(topic)
+            self._routes[topic] = device, to
 
     def _device(self, site: str, name: str, delivery: Delivery) -> Device:
         device = self.devices.get((site, name)) or self._add(Device(site, name))
@@ -275,8 +293,8 @@ class Scene:
         """Keep a device that is new; the longest silent one makes room."""
         if len(self.devices) >= self._max_devices:
             _, silent = self.devices.popitem(last=False)
-            for agent, model in silent.models:
-                self._tracks.pop(str(PredictionTopic(silent.site, agent, silent.name, model)), None)
+            for topic in silent.topics:
+                self._routes.pop(topic, None)
             self.counts["devices_forgotten"] += 1
         self.devices[device.site, device.name] = device
         return device
