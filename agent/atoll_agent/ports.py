@@ -18,6 +18,7 @@ from atoll_agent.decisions.rules import Rules
 from atoll_agent.drift.seen import Seen, Told
 from atoll_agent.rollout.slot import Slot
 from atoll_agent.rollout.trial import TrialReport
+from atoll_contract.drift import DriftReport
 from atoll_contract.errors import DeviceError, Reason
 from atoll_contract.messages import SlotStatus, Status
 from atoll_infer.predictor import Predictor
@@ -189,6 +190,9 @@ class Onlooker(Protocol):
 
     def look(self, status: Status, slots: Sequence[SlotStatus], planes: Mapping[str, bool]) -> None:
         """Take status, slots, and whether each plane is connected."""
+
+    def hear(self, report: DriftReport) -> None:
+        """Take how a champion fares."""
 
     def __enter__(self) -> object:
         """Begin.

@@ -14,6 +14,7 @@ import structlog
 from atoll_contract.errors import BrokerUnavailableError, MalformedMessageError
 from atoll_contract.topics import (
     DecisionTopic,
+    DriftTopic,
     LabelTopic,
     PredictionTopic,
     ReadingTopic,
@@ -44,7 +45,7 @@ def filters(site: str | None, foreign: Sequence[Stream]) -> list[tuple[str, int]
     levels = {} if site is None else {"site": site}
     drawn = [kind.any_of(**levels) for kind in (PredictionTopic, ReadingTopic, LabelTopic)]
     drawn += [pattern.filter for stream in foreign for pattern in stream.patterns]
-    told = [kind.any_of(**levels) for kind in (StatusTopic, SlotTopic, DecisionTopic)]
+    told = [kind.any_of(**levels) for kind in (StatusTopic, SlotTopic, DriftTopic, DecisionTopic)]
     return [(name, 0) for name in without_overlaps(drawn)] + [(name, 1) for name in told]
 
 

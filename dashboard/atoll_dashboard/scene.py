@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from atoll_contract.decisions import Decision
+from atoll_contract.drift import DriftReport
 from atoll_contract.errors import MalformedMessageError, PeerError, Reason
 from atoll_contract.messages import (
     MAX_DETAIL_CHARS,
@@ -21,6 +22,7 @@ from atoll_contract.messages import (
 )
 from atoll_contract.topics import (
     DecisionTopic,
+    DriftTopic,
     LabelTopic,
     MetadataTopic,
     PredictionTopic,
@@ -76,6 +78,7 @@ class Scene:
         lock: Held by whoever feeds or asks.
         line: How the connection to the broker is.
         fleet: Agents, with status and slots.
+        drifts: What agents say of their champions' drift, by site, agent and model.
         publication: Releases that are out.
         version: Grows with whatever changes where agents stand with releases.
         alarms: What rules have raised.
@@ -101,6 +104,7 @@ class Scene:
         self.line = Line(is_connected=False, since_ms=now_ms, detail="connecting")
         self.started_ms = now_ms
         self.fleet = Fleet()
+        self.drifts: dict[tuple[str, str, str], DriftReport] = {}
         self.publication = Publication()
         self.version = 0
         self.alarms = Alarms()
@@ -169,6 +173,8 @@ class Scene:
                 self._take_label(topic, delivery)
             case StatusTopic() | SlotTopic():
                 self._take_agent(topic, delivery)
+            case DriftTopic():
+                self._take_drift(topic, delivery)
             case MetadataTopic():
                 self.publication.take(delivery.topic, delivery.payload)
                 self.version += 1
@@ -256,6 +262,17 @@ class Scene:
             raise MalformedMessageError("is no message of this topic")
         if not delivery.is_retained:
             self._hear((topic.site, name), delivery.arrival_ms)
+
+    def _take_drift(self, topic: DriftTopic, delivery: Delivery) -> None:
+        key = (topic.site, topic.agent, topic.model)
+        if not delivery.payload:
+            self.drifts.pop(key, None)
+            return
+        if key not in self.drifts and len(self.drifts) >= _MOST_AGENTS:
+            raise MalformedMessageError(
+                f"more than {_MOST_AGENTS} drift reports are not shown", Reason.OVERLOAD
+            )
+        self.drifts[key] = DriftReport.decode(delivery.payload)
 
     def _take_decision(self, topic: DecisionTopic, delivery: Delivery) -> None:
         decision = Decision.decode(delivery.payload)

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
+from atoll_contract.drift import DriftReport
 from atoll_contract.messages import Health, SlotStatus, Status
 from atoll_link.metrics import Exporter
 from atoll_link.settings import MetricsTable
@@ -43,6 +44,7 @@ class AgentMetrics:
     def __init__(self, table: MetricsTable, *, site: str, agent: str) -> None:
         self._identity = {"site": site, "agent": agent}
         self._told: tuple[Status, Sequence[SlotStatus], Mapping[str, bool]] | None = None
+        self._drifting: dict[str, bool] = {}
         self._exporter = Exporter(table, self.collect)
 
     def __enter__(self) -> Self:
@@ -55,6 +57,10 @@ class AgentMetrics:
     def look(self, status: Status, slots: Sequence[SlotStatus], planes: Mapping[str, bool]) -> None:
         """Take how the agent is; from one thread, while others scrape."""
         self._told = (status, slots, planes)
+
+    def hear(self, report: DriftReport) -> None:
+        """Take how a champion fares; from the same thread."""
+        self._drifting[report.model] = report.drifting
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics; none before the agent has looked at itself."""
@@ -87,6 +93,15 @@ class AgentMetrics:
             refused.add_metric([one.where, one.reason.value], one.count)
         yield refused
         yield from _models(slots)
+        drifting = GaugeMetricFamily(
+            "atoll_agent_model_drifting",
+            "Whether readings or errors of a champion have drifted.",
+            labels=["model"],
+        )
+        for slot in slots:
+            if slot.model in self._drifting:
+                drifting.add_metric([slot.model], self._drifting[slot.model])
+        yield drifting
 
 
 def _counts(counts: Mapping[str, int]) -> Iterable[Metric]:

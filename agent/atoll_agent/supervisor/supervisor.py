@@ -377,6 +377,8 @@ class Supervisor:
         while True:
             await asyncio.sleep(LOOK_S)
             reports = list(self._drift.look(time.time() * 1e3, time.monotonic()))
+            for report in reports:
+                self._onlooker.hear(report)
             if not self._link.is_connected:
                 continue  # the next connect has all of them told
             for report in reports:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from atoll_agent.adapters.metrics import AgentMetrics
+from atoll_contract.drift import DriftReport
 from atoll_contract.errors import ConfigError, Reason
 from atoll_contract.messages import (
     Challenge,
@@ -59,6 +60,7 @@ SLOT = SlotStatus(
 @pytest.fixture
 def metrics() -> AgentMetrics:
     told = AgentMetrics(MetricsTable(), site="plant-a", agent="pi")
+    told.hear(DriftReport(model="wear", time_ms=1.0, release=3, drifting=True))
     told.look(STATUS, [SLOT], {"lane": True, "control": False})
     return told
 
@@ -98,6 +100,7 @@ def test_status_and_slots_become_metrics(metrics):
         ("atoll_agent_model_underway", ("wear", "shadow")): 4.0,
         ("atoll_agent_model_refused", ("wear", "too_slow")): 3.0,
         ("atoll_agent_model_held_up", ("wear", "withdrawn")): 1.0,
+        ("atoll_agent_model_drifting", ("wear",)): 1.0,
     } == samples(metrics)
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from atoll_contract.decisions import Decision, State
+from atoll_contract.drift import DriftReport
 from atoll_contract.errors import Reason
 from atoll_contract.messages import (
     Champion,
@@ -23,6 +24,7 @@ from atoll_contract.messages import (
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import (
     DecisionTopic,
+    DriftTopic,
     LabelTopic,
     MetadataTopic,
     PredictionTopic,
@@ -237,6 +239,19 @@ def test_metadata_that_make_no_sense_are_a_fault_and_lose_nothing(feeding):
     publication = feeding.scene.publication
     assert publication.fault is not None
     assert len(publication.releases) == 1
+
+
+def test_drift_is_known_by_agent_and_model_until_its_topic_is_cleared(feeding):
+    feeding.take(StatusTopic(SITE, "a"), status())
+    feeding.take(SlotTopic(SITE, "a", "wear"), slot(1, "1"))
+    report = DriftReport(model="wear", time_ms=NOW_MS, release=1, drifting=True, detail="load has moved")
+    feeding.take(DriftTopic(SITE, "a", "wear"), report.encode())
+
+    (row,) = views.agents(feeding.scene, feeding.now_ms)
+    assert row.drifts["wear"].drifting
+    assert views.overview(feeding.scene, feeding.now_ms).drifting == 1
+    feeding.take(DriftTopic(SITE, "a", "wear"), b"")
+    assert views.overview(feeding.scene, feeding.now_ms).drifting == 0
 
 
 def test_agents_in_trouble_stand_first_and_a_late_will_changes_nothing(feeding):
