@@ -50,7 +50,7 @@ test: $(VENV)/.dev-installed
 
 test-long: $(VENV)/.dev-installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist load -m long $(TESTS)
-	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile many tests/contract
+	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile many -o timeout=600 tests/contract
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
