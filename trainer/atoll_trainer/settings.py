@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from atoll_link.broker import Broker
-from atoll_link.settings import BrokerTable, Site, Table, Writer, load
+from atoll_link.settings import BrokerTable, MetricsTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, twice
 from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
 
@@ -90,6 +90,7 @@ class TrainerSettings(Table):
         trainer: Who this trainer is.
         broker: Where the broker is.
         stream: What is recorded.
+        metrics: An endpoint for Prometheus, of ``record``.
         loop: How the closed loop works.
         model: What the closed loop keeps up to date.
     """
@@ -97,6 +98,7 @@ class TrainerSettings(Table):
     trainer: TrainerTable
     broker: BrokerTable = BrokerTable()
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
+    metrics: MetricsTable = MetricsTable()
     loop: LoopTable = LoopTable()
     model: Annotated[list[ModelTable], Field(max_length=256)] = []
 
