@@ -21,6 +21,7 @@ from atoll_agent.adapters.crashes import CrashRecord
 from atoll_agent.adapters.edgetpu_care import Care
 from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.notes import NotesFile
+from atoll_agent.adapters.spool import DiskSpool
 from atoll_agent.adapters.store import KeptWindows, StateStore
 from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.decisions.exception import Exceptions
@@ -32,6 +33,7 @@ from atoll_agent.rule_settings import RuleTable
 from atoll_agent.settings import AgentSettings, AgentTable, EdgeTpuTable, require_changeable
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.discovery import Shown
+from atoll_agent.supervisor.drift import DriftWatch
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.loading import Loader, Wish, require_compiled
 from atoll_agent.supervisor.means import Means, ModelPlan
@@ -98,6 +100,8 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         clock=clock,
         shown_devices=settings.homeassistant.max_sensors + 1 if settings.homeassistant.enabled else 0,
         windows=KeptWindows(store.folder),
+        spool=_spool(settings, store),
+        spool_after_s=settings.spool.after_s,
     )
     accelerators = EdgeTpus(_care(settings.edgetpu))
     loader = Loader(store, store, accelerators, library=settings.edgetpu.library)
@@ -156,6 +160,7 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         status_interval_s=agent.status_interval_s,
         requests=requests,
         homeassistant=homeassistant,
+        drift=DriftWatch(lane.handover, releases.slots.predictors),
     )
     with crashes:
         releases.start(has_crashed=has_crashed)
@@ -174,6 +179,14 @@ def _beat(service: Notifier, alive_file: Path | None) -> tuple[Callable[[], None
 
     limits = [service.watchdog_s, None if file is None else _ALIVE_LIMIT_S]
     return beat, min((limit for limit in limits if limit is not None), default=None)
+
+
+def _spool(settings: AgentSettings, store: StateStore) -> DiskSpool | None:
+    if not settings.spool.enabled:
+        return None
+    spool = DiskSpool(store.folder / "spool.db", settings.spool.max_bytes)
+    spool.open()
+    return spool
 
 
 def _homeassistant(settings: AgentSettings, store: StateStore) -> HomeAssistant:

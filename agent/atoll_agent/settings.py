@@ -114,6 +114,20 @@ class EdgeTpuTable(Table):
     return_after_s: Annotated[float, Field(ge=0.1, le=86_400)] = 60.0
 
 
+class SpoolTable(Table):
+    """``[spool]``: keep predictions on disk that the broker does not take.
+
+    Attributes:
+        enabled: Whether they are, in ``spool.db`` of the state folder.
+        max_bytes: So much may wait; beyond it the oldest are lost, and counted as ``predictions_lost``.
+        after_s: So long the broker may be away before anything is written.
+    """
+
+    enabled: bool = False
+    max_bytes: Annotated[int, Field(ge=65_536, le=2**40)] = 67_108_864
+    after_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
+
+
 class AgentSettings(Table):
     """The whole file.
 
@@ -125,6 +139,7 @@ class AgentSettings(Table):
         rule: What to make of its answers.
         homeassistant: What Home Assistant is shown.
         edgetpu: How Edge TPUs are used.
+        spool: What becomes of predictions that the broker does not take.
     """
 
     agent: AgentTable
@@ -134,6 +149,7 @@ class AgentSettings(Table):
     rule: Annotated[list[RuleTable], Field(max_length=1024)] = []
     homeassistant: HomeAssistantTable = HomeAssistantTable()
     edgetpu: EdgeTpuTable = EdgeTpuTable()
+    spool: SpoolTable = SpoolTable()
 
     @classmethod
     def read(cls, path: Path) -> AgentSettings:
@@ -160,6 +176,7 @@ def require_changeable(path: Path, before: AgentSettings, after: AgentSettings) 
         "broker": tuple(BrokerTable.model_fields),
         "homeassistant": tuple(HomeAssistantTable.model_fields),
         "edgetpu": tuple(EdgeTpuTable.model_fields),
+        "spool": tuple(SpoolTable.model_fields),
     }
     faults = [
         Fault((table, key), "cannot change while the agent runs: restart it")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from atoll_contract.errors import BundleRejectedError, PeerError, Reason
 from atoll_contract.manifest import Dtype, Manifest, Task, TensorSpec
 from atoll_contract.messages import Quality
+from atoll_contract.reference import Reference
 from atoll_infer.model_file import is_same_tensor, shown
 from atoll_infer.runtime import Model, ModelFailedError, TfliteModel
 from atoll_signal.features import Normaliser
@@ -84,6 +85,8 @@ class Predictor:
         model: What runs it.
         why: Why that does, for people.
         answer_s: How long one answer takes here, as :func:`atoll_infer.tuning.tune` found; 0 before.
+        reference: How features and outputs were spread where it learnt, if its bundle tells.
+        reference_fault: Why what the bundle tells of it cannot be used, for people.
 
     Raises:
         BundleRejectedError: The model file's tensors are not those of the manifest, or it takes pictures
@@ -104,6 +107,8 @@ class Predictor:
         self._base_column = manifest.base_column
         self._batch: _Batch | None = None
         self.answer_s = 0.0
+        self.reference: Reference | None = None
+        self.reference_fault: str | None = None
 
     @property
     def backend(self) -> str:

@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import time
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -259,10 +260,10 @@ def names(folder: Path, kind: Kind) -> list[str]:
     return sorted(found | {entry.name for entry in _listed(folder / kind) if entry.is_dir()})
 
 
-def read(folder: Path, kind: Kind, name: str) -> Iterator[Row]:
+def read(folder: Path, kind: Kind, name: str, since_ms: float | None = None) -> Iterator[Row]:
     """Yield the rows of one stream or model in order of arrival, also while they are written.
 
-    Files that are no parts are passed over.
+    Files that are no parts are passed over, and with ``since_ms`` parts that hold only earlier arrivals.
 
     Raises:
         StorageError: A part is damaged, not a recording, or cannot be read; the message names it.
@@ -277,7 +278,12 @@ def read(folder: Path, kind: Kind, name: str) -> Iterator[Row]:
     parts = {
         Path(entry.path) for day in days for entry in _listed(Path(day.path)) if _PART.fullmatch(entry.name)
     }
-    for path in sorted(parts | unfolded.keys(), key=_order):
+    in_order = sorted(parts | unfolded.keys(), key=_order)
+    if since_ms is not None:
+        # A part ends before the next one begins.
+        starts = [_order(path)[0] for path in in_order]
+        in_order = in_order[max(0, bisect_right(starts, since_ms) - 1) :]
+    for path in in_order:
         if path in parts:
             yield from _part_rows(path)
         else:

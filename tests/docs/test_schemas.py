@@ -68,7 +68,13 @@ def test_an_editor_marks_what_the_agent_refuses():
 
 
 def vectors() -> list[Any]:
-    names = {"commands": "command", "labels": "label", "slots": "slot-status", "statuses": "status"}
+    names = {
+        "commands": "command",
+        "labels": "label",
+        "slots": "slot-status",
+        "drifts": "drift-report",
+        "statuses": "status",
+    }
     names |= {"readings": "reading", "predictions": "prediction", "manifests": "manifest"}
     return [
         pytest.param(schema, case, id=f"{name}-{number}")

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 from support.agents import AgentProcess, TrainerHome
-from support.brokers import RunningBroker
+from support.brokers import RunningBroker, mostly_mosquitto
 from support.bundles import make_bundle, with_wrong_golden
 from support.operator import atoll_trainer
 
 from atoll_contract.bundle import Bundle
 from atoll_link.exits import Exit
+
+pytestmark = mostly_mosquitto
 
 CANARY = '[[model]]\nname = "wear"\nstream = "press"\nchannel = "canary"\n'
 STABLE = '[[model]]\nname = "wear"\nstream = "press"\n'
@@ -29,7 +31,8 @@ class SmallFleet:
         self.trainer = TrainerHome(folder / "trainer", broker.port)
         root = self.trainer.home / "root.json"
         self.agents = {
-            name: AgentProcess(folder / name, broker.port, root, models=models, agent=name)
+            # An agent that is held up must not be lost before its time is up.
+            name: AgentProcess(folder / name, broker.port, root, models=models, agent=name, keepalive_s=60)
             for name, models in (("first", CANARY), ("second", STABLE))
         }
         for agent in self.agents.values():

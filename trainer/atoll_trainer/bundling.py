@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,14 +14,32 @@ from pydantic import ValidationError
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import BundleRejectedError, ConfigError, Reason
 from atoll_contract.manifest import Dtype, Manifest, Training
+from atoll_contract.reference import Ahead, ExpectedError
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import TfliteModel, choose_runtime
 from atoll_signal.matrix import Samples
 from atoll_trainer.child import in_child
+from atoll_trainer.dataset import Examples
+from atoll_trainer.reference import ahead_of, expected_error, reference_of, thinned
 from atoll_trainer.runs import Evaluation, Metrics, Run, RunFacts, SearchFacts
 
 _DEADLINE_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What the drift reference is made of.
+
+    Attributes:
+        train: Windows of the training part.
+        error: On the untouched part; None: it was not evaluated.
+        ahead: Where a forecast finds its truth.
+    """
+
+    train: Examples
+    error: ExpectedError | None
+    ahead: Ahead | None
 
 
 def with_tensors(manifest: Manifest, model: TfliteModel, **changes: object) -> Manifest:
@@ -90,9 +109,12 @@ def from_run(run: Run, release: int, *, is_float: bool | None = None) -> bytes:
     training = _training(facts, evaluation, is_float=is_float)
     changes = {"release": release, "training": training.model_dump()}
     windows = run.golden_samples()
+    learnt = Learnt(
+        thinned(run.split().train), _expected(evaluation, is_float=is_float), ahead_of(run.task())
+    )
     with naming(path):
         return in_child(
-            *(_packed, path, content, dtype, run.manifest(), changes, windows), deadline_s=_DEADLINE_S
+            *(_packed, path, content, dtype, run.manifest(), changes, windows, learnt), deadline_s=_DEADLINE_S
         )
 
 
@@ -114,10 +136,24 @@ def _packed(
     manifest: Manifest,
     changes: dict[str, object],
     windows: list[Samples],
+    learnt: Learnt,
 ) -> bytes:
     model = load(path, content, dtype)
     manifest = with_tensors(manifest, model, **changes)
-    return seal(Bundle(manifest, content, golden.record(Predictor(manifest, model), windows)))
+    predictor = Predictor(manifest, model)
+    reference = reference_of(predictor, learnt.train, learnt.error, learnt.ahead)
+    recorded = golden.record(predictor, windows)
+    return seal(
+        Bundle(manifest, content, recorded, reference=None if reference is None else reference.encode())
+    )
+
+
+def _expected(evaluation: Evaluation | None, *, is_float: bool) -> ExpectedError | None:
+    if evaluation is None:
+        return None
+    if is_float:
+        return expected_error(evaluation.float_model)
+    return expected_error(evaluation.int8_model, evaluation.lsb)
 
 
 def _require_same_files(run: Run, evaluation: Evaluation) -> None:

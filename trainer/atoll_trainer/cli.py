@@ -73,6 +73,12 @@ COMMANDS: Final = {
         "list, rotate and renew the signing keys",
         "keys list --settings trainer.toml",
     ),
+    "run": Command(
+        "atoll_trainer.commands.run",
+        "learn anew when the world changes, try, promote or withdraw: the closed loop",
+        "run --settings trainer.toml",
+        "trainer",
+    ),
     "status": Command(
         "atoll_trainer.commands.status",
         "what the fleet runs, refuses and waits for",

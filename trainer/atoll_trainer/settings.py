@@ -33,6 +33,56 @@ class TrainerTable(Table):
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
 
 
+class LoopTable(Table):
+    """``[loop]``: what holds for all models of ``atoll-trainer run``.
+
+    Attributes:
+        records: Whether it records too; otherwise ``atoll-trainer record`` runs beside it.
+    """
+
+    records: bool = False
+
+
+class ModelTable(Table):
+    """``[[model]]``: a model that ``atoll-trainer run`` keeps up to date.
+
+    Attributes:
+        task: Task file; it names the model.
+        on_drift: Learn anew when agents report drift of the release that they run.
+        drift_agents: So many of them have to.
+        on_labels: Learn anew after so many new labels; 0: never.
+        every_s: Learn anew so long after the last time; 0: never.
+        history_s: Learn from nothing older.
+        fresh_s: After a drift learn only from what was measured since it began, once that is so long ago.
+        cool_down_s: Least time between two trainings; a request is obeyed all the same.
+        train_s: A training that takes longer is ended.
+        worse_by: How much larger than the champion's the error of a release may be, as a share.
+        canary_percent: Share of the devices that try it first; more where that would be nobody.
+        settle_s: Devices that have not answered by then are not waited for.
+        watch_s: How long the first devices run it before it is for all.
+        withdraw_above: Share of the devices that may refuse it; when more do it is withdrawn.
+        max_delay_s: Devices wait a random part of it before they fetch.
+        keep_runs: Run folders that are kept.
+    """
+
+    task: Path
+    on_drift: bool = True
+    drift_agents: Annotated[int, Field(ge=1)] = 1
+    on_labels: Annotated[int, Field(ge=0)] = 0
+    every_s: Annotated[float, Field(ge=0)] = 0.0
+    history_s: Annotated[float, Field(gt=0)] = 604_800.0
+    fresh_s: Annotated[float, Field(ge=0)] = 600.0
+    cool_down_s: Annotated[float, Field(ge=0)] = 3600.0
+    train_s: Annotated[float, Field(gt=0)] = 3600.0
+    worse_by: Annotated[float, Field(ge=0)] = 0.05
+    canary_percent: Annotated[int, Field(ge=1, le=100)] = 10
+    settle_s: Annotated[float, Field(gt=0)] = 3600.0
+    watch_s: Annotated[float, Field(ge=0)] = 600.0
+    withdraw_above: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    max_delay_s: Annotated[int, Field(ge=0, le=7 * 86_400)] = 0
+    keep_runs: Annotated[int, Field(ge=1, le=1000)] = 10
+
+
 class TrainerSettings(Table):
     """The whole file.
 
@@ -40,11 +90,15 @@ class TrainerSettings(Table):
         trainer: Who this trainer is.
         broker: Where the broker is.
         stream: What is recorded.
+        loop: How the closed loop works.
+        model: What the closed loop keeps up to date.
     """
 
     trainer: TrainerTable
     broker: BrokerTable = BrokerTable()
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
+    loop: LoopTable = LoopTable()
+    model: Annotated[list[ModelTable], Field(max_length=256)] = []
 
     def build_broker(self) -> Broker:
         """Return the broker as this trainer sees it.

@@ -26,6 +26,8 @@ from atoll_trainer.dataset import Observed, Readings, Refusals, UnsuitableDataEr
 from atoll_trainer.labels import Arrived, LabelJoin
 from atoll_trainer.task import TaskFile
 
+_MAX_SPREAD_MS: Final = 3_600_000.0
+"""How much earlier than its time a reading, or a part of it, may arrive."""
 _MAX_DEVICES: Final = 65_536
 """Devices that a stream's reader remembers."""
 
@@ -73,13 +75,16 @@ def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",")
     return collect(observed(), task, str(path), digest, refusals)
 
 
-def from_recording(folder: Path, task: TaskFile, stream: Stream | None = None) -> tuple[Readings, int]:
+def from_recording(
+    folder: Path, task: TaskFile, stream: Stream | None = None, since_ms: float | None = None
+) -> tuple[Readings, int]:
     """Return the task's readings in a recording, labelled, and how many labels found no reading.
 
     Args:
         folder: Of the recording.
         task: Says which stream and model.
         stream: How its messages are read; by default as our own dialect.
+        since_ms: Only what was measured from then on, by event time.
 
     Raises:
         StorageError: A part of it is damaged.
@@ -91,20 +96,21 @@ def from_recording(folder: Path, task: TaskFile, stream: Stream | None = None) -
     # Labels are joined to all readings, also to those that are refused later: the label of a reading
     # that lacks a value must not go to its neighbour.
     devices, times, arrivals = [], [], []
-    for one in _recorded(folder, task, stream, Refusals()):
+    for one in _recorded(folder, task, stream, Refusals(), since_ms):
         devices.append(one.device)
         times.append(one.time_ms)
         arrivals.append(one.arrival_ms)
     labels, lost = np.full(len(times), np.nan), 0
     if task.task.kind.has_labels:
         join = LabelJoin(devices, np.array(times), np.array(arrivals), task.task.label_tolerance_ms)
-        labels, lost = join.join(_labels(folder, task))
+        labels, lost = join.join(_labels(folder, task, since_ms))
     digest = hashlib.sha256(labels.tobytes())
     refusals = Refusals()
 
     def observed() -> Iterator[Observed]:
         # Not strict: a recorder may have added readings in the meantime.
-        joined = zip(_recorded(folder, task, stream, refusals), labels.tolist(), strict=False)
+        recorded = _recorded(folder, task, stream, refusals, since_ms)
+        joined = zip(recorded, labels.tolist(), strict=False)
         for one, label in joined:
             digest.update(f"{one.device} {one.time_ms} ".encode() + one.payload)
             truth = None if math.isnan(label) else label
@@ -126,9 +132,12 @@ class _Recorded(NamedTuple):
     step_ms: float | None
 
 
-def _recorded(folder: Path, task: TaskFile, stream: Stream | None, refusals: Refusals) -> Iterator[_Recorded]:
+def _recorded(
+    folder: Path, task: TaskFile, stream: Stream | None, refusals: Refusals, since_ms: float | None
+) -> Iterator[_Recorded]:
     """Yield the readings, as the agent reads them from the same messages."""
-    rows = recording.without_redeliveries(recording.read(folder, Kind.READING, task.task.stream))
+    found = recording.read(folder, Kind.READING, task.task.stream, _arrived_since(since_ms))
+    rows = recording.without_redeliveries(found)
     read = _reading(stream)
     for number, row in enumerate(rows, start=1):
         try:
@@ -138,6 +147,8 @@ def _recorded(folder: Path, task: TaskFile, stream: Stream | None, refusals: Ref
             continue
         for device, reading, arrival_ms in told:
             time_ms = arrival_ms if reading.time_ms is None else reading.time_ms
+            if since_ms is not None and time_ms < since_ms:
+                continue
             values: dict[str, Value] = reading.values if isinstance(reading.values, dict) else {}
             yield _Recorded(number, device, time_ms, arrival_ms, values, row.payload, reading.step_ms)
 
@@ -160,9 +171,18 @@ def _reading(stream: Stream | None) -> Callable[[Row], Iterator[Overdue]]:
     return read
 
 
-def _labels(folder: Path, task: TaskFile) -> Iterator[Arrived]:
-    for row in recording.without_redeliveries(recording.read(folder, Kind.LABEL, task.task.model)):
+def _arrived_since(since_ms: float | None) -> float | None:
+    """Return from when on to read what was measured since: values of one reading may come one by one."""
+    return None if since_ms is None else since_ms - _MAX_SPREAD_MS
+
+
+def _labels(folder: Path, task: TaskFile, since_ms: float | None) -> Iterator[Arrived]:
+    found = recording.read(folder, Kind.LABEL, task.task.model, _arrived_since(since_ms))
+    for row in recording.without_redeliveries(found):
         label = Label.decode(row.payload)
+        end_ms = label.end_ms if label.time_ms is None else label.time_ms
+        if since_ms is not None and (end_ms or 0.0) < since_ms:
+            continue
         if label.stream in {None, task.task.stream}:
             yield Arrived(row.device, row.arrival_ms, label)
 

@@ -17,13 +17,14 @@ import structlog
 
 from atoll_agent.ports import Accelerators, ClockState, LaneControl, Link, ServiceState
 from atoll_agent.supervisor import reports
+from atoll_agent.supervisor.drift import LOOK_S, DriftWatch
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.releases import Releases
 from atoll_agent.supervisor.requests import Requests
 from atoll_agent.supervisor.watchdog import Watchdog
 from atoll_contract.errors import AtollError, ConfigError, MalformedMessageError
 from atoll_contract.messages import Health, SlotStatus, Status
-from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic
+from atoll_contract.topics import DriftTopic, MetadataTopic, SlotTopic, StatusTopic
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Refused, Subscribed
 
 log = structlog.get_logger()
@@ -83,6 +84,7 @@ class Supervisor:
         status_interval_s: float,
         requests: Requests,
         homeassistant: HomeAssistant,
+        drift: DriftWatch,
     ) -> None:
         self._site = site
         self._agent = agent
@@ -102,6 +104,7 @@ class Supervisor:
         self._status_interval_s = status_interval_s
         self._requests = requests
         self._homeassistant = homeassistant
+        self._drift = drift
         self._born = asyncio.Event()
         self._status_topic = str(StatusTopic(site, agent))
         self._stop = asyncio.Event()
@@ -154,6 +157,7 @@ class Supervisor:
                 group.create_task(self._releases.run(), name="releases"),
                 group.create_task(self._watch_clock(), name="clock"),
                 group.create_task(self._tell_status(), name="status"),
+                group.create_task(self._watch_drift(), name="drift"),
                 group.create_task(self._announce_again(), name="homeassistant"),
                 group.create_task(self._watch_lane(), name="lane-watch"),
                 group.create_task(self._watchdog.run(), name="watchdog"),
@@ -253,6 +257,7 @@ class Supervisor:
                 for model in self._releases.slots.all():
                     self.slot_changed(model)
                 self._announce(is_again=True)  # the broker may have lost it
+                self._drift.tell_all()
                 self._trigger.set()
             case Disconnected(detail, was_connected, was_refused):
                 self._service.tell(STATUS=f"waiting for the broker: {detail}"[:200])
@@ -351,7 +356,8 @@ class Supervisor:
         self._status_interval_s = reloaded.status_interval_s
         log.info("settings.reloaded", changes=list(reloaded.changes))
         for model in reloaded.gone:
-            self._link.publish(str(SlotTopic(self._site, self._agent, model)), b"", retain=True)
+            for topic in (SlotTopic, DriftTopic):
+                self._link.publish(str(topic(self._site, self._agent, model)), b"", retain=True)
         for model in self._releases.slots.all():
             self.slot_changed(model)
         self._trigger.set()
@@ -362,6 +368,16 @@ class Supervisor:
             if self._clock.look():
                 log.info("clock.changed", is_time_unsynced=self._clock.is_time_unsynced)
                 self._trigger.set()  # what an unset clock let pass is judged anew
+
+    async def _watch_drift(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            reports = list(self._drift.look(time.time() * 1e3, time.monotonic()))
+            if not self._link.is_connected:
+                continue  # the next connect has all of them told
+            for report in reports:
+                topic = DriftTopic(self._site, self._agent, report.model)
+                self._link.publish(str(topic), report.encode(), retain=True)
 
     async def _tell_status(self) -> None:
         while True:

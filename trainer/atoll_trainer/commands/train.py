@@ -49,6 +49,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--home", type=Path, metavar="DIR", help="trainer folder; runs go to HOME/runs")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: HOME/runs/MODEL-N)")
     parser.add_argument("--json", action="store_true", help="print the run's facts as one JSON object")
+    parser.add_argument(
+        "--since",
+        type=_moment_ms,
+        metavar="TIME",
+        help="learn only from recorded readings since then: 2026-05-04T06:00 (UTC), or milliseconds",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--recordings", type=Path, metavar="DIR", help="recorded readings (default: HOME/recordings)"
@@ -142,6 +148,8 @@ def _readings(
     arguments: argparse.Namespace, task: TaskFile, home: Home, settings: TrainerSettings | None
 ) -> tuple[Readings, int]:
     if arguments.csv is not None:
+        if arguments.since is not None:
+            raise ConfigError("--since: goes with recorded readings only")
         if len(values := dict(arguments.value)) < len(arguments.value):
             raise ConfigError("--value: a name is given twice")
         table = task.csv
@@ -171,7 +179,8 @@ def _readings(
         return readings, 0
     if arguments.test_csv is not None:
         raise ConfigError("--test-csv: goes with --csv")
-    return sources.from_recording(arguments.recordings or home.recordings, task, _stream(settings, task))
+    folder = arguments.recordings or home.recordings
+    return sources.from_recording(folder, task, _stream(settings, task), arguments.since)
 
 
 def _stream(settings: TrainerSettings | None, task: TaskFile) -> Stream | None:
@@ -299,6 +308,18 @@ def _span(span: Span) -> str:
 
 def _moment(time_ms: float) -> str:
     return datetime.fromtimestamp(float(time_ms) / 1e3, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _moment_ms(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: 2026-05-04T06:00 say") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e3
 
 
 def _device(text: str) -> str:
