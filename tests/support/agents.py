@@ -81,7 +81,8 @@ class AgentProcess:
         self.settings.write_text(
             f'[agent]\nid = "{agent}"\nsite = "{SITE}"\nstate_dir = "state"\nstatus_interval_s = 0.2\n'
             f'clock = "{clock}"\n'
-            f'[broker]\nhost = "127.0.0.1"\nport = {port}\nkeepalive_s = {keepalive_s}\n{streams}{models}{more}'
+            f'[broker]\nhost = "127.0.0.1"\nport = {port}\nkeepalive_s = {keepalive_s}\n'
+            f"{streams}{models}{more}"
         )
         self.process: subprocess.Popen[bytes] | None = None
         self._prefix = prefix
