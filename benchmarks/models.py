@@ -52,7 +52,8 @@ One row a scenario file in `config/scenarios/`, each found by `atoll-trainer tra
 and judged once by `evaluate` on the untouched part. `linear` is a linear model on the same windows. Figures:
 `mae` is to be small, the others large. Latency is that of one answer, normalisation and quantisation
 included, while other programs shared the machine. Known figures are those that the data's README names for
-this split; `s` is the time of one training."""
+this split; `s` is the time of one training. A row appears once it was measured; `make bench-models` measures
+those that are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +410,7 @@ def notes(found: dict[str, dict[str, object]]) -> list[str]:
             f"{who} ({figure:g})" for who, figure in row.known.items() if sign * figure > sign * float(ours)
         ]
         if better:
-            lines.append(f"- {name}: {', '.join(better)} stays ahead of {_shown(ours)}.")
+            lines.append(f"- {name}: {_shown(ours)} stays behind {', '.join(better)}.")
         if one["is_float"]:
             lines.append(f"- {name}: {one['why'].split('; ')[-1]}.")
         if row.note:
