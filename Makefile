@@ -9,6 +9,7 @@
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
+# make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make bench-loop    drift of simulated devices, from the change to the release that fits it; a quarter of an hour
 # make chaos-line    a large bundle over a line that is cut; two minutes
@@ -37,7 +38,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes test-homeassistant bench-fleet \
+.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes bench-models test-homeassistant bench-fleet \
   bench-loop bench-dashboard screenshots bench-edgetpu chaos-edgetpu chaos-line chaos-kills chaos-reload \
   chaos-trials chaos chaos-soak chaos-intruders chaos-publish fuzz-dialects deb test-systemd test-arm64 \
   check-deploy sbom docs format clean
@@ -73,6 +74,11 @@ bench-part: $(VENV)/.bench-installed
 
 bench-bytes: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/bytes.py $(BENCH)
+
+# For example make bench-models BENCH=flow; without rows those that have not been measured.
+bench-models: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/models.py $(BENCH)
+	$(BIN)/python benchmarks/models.py --table
 
 # Home Assistant pins what it needs, so it has an environment of its own; 2025.4 is for Python 3.13 alone.
 HA_PYTHON ?= python3.13
