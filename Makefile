@@ -10,6 +10,7 @@
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
+# make bench-many   thirty models side by side, with one worker, two, and a cluster; needs ATOLL_DATA; 20 minutes
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make bench-loop    drift of simulated devices, from the change to the release that fits it; a quarter of an hour
 # make chaos-line    a large bundle over a line that is cut; two minutes
@@ -38,10 +39,10 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes bench-models test-homeassistant bench-fleet \
-  bench-loop bench-dashboard screenshots bench-edgetpu chaos-edgetpu chaos-line chaos-kills chaos-reload \
-  chaos-trials chaos chaos-soak chaos-intruders chaos-publish fuzz-dialects deb test-systemd test-arm64 \
-  check-deploy sbom docs format clean
+.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes bench-models test-homeassistant \
+  bench-many bench-fleet bench-loop bench-dashboard screenshots bench-edgetpu chaos-edgetpu chaos-line \
+  chaos-kills chaos-reload chaos-trials chaos chaos-soak chaos-intruders chaos-publish fuzz-dialects deb \
+  test-systemd test-arm64 check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(DEMO)
@@ -91,6 +92,9 @@ $(HA_VENV)/.installed:
 	$(HA_PYTHON) -m venv $(HA_VENV)
 	$(HA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet homeassistant==2025.4.4
 	@touch $@
+
+bench-many: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/many.py $(BENCH)
 
 # These need apt install mosquitto.
 bench-fleet: $(VENV)/.dev-installed

@@ -20,6 +20,7 @@ from atoll_ingest.stream import Stream
 from atoll_link import recording
 from atoll_link.csv_columns import Columns, RowReader
 from atoll_link.csv_file import CsvFile
+from atoll_link.place import Place
 from atoll_link.recording import Kind, Row
 from atoll_trainer.cells import Cells
 from atoll_trainer.dataset import Observed, Readings, Refusals, UnsuitableDataError, collect
@@ -76,7 +77,7 @@ def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",")
 
 
 def from_recording(
-    folder: Path, task: TaskFile, stream: Stream | None = None, since_ms: float | None = None
+    folder: Path | Place, task: TaskFile, stream: Stream | None = None, since_ms: float | None = None
 ) -> tuple[Readings, int]:
     """Return the task's readings in a recording, labelled, and how many labels found no reading.
 
@@ -133,7 +134,7 @@ class _Recorded(NamedTuple):
 
 
 def _recorded(
-    folder: Path, task: TaskFile, stream: Stream | None, refusals: Refusals, since_ms: float | None
+    folder: Path | Place, task: TaskFile, stream: Stream | None, refusals: Refusals, since_ms: float | None
 ) -> Iterator[_Recorded]:
     """Yield the readings, as the agent reads them from the same messages."""
     found = recording.read(folder, Kind.READING, task.task.stream, _arrived_since(since_ms))
@@ -176,7 +177,7 @@ def _arrived_since(since_ms: float | None) -> float | None:
     return None if since_ms is None else since_ms - _MAX_SPREAD_MS
 
 
-def _labels(folder: Path, task: TaskFile, since_ms: float | None) -> Iterator[Arrived]:
+def _labels(folder: Path | Place, task: TaskFile, since_ms: float | None) -> Iterator[Arrived]:
     found = recording.read(folder, Kind.LABEL, task.task.model, _arrived_since(since_ms))
     for row in recording.without_redeliveries(found):
         label = Label.decode(row.payload)

@@ -12,6 +12,7 @@ from atoll_trainer import dataset
 from atoll_trainer.dataset import Examples, LeftOut, Readings, Split
 from atoll_trainer.families import Epoch
 from atoll_trainer.runs import Run, RunFacts
+from atoll_trainer.suitability import require_enough
 from atoll_trainer.task import TaskFile
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def prepare(readings: Readings, task: TaskFile) -> Prepared:
         UnsuitableDataError: The readings are not what the task needs.
     """
     examples, left_out, lengths = dataset.cut_longest(readings, task)
-    return Prepared(examples, left_out, lengths, dataset.split(examples, task))
+    parts = dataset.split(examples, task)
+    require_enough(parts, readings.source)
+    return Prepared(examples, left_out, lengths, parts)
 
 
 def train(

@@ -9,7 +9,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from atoll_trainer.evaluate import evaluate
+from atoll_trainer.evaluate import examine
+from atoll_trainer.report.write import write_report
 from atoll_trainer.runs import Evaluation, ModelMetrics, Run
 
 _HEADINGS: Final = {
@@ -28,17 +29,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder, as optimise left it")
     parser.add_argument("--json", action="store_true", help="print the evaluation as one JSON object")
+    parser.add_argument("--no-report", action="store_true", help="write no report, only evaluation.json")
     parser.epilog = (
         f"{parser.epilog}\n\n"
         "Both model files answer every window of the test part, in the runtime and through the code\n"
         "that devices use. The naive guess is the last value for a forecast, the mean of the\n"
-        "training part or its most frequent class, or the distance of a reading to that mean."
+        "training part or its most frequent class, or the distance of a reading to that mean.\n\n"
+        "RUN/report.html tells what came out, in one file that needs no network; model_card.md and\n"
+        "report.json say the same for a repository and for programs."
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, write ``evaluation.json`` and print it."""
-    evaluation = evaluate(Run(arguments.run_folder))
+    """Evaluate, write ``evaluation.json`` and the report, and print the figures."""
+    run = Run(arguments.run_folder)
+    evaluated = examine(run)
+    evaluation = evaluated.evaluation
+    report = None if arguments.no_report else write_report(run, evaluated)
     if arguments.json:
         print(evaluation.model_dump_json())  # noqa: T201 - the result
         return 0
@@ -52,6 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     out.print(f"saturated   {evaluation.int8_model.saturated:,} windows exceed what int8 was made for")
     out.print(f"backend     {evaluation.backend}")
+    if report is not None:
+        for warning in report.warnings:
+            out.print(f"! {warning}")
+        out.print(f"report      {report.path}")
     return 0
 
 

@@ -18,7 +18,9 @@ from atoll_contract.ids import require_id
 from atoll_ingest.stream import Stream
 from atoll_link.csv_columns import Columns, add_form_arguments, name_and_column
 from atoll_link.files import make_folder, storage_error
-from atoll_trainer import sources
+from atoll_link.place import Folder, place
+from atoll_trainer import sources, suitability
+from atoll_trainer.commands.each_options import add_each_options
 from atoll_trainer.commands.search_shown import show_search, trial_progress
 from atoll_trainer.dataset import Readings
 from atoll_trainer.families import Epoch
@@ -57,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--recordings", type=Path, metavar="DIR", help="recorded readings (default: HOME/recordings)"
+        "--recordings", metavar="DIR|URL", help="recorded readings (default: as in the settings)"
     )
     source.add_argument("--csv", type=Path, metavar="FILE", help="a CSV file with a header, .csv or .csv.gz")
     parser.add_argument(
@@ -88,6 +90,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     table.add_argument("--label", metavar="COLUMN", help="what a regression or a classification learns")
     add_form_arguments(table)
+    add_each_options(parser)
     parser.set_defaults(time_format=None, separator=None, decimal=None)
     parser.epilog = (
         f"{parser.epilog}\n"
@@ -111,6 +114,10 @@ def _train(
     arguments: argparse.Namespace, task: TaskFile, target: Run, read: Callable[[], tuple[Readings, int]]
 ) -> int:
     readings, lost = read()
+    if arguments.each_device:
+        from atoll_trainer.commands.each import train_each  # noqa: PLC0415 - Dask
+
+        return train_each(arguments, task, readings, target.folder)
     prepared = prepare(readings, task)
     out = Console(soft_wrap=True, quiet=arguments.json, highlight=False, markup=False)
     _show_readings(out, readings, lost)
@@ -119,6 +126,9 @@ def _train(
     out.print(f"windows      {len(prepared.examples):,} of {_extent(longest)}{notes}")
     for name, part in prepared.parts:
         out.print(f"{name:<12} {_span(Span.of(part))}")
+    refused = {reason.value: count for reason, count in readings.refusals.counts.items()}
+    for note in suitability.notes(prepared.parts, longest, len(readings), refused):
+        out.print(f"! {note}")
     if task.fit is not None:
         with _progress(task.fit.epochs) as on_epoch:
             facts = train(target, arguments.task, task, readings, prepared, on_epoch)
@@ -179,8 +189,9 @@ def _readings(
         return readings, 0
     if arguments.test_csv is not None:
         raise ConfigError("--test-csv: goes with --csv")
-    folder = arguments.recordings or home.recordings
-    return sources.from_recording(folder, task, _stream(settings, task), arguments.since)
+    bucket = settings.recordings.bucket() if settings else None
+    where = place(arguments.recordings) if arguments.recordings else bucket or Folder(home.recordings)
+    return sources.from_recording(where, task, _stream(settings, task), arguments.since)
 
 
 def _stream(settings: TrainerSettings | None, task: TaskFile) -> Stream | None:
