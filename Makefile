@@ -1,10 +1,12 @@
 # make demo    the whole loop in one terminal, without hardware or apt
+# make demo SCENARIO=traffic    a world with and without atoll; or parking, rooms, line
 # make test    all tests
 # make check   format, lint, types, architecture, docs in step with code
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
+# make bench-worlds   four worlds with and without atoll, eight seeds each; five minutes
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
@@ -28,11 +30,11 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
+.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-worlds bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
   chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
-	@$(BIN)/atoll-sim demo $(DEMO)
+	@$(BIN)/atoll-sim demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(DEMO)
 
 test: $(VENV)/.dev-installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
@@ -70,6 +72,9 @@ $(HA_VENV)/.installed:
 	$(HA_PYTHON) -m venv $(HA_VENV)
 	$(HA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet homeassistant==2025.4.4
 	@touch $@
+
+bench-worlds: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/worlds.py $(BENCH)
 
 # These need apt install mosquitto.
 bench-fleet: $(VENV)/.dev-installed

@@ -19,6 +19,11 @@ COMMANDS: Final = {
         "publish the rows of a CSV file as readings",
         "replay press.csv --stream press --device press-1 --time timestamp --value temperature=value",
     ),
+    "scenario": Command(
+        "atoll_sim.commands.scenario",
+        "play a world whose devices measure, and obey what agents decide",
+        "scenario traffic --broker mqtt://localhost --wait",
+    ),
     "demo": Command(
         "atoll_sim.commands.demo",
         "show the whole loop in one terminal, without hardware",

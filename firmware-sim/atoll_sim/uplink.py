@@ -85,7 +85,7 @@ class Uplink:
         self._moved = time.monotonic()
         return self._wait_until(lambda: self._session.is_connected)
 
-    def publish(self, topic: ReadingTopic | LabelTopic, payload: bytes, qos: int) -> bool:
+    def publish(self, topic: ReadingTopic | LabelTopic | str, payload: bytes, qos: int) -> bool:
         """Publish as soon as there is a connection and room in flight; False: told to stop meanwhile.
 
         Raises:
@@ -113,6 +113,19 @@ class Uplink:
             if rest_s <= 0:
                 return True
         return False
+
+    def wait_for(self, fact: Callable[[], bool], due: float) -> bool:
+        """Serve the connection until ``fact`` or, on the monotonic clock, ``due``; whether ``fact`` holds.
+
+        Raises:
+            BrokerUnavailableError: Given up.
+        """
+        while not fact():
+            rest_s = due - time.monotonic()
+            if rest_s <= 0 or self._stop.is_requested:
+                return False
+            self._step(min(rest_s, _STEP_S))
+        return True
 
     def settle(self) -> None:
         """Wait until nothing is in flight; once told to stop, for a few seconds at most.

@@ -56,6 +56,15 @@ def representatives(windows: NDArray[np.float32]) -> NDArray[np.float32]:
     return windows[sorted(chosen)]
 
 
+def convert_in_child(saved_model: Path, windows: NDArray[np.float32]) -> bytes:
+    """Return the int8 ``.tflite`` file of a SavedModel of batch 1, made in a process of its own.
+
+    Raises:
+        BundleRejectedError: TensorFlow cannot convert it.
+    """
+    return _convert(saved_model, windows)
+
+
 def _convert(saved_model: Path, windows: NDArray[np.float32] | None) -> bytes:
     """Run :mod:`atoll_trainer.convert` in a process of its own."""
     with TemporaryDirectory(prefix="atoll-") as folder:

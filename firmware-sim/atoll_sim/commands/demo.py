@@ -17,9 +17,13 @@ from rich.console import Console
 
 from atoll_contract.errors import ConfigError
 from atoll_link.exits import Exit
+from atoll_sim import options
 from atoll_sim.demo.programs import ProgramFailedError, Programs
 from atoll_sim.demo.story import Outcome, Story
 from atoll_sim.demo.watch import SITE, NotInTimeError
+from atoll_sim.demo.world_story import WorldStory
+from atoll_sim.worlds import SCENARIOS
+from atoll_sim.worlds.scenario import SITE as WORLD_SITE
 
 _MEANINGS: Final = {
     "readings": "published since the first prediction",
@@ -47,6 +51,16 @@ _MEANINGS: Final = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    parser.add_argument(
+        "--scenario", choices=list(SCENARIOS), help="play this world instead: with atoll and without it"
+    )
+    parser.add_argument("--seed", type=options.seed, default=1, metavar="N", help="of the world (default: 1)")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="DIR",
+        help="a folder of real recordings that the world takes demand, presence or vibration from",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object, no story")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     parser.add_argument(
@@ -95,14 +109,30 @@ def _folder(given: Path | None) -> Path:
 
 def _play(folder: Path, console: Console, arguments: argparse.Namespace) -> Exit:
     started = time.monotonic()
+    if arguments.scenario is not None:
+        return _play_world(folder, console, arguments)
     with Programs(folder) as programs:
         story = Story(folder, console, programs)
         story.play()
         story.outcome.figures["seconds"] = round(time.monotonic() - started, 1)
         _report(story.outcome, console, as_json=arguments.json)
         if arguments.keep:
-            _keep(story, console)
+            _keep(SITE, story.port, console)
     return Exit.FAILURE if story.outcome.failures else Exit.SUCCESS
+
+
+def _play_world(folder: Path, console: Console, arguments: argparse.Namespace) -> Exit:
+    scenario = SCENARIOS[arguments.scenario]
+    with Programs(folder) as programs:
+        story = WorldStory(scenario, folder, console, programs, seed=arguments.seed, replay=arguments.replay)
+        story.play()
+        if arguments.json:
+            print(json.dumps({**story.figures, "failures": story.failures}))  # noqa: T201
+        for failure in story.failures:
+            console.print(f"[red]not as it should be:[/red] {failure}")
+        if arguments.keep:
+            _keep(WORLD_SITE, story.port, console)
+    return Exit.FAILURE if story.failures else Exit.SUCCESS
 
 
 def _report(outcome: Outcome, console: Console, *, as_json: bool) -> None:
@@ -120,15 +150,15 @@ def _report(outcome: Outcome, console: Console, *, as_json: bool) -> None:
         console.print("[green]Every claim of this demo held.[/green]")
 
 
-def _keep(story: Story, console: Console) -> None:
+def _keep(site: str, port: int, console: Console) -> None:
     console.print("\nAll of it goes on running. In another terminal (mosquitto-clients):\n")
     for topic in (
-        f"atoll/v1/{SITE}/+/prediction/#",
-        f"atoll/v1/{SITE}/+/slot/#",
-        f"atoll/v1/{SITE}/+/status",
+        f"atoll/v1/{site}/+/prediction/#",
+        f"atoll/v1/{site}/+/slot/#",
+        f"atoll/v1/{site}/+/status",
     ):
         # amqtt sends a new subscriber retained topics that it did not ask for: -T leaves the bundles out.
-        line = f"  mosquitto_sub -h 127.0.0.1 -p {story.port} -T 'atoll/v1/releases/#' -v -t '{topic}'"
+        line = f"  mosquitto_sub -h 127.0.0.1 -p {port} -T 'atoll/v1/releases/#' -v -t '{topic}'"
         console.print(line, markup=False)
     console.print("\nCtrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):
