@@ -77,7 +77,9 @@ class StreamWriter:
         values: Mapping[str, Value] = (
             reading.values if isinstance(reading.values, dict) else {"value": reading.values}
         )
-        told = {name: value for name, value in values.items() if value is not None and name in self._names}
+        told: dict[str, Value] = {
+            name: value for name, value in values.items() if value is not None and name in self._names
+        }
         return list(self._write(device, reading, told))
 
     @property
@@ -138,7 +140,7 @@ class StreamWriter:
             base["bn"] = f"{_name(device)}/"
         if reading.time_ms is not None:
             base["bt"] = self._time(reading.time_ms)
-        pack = []
+        pack: list[dict[str, object]] = []
         for value, number in told.items():
             described = self._table.values[value]
             record = {"n": described.name or value, "v": _single(value, self._raw(value, number))}

@@ -21,6 +21,7 @@ _PROGRAM_S: Final = 900.0
 _FACT_S: Final = 90.0
 _LESSON_SEED: Final = 1000
 _LESSON_PACE_S: Final = 0.02
+_LESSON_STEPS: Final = 1000
 
 
 class WorldStory:
@@ -76,13 +77,15 @@ class WorldStory:
         self._note(f"MQTT broker (amqtt) on 127.0.0.1:{self.port}; files in {self._folder}")
 
     def _record(self) -> None:
-        steps = self._scenario.steps
+        steps = min(self._scenario.steps, _LESSON_STEPS)
         self._say(
             f"2. Another day of the world, {steps:,} minutes, in which somebody acts at random, is recorded"
         )
         self._programs.start("record", command("atoll-trainer", "record", "--settings", "trainer.toml"))
         self._wait_for_log("record", "recording.subscribed")
-        played = self._world("lesson", _LESSON_SEED, "--meddle", "--pace", str(_LESSON_PACE_S))
+        played = self._world(
+            "lesson", _LESSON_SEED, "--meddle", "--steps", str(steps), "--pace", str(_LESSON_PACE_S)
+        )
         # The broker passes on in order: a recorder that is quiet by now has all of it.
         time.sleep(1.0)
         self._programs.stop("record")
