@@ -10,6 +10,8 @@
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
+# make screenshots   the pictures of the dashboard in docs; needs chromium, mosquitto
+# make bench-dashboard   1,000 devices and 2,000 predictions/s on a page; needs chromium, mosquitto; ten minutes
 # make bench-edgetpu   what the way to an Edge TPU costs, the contest, int8 across runtimes; two minutes
 # make chaos-edgetpu   aborts, hangs and stalls of a stand-in for an Edge TPU; four minutes
 # make chaos-kills   the agent killed 200 times, the broker three times; half an hour
@@ -30,7 +32,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-worlds bench-fleet bench-edgetpu test-homeassistant chaos-edgetpu \
+.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-worlds bench-fleet bench-dashboard screenshots bench-edgetpu test-homeassistant chaos-edgetpu \
   chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
@@ -79,6 +81,13 @@ bench-worlds: $(VENV)/.dev-installed
 # These need apt install mosquitto.
 bench-fleet: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
+
+# These need apt install mosquitto chromium.
+bench-dashboard: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/dashboard.py $(BENCH)
+
+screenshots: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python docs/screenshots.py
 
 # These need apt install gcc libc6-dev.
 bench-edgetpu: $(VENV)/.dev-installed

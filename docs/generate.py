@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from atoll_agent.settings import AgentSettings
 from atoll_contract import bundle, decisions, manifest, messages, requests, topics
 from atoll_contract.release import ReleaseTerms
+from atoll_dashboard.settings import DashboardSettings
 from atoll_link.settings import ENVIRONMENT_PREFIX, Table
 from atoll_trainer.settings import TrainerSettings
 
@@ -72,7 +73,11 @@ def settings_page() -> str:
         "Made from the code by `make docs`.",
     ]
     seen: set[type[Table]] = set()
-    for title, kind in (("agent.toml", AgentSettings), ("trainer.toml", TrainerSettings)):
+    for title, kind in (
+        ("agent.toml", AgentSettings),
+        ("trainer.toml", TrainerSettings),
+        ("dashboard.toml", DashboardSettings),
+    ):
         lines += ["", f"## {title}"]
         for table in tables(kind):
             if table in seen:

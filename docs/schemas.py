@@ -22,6 +22,7 @@ from atoll_agent.settings import AgentSettings
 from atoll_contract import decisions, messages, requests, topics
 from atoll_contract.ids import ID_PATTERN
 from atoll_contract.manifest import Manifest
+from atoll_dashboard.settings import DashboardSettings
 from atoll_link.stream_settings import StreamsFile
 from atoll_sim.world import WorldFile
 from atoll_trainer.own_model import OwnModel
@@ -31,6 +32,7 @@ from atoll_trainer.task import TaskFile
 SETTINGS: Final[dict[str, type[BaseModel]]] = {
     "agent": AgentSettings,
     "trainer": TrainerSettings,
+    "dashboard": DashboardSettings,
     "streams": StreamsFile,
     "task": TaskFile,
     "own-model": OwnModel,

@@ -126,6 +126,17 @@ def broker_from(arguments: argparse.Namespace, writer: str) -> Broker:
     Raises:
         ConfigError: The URL or the files do not make sense, or the password cannot be read.
     """
+    broker = broker_table_from(arguments).build(writer)
+    broker.require_password()
+    return broker
+
+
+def broker_table_from(arguments: argparse.Namespace) -> BrokerTable:
+    """Return the same as a table of settings.
+
+    Raises:
+        ConfigError: The URL or the files do not make sense.
+    """
     text = arguments.broker if "://" in arguments.broker else f"mqtt://{arguments.broker}"
     try:
         url = urlsplit(text)
@@ -138,7 +149,7 @@ def broker_from(arguments: argparse.Namespace, writer: str) -> Broker:
     if url.scheme not in _SCHEMES or not url.hostname or url.password is not None or rest:
         raise ConfigError(_URL_FAULT)
     try:
-        table = BrokerTable(
+        return BrokerTable(
             host=url.hostname,
             port=port,
             username=unquote(url.username) if url.username else None,
@@ -154,6 +165,3 @@ def broker_from(arguments: argparse.Namespace, writer: str) -> Broker:
         raise ConfigError(
             [f"--broker: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
         ) from None
-    broker = table.build(writer)
-    broker.require_password()
-    return broker

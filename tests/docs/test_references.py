@@ -12,7 +12,7 @@ from atoll_contract.errors import Reason
 
 ROOT = Path(__file__).parents[2]
 REFERENCES = ROOT / "docs" / "references"
-PACKAGES = ("contract", "runtime", "agent", "trainer", "firmware-sim")
+PACKAGES = ("contract", "runtime", "agent", "trainer", "firmware-sim", "dashboard")
 LEVELS = {"debug", "info", "warning", "error", "exception"}
 
 

@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import Final
 
 from atoll_contract.release import ReleaseTerms
-from atoll_trainer.cohort import Cohort, cohort_of
-from atoll_trainer.fleet import Agent, FleetWatch
+from atoll_link.cohort import Cohort, cohort_of
+from atoll_link.fleet import Agent
+from atoll_trainer.fleet import FleetWatch
 
 _STEP_S: Final = 0.5
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from atoll_agent.adapters.child_environment import child_environment
 from atoll_agent.ports import ChildCrashedError, ChildTimeoutError, Line
 from atoll_contract.errors import AtollError, BundleRejectedError, DigestMismatchError
 
@@ -49,6 +50,7 @@ async def child(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_MAX_LINE,
+            env=child_environment(),
             # A signal for the agent's group (Ctrl-C) is the agent's business alone.
             start_new_session=True,
         )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from atoll_agent.adapters.child_environment import child_environment
 from atoll_agent.adapters.edgetpu_wire import CONTROL, DONE, TOKEN, SharedTensors, receive, send
 from atoll_contract.errors import AcceleratorLostError, BundleRejectedError, Reason
 from atoll_contract.manifest import TensorSpec
@@ -47,6 +48,7 @@ class EdgeTpuChild:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=ends,
+                env=child_environment(),
                 start_new_session=True,
             )
         except OSError as error:

@@ -10,6 +10,8 @@ import os
 import signal
 from typing import Final
 
+from atoll_agent.adapters.child_environment import AGENT_PID
+
 _PR_SET_PDEATHSIG: Final = 1
 _NICENESS: Final = 10
 
@@ -22,7 +24,13 @@ def be_a_child(*, is_urgent: bool = False) -> None:
 
     Args:
         is_urgent: A reading waits for it: it is as important as the agent.
+
+    Raises:
+        SystemExit: The agent has ended already, before the kernel was asked.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = str(os.getppid())
+    if os.environ.get(AGENT_PID, parent) != parent:
+        raise SystemExit(1)
     if not is_urgent:
         os.nice(_NICENESS)

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-import msgspec.structs
 import structlog
 
 from atoll_agent.lane.answering import Answering
-from atoll_agent.lane.intake import Intake, converted_value
+from atoll_agent.lane.intakes import Intakes
 from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.live_trial import LiveTrial
+from atoll_agent.lane.outgoing import Outgoing
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.pending import Pending
 from atoll_agent.lane.twins import Twins
@@ -32,13 +32,6 @@ from atoll_ingest.stream import Overload, Stream
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
 
 log = structlog.get_logger()
-
-MAX_OUTSTANDING: Final = 20_000
-"""Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
-as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
-65,535 at the most."""
-MAX_FORMER: Final = 8
-"""Earlier settings of a stream that are remembered: messages read by them may still wait at the broker."""
 
 _OVERDUE_EVERY_S: Final = 0.5
 
@@ -74,8 +67,7 @@ class Track:
         self.last_refusal: dict[tuple[str, Reason], str] = {}
         self.refused_filters: set[str] = set()
         self._wire = wire
-        self._intake = Intake(stream, self.counts, max_devices)
-        self._former: deque[Intake] = deque(maxlen=MAX_FORMER)
+        self._intakes = Intakes(stream, self.counts, max_devices)
         self._topic_filters: frozenset[str] = frozenset()
         self._twins = Twins()
         self._answering: dict[str, Answering] = {}
@@ -84,20 +76,17 @@ class Track:
         self._failed_trials: dict[str, TrialReport] = {}
         self._labels: list[tuple[str, str, Label]] = []
         self._ledger = Ledger()
-        self._backlog: deque[tuple[str, bytes, Entry | None]] = deque()
+        self._outgoing = Outgoing(wire, self._ledger, self.counts)
         self._outlets: Mapping[str, Outlet] = {}
-        self._acts: deque[tuple[str, bytes, Entry]] = deque()
-        self._acts_sent: set[int] = set()
         self._is_stopping = False
         self._has_news = False
-        self._look_overdue_s = math.inf if self._intake.is_plain else 0.0
+        self._look_overdue_s = math.inf if self._intakes.is_plain else 0.0
 
     @property
     def is_idle(self) -> bool:
         """Whether no reading waits for an answer, and no prediction for its PUBACK."""
         heard = [*self._answering.values(), *self._retiring]
-        is_busy = any(answering.executor.waiting for answering in heard)
-        return not (is_busy or self._backlog or self._acts or self._ledger.outstanding)
+        return not (any(answering.executor.waiting for answering in heard) or self._outgoing.waiting)
 
     @property
     def devices(self) -> int:
@@ -169,8 +158,7 @@ class Track:
 
     def shift(self, step_ms: float) -> None:
         """Move all times that came from arrival: the wall clock was set by ``step_ms``."""
-        for intake in (self._intake, *self._former):
-            intake.shift(step_ms)
+        self._intakes.shift(step_ms)
         for answering in self._at_work():
             answering.shift(step_ms)
 
@@ -193,10 +181,8 @@ class Track:
         self.refused_filters &= self._topic_filters
         self._trusted_writers = frozenset(trusted_writers)
         self._outlets = outlets
-        if stream != self.stream:
-            self._former.appendleft(self._intake)
-        self._intake = self._intake.changed(stream, max_devices)
-        self._look_overdue_s = math.inf if all(one.is_plain for one in (self._intake, *self._former)) else 0.0
+        self._intakes.change(stream, max_devices)
+        self._look_overdue_s = math.inf if self._intakes.is_plain else 0.0
         self.stream = stream
         # Those that retire have taken in all that they ever will, and may need what the stream has no more.
         for answering in {*self._at_work()} - {*self._retiring}:
@@ -234,11 +220,9 @@ class Track:
             if isinstance(event, Delivery):
                 self._take(event)
             elif isinstance(event, Published):
-                if self._ledger.settle(event.mid) and not (self._acts_sent and self._is_act(event.mid)):
-                    self.counts["predictions_acknowledged"] += 1
-            elif isinstance(event, Refused):  # sent again, it would be refused again
-                self._ledger.settle(event.mid)
-                what = "a decision or command" if self._is_act(event.mid) else "a prediction"
+                self._outgoing.settle(event.mid)
+            elif isinstance(event, Refused):
+                what = self._outgoing.refused(event.mid)
                 self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"{what}: {event.detail}")
             else:
                 self._heed_connection(event)
@@ -260,9 +244,7 @@ class Track:
         for model, trial in list(self._trials.items()):
             self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
-        self._send()
-        if self._acts:
-            self._send_acts()
+        self._outgoing.send()
         due = self._ledger.due()
         if due:
             for delivery in due:
@@ -285,11 +267,10 @@ class Track:
             self.counts["delivered_twice"] += 1
             return
         self.counts["messages"] += 1
-        waiting = len(self._backlog) + len(self._acts) + self._ledger.outstanding
-        if entry is None and waiting >= MAX_OUTSTANDING:
+        if entry is None and self._outgoing.is_full:
             self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
             return
-        intake = self._intake
+        intake = self._intakes.present
         try:
             device = intake.device(delivery.topic)
             if device is None:
@@ -308,11 +289,9 @@ class Track:
         self._take_overdue_at(self._wall_ms())
 
     def _take_overdue_at(self, now_ms: float) -> None:
-        for intake in (self._intake, *self._former):
-            for device, found, arrival_ms in intake.overdue(now_ms):
-                reading = self._in_present_units(found, intake)
-                delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
-                self._take_reading(reading, device, delivery, None)
+        for device, reading, arrival_ms in self._intakes.overdue(now_ms):
+            delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
+            self._take_reading(reading, device, delivery, None)
 
     def _take_other(self, delivery: Delivery, entry: Entry | None) -> None:
         """Take a label, or read a message the long way, by the settings that know its topic."""
@@ -321,24 +300,8 @@ class Track:
             return
         # As the trainer does with a recording: what is joined does not depend on when the lane has time.
         self._take_overdue_at(delivery.arrival_ms)
-        for intake in (self._intake, *self._former):
-            if (told := intake.told(delivery)) is not None:
-                for device, reading in told:
-                    self._take_reading(self._in_present_units(reading, intake), device, delivery, entry)
-                return
-        raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
-
-    def _in_present_units(self, reading: Reading, intake: Intake) -> Reading:
-        """Return what former settings read, in the units of the present ones."""
-        units, values = self.stream.units, reading.values
-        if intake.units == units or not isinstance(values, dict):
-            return reading
-        changed = {name: unit for name, unit in intake.units.items() if unit != units.get(name)}
-        converted = {
-            name: converted_value(value, changed[name], units.get(name)) if name in changed else value
-            for name, value in values.items()
-        }
-        return msgspec.structs.replace(reading, values=converted)
+        for device, reading in self._intakes.told(delivery):
+            self._take_reading(reading, device, delivery, entry)
 
     def _is_label(self, topic: str) -> bool:
         return topic.startswith(self._own_topics) and topic.split("/")[4:5] == ["label"]
@@ -451,7 +414,7 @@ class Track:
                 continue
             if isinstance(answer, Answer):
                 if outlet is None or self._is_told(outlet, answering, pending, answer, now_ns):
-                    self._backlog.append((*answering.prediction(pending, answer, now_ns), pending.entry))
+                    self._outgoing.predict(*answering.prediction(pending, answer, now_ns), pending.entry)
                 continue
             if pending.entry is not None:
                 pending.entry.outstanding -= 1
@@ -464,49 +427,12 @@ class Track:
         quality = answering.quality(pending, answer)
         acts = outlet.acts(pending, answer, answering.release, quality, now_ns)
         for act in acts:
-            # At QoS 1 also for a reading that came at QoS 0, which no acknowledgement waits for.
-            entry = Entry() if pending.entry is None else pending.entry
-            entry.outstanding += 1
-            self._acts.append((act.topic, act.payload, entry))
+            self._outgoing.act(act.topic, act.payload, pending.entry)
         if outlet.is_worth_telling(pending, answer, answering.release, quality):
             return True
         if pending.entry is not None:
             pending.entry.outstanding -= 1
         return False
-
-    def _is_act(self, mid: int) -> bool:
-        """Whether this was a decision or a command; asked once."""
-        if mid not in self._acts_sent:
-            return False
-        self._acts_sent.discard(mid)
-        return True
-
-    def _send_acts(self) -> None:
-        """Hand over the decisions and commands, behind the predictions that they follow from."""
-        acts = self._acts
-        while acts:
-            topic, payload, entry = acts[0]
-            mid = self._wire.publish(topic, payload, qos=1)
-            if mid is None:
-                return
-            acts.popleft()
-            self._acts_sent.add(mid)
-            self._ledger.sent(entry, mid)
-
-    def _send(self) -> None:
-        """Hand over as many predictions as the wire takes; at the QoS of their readings."""
-        backlog, ledger, publish = self._backlog, self._ledger, self._wire.publish
-        sent = 0
-        while backlog and ledger.outstanding < MAX_OUTSTANDING:
-            topic, payload, entry = backlog[0]
-            mid = publish(topic, payload, qos=0 if entry is None else 1)
-            if mid is None:
-                break  # the wire keeps no more: again when it does
-            backlog.popleft()
-            sent += 1
-            if entry is not None:
-                ledger.sent(entry, mid)
-        self.counts["predictions"] += sent
 
     def _refuse(self, where: str, reason: Reason, detail: str) -> None:
         key = (where, reason)

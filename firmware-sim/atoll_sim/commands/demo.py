@@ -10,6 +10,7 @@ import signal
 import tempfile
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +65,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object, no story")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     parser.add_argument(
+        "--no-dashboard", action="store_true", help="without the web page that shows what goes on"
+    )
+    parser.add_argument(
         "--folder",
         type=Path,
         metavar="DIR",
@@ -109,29 +113,41 @@ def _folder(given: Path | None) -> Path:
 
 def _play(folder: Path, console: Console, arguments: argparse.Namespace) -> Exit:
     started = time.monotonic()
+    # A figure should not hang on who watches; and the page is an extra of its own.
+    has_dashboard = not (arguments.json or arguments.no_dashboard) and find_spec("nicegui") is not None
     if arguments.scenario is not None:
-        return _play_world(folder, console, arguments)
+        return _play_world(folder, console, arguments, has_dashboard=has_dashboard)
     with Programs(folder) as programs:
-        story = Story(folder, console, programs)
+        story = Story(folder, console, programs, has_dashboard=has_dashboard)
         story.play()
         story.outcome.figures["seconds"] = round(time.monotonic() - started, 1)
         _report(story.outcome, console, as_json=arguments.json)
         if arguments.keep:
-            _keep(SITE, story.port, console)
+            _keep(SITE, story, console)
     return Exit.FAILURE if story.outcome.failures else Exit.SUCCESS
 
 
-def _play_world(folder: Path, console: Console, arguments: argparse.Namespace) -> Exit:
+def _play_world(
+    folder: Path, console: Console, arguments: argparse.Namespace, *, has_dashboard: bool
+) -> Exit:
     scenario = SCENARIOS[arguments.scenario]
     with Programs(folder) as programs:
-        story = WorldStory(scenario, folder, console, programs, seed=arguments.seed, replay=arguments.replay)
+        story = WorldStory(
+            scenario,
+            folder,
+            console,
+            programs,
+            seed=arguments.seed,
+            replay=arguments.replay,
+            has_dashboard=has_dashboard,
+        )
         story.play()
         if arguments.json:
             print(json.dumps({**story.figures, "failures": story.failures}))  # noqa: T201
         for failure in story.failures:
             console.print(f"[red]not as it should be:[/red] {failure}")
         if arguments.keep:
-            _keep(WORLD_SITE, story.port, console)
+            _keep(WORLD_SITE, story, console)
     return Exit.FAILURE if story.failures else Exit.SUCCESS
 
 
@@ -150,7 +166,7 @@ def _report(outcome: Outcome, console: Console, *, as_json: bool) -> None:
         console.print("[green]Every claim of this demo held.[/green]")
 
 
-def _keep(site: str, port: int, console: Console) -> None:
+def _keep(site: str, story: Story | WorldStory, console: Console) -> None:
     console.print("\nAll of it goes on running. In another terminal (mosquitto-clients):\n")
     for topic in (
         f"atoll/v1/{site}/+/prediction/#",
@@ -158,8 +174,10 @@ def _keep(site: str, port: int, console: Console) -> None:
         f"atoll/v1/{site}/+/status",
     ):
         # amqtt sends a new subscriber retained topics that it did not ask for: -T leaves the bundles out.
-        line = f"  mosquitto_sub -h 127.0.0.1 -p {port} -T 'atoll/v1/releases/#' -v -t '{topic}'"
+        line = f"  mosquitto_sub -h 127.0.0.1 -p {story.port} -T 'atoll/v1/releases/#' -v -t '{topic}'"
         console.print(line, markup=False)
+    if story.dashboard is not None:
+        console.print(f"\nOr in a browser: {story.dashboard}", markup=False)
     console.print("\nCtrl-C ends it.")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

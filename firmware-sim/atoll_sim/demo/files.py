@@ -64,7 +64,7 @@ max_error_ratio = 1.5
 """
 
 
-def write(folder: Path, port: int) -> None:
+def write(folder: Path, port: int, web_port: int) -> None:
     """Write all settings files of the demo into ``folder``."""
     broker = f'[broker]\nhost = "127.0.0.1"\nport = {port}\n'
     texts = {
@@ -91,6 +91,15 @@ id = "trainer"
 site = "{SITE}"
 home = "trainer"
 streams_file = "streams.toml"
+
+{broker}""",
+        "dashboard.toml": f"""\
+[dashboard]
+site = "{SITE}"
+streams_file = "streams.toml"
+
+[web]
+port = {web_port}
 
 {broker}""",
     }

@@ -20,6 +20,7 @@ _PROGRAMS: Final = {
     "atoll-agent": "atoll_agent.cli",
     "atoll-trainer": "atoll_trainer.cli",
     "atoll-sim": "atoll_sim.cli",
+    "atoll-dashboard": "atoll_dashboard.cli",
 }
 _STOP_S: Final = 15.0
 _PORT_S: Final = 30.0

@@ -55,11 +55,15 @@ class Outcome:
 class Story:
     """Runs the demo in ``folder`` and tells it on ``console``."""
 
-    def __init__(self, folder: Path, console: Console, programs: Programs) -> None:
+    def __init__(
+        self, folder: Path, console: Console, programs: Programs, *, has_dashboard: bool = False
+    ) -> None:
         self._folder = folder
         self._console = console
         self._programs = programs
+        self._has_dashboard = has_dashboard
         self._port = free_port()
+        self._web_port = free_port()
         self._changed_ms = float("inf")
         self.outcome = Outcome()
 
@@ -67,6 +71,11 @@ class Story:
     def port(self) -> int:
         """Port of the demo's broker."""
         return self._port
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the demo's web page, if there is one."""
+        return f"http://127.0.0.1:{self._web_port}" if self._has_dashboard else None
 
     def play(self) -> None:
         """Play the whole demo; processes go on running until the programs' context is left."""
@@ -85,7 +94,7 @@ class Story:
 
     def _set_the_stage(self) -> None:
         quieten_tensorflow()
-        files.write(self._folder, self._port)
+        files.write(self._folder, self._port, self._web_port)
         self._say("1. A broker, a trainer with keys for this demo only, an agent that trusts it")
         self._programs.start("broker", module("atoll_sim.demo.embedded_broker", str(self._port)))
         self._programs.wait_for_port(self._port)
@@ -96,6 +105,12 @@ class Story:
             shows=None,
         )
         self._note(f"MQTT broker (amqtt) on 127.0.0.1:{self._port}; files in {self._folder}")
+        if self._has_dashboard:
+            self._programs.start(
+                "dashboard",
+                command("atoll-dashboard", "--settings", "dashboard.toml", "--log-level", "warning"),
+            )
+            self._note(f"watch it: {self.dashboard}")
 
     def _start_the_actors(self, watch: Watch) -> None:
         self._programs.start("agent", command("atoll-agent", "run", "--settings", "agent.toml"))

@@ -36,6 +36,7 @@ class WorldStory:
         *,
         seed: int,
         replay: Path | None,
+        has_dashboard: bool = False,
     ) -> None:
         self._scenario = scenario
         self._folder = folder
@@ -44,8 +45,15 @@ class WorldStory:
         self._seed = seed
         self._replay = replay
         self.port = free_port()
+        self._web_port = free_port()
+        self._has_dashboard = has_dashboard
         self.figures: dict[str, Any] = {}
         self.failures: list[str] = []
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the web page that shows what goes on."""
+        return f"http://127.0.0.1:{self._web_port}" if self._has_dashboard else None
 
     def play(self) -> None:
         """Play all of it; processes go on running until the programs' context is left."""
@@ -60,7 +68,9 @@ class WorldStory:
 
     def _set_the_stage(self) -> None:
         quieten_tensorflow()
-        for name, text in settings.texts(self._scenario, Broker("127.0.0.1", self.port)).items():
+        for name, text in settings.texts(
+            self._scenario, Broker("127.0.0.1", self.port), self._web_port
+        ).items():
             (self._folder / name).write_text(text, encoding="utf-8")
         self._say(f"{self._scenario.name}: {self._scenario.title}")
         self._say("1. A broker, a trainer with keys for this demo only, an agent that trusts it")
@@ -75,6 +85,12 @@ class WorldStory:
         ):
             self._programs.run_quietly(name, words, _PROGRAM_S)
         self._note(f"MQTT broker (amqtt) on 127.0.0.1:{self.port}; files in {self._folder}")
+        if self._has_dashboard:
+            self._programs.start(
+                "dashboard",
+                command("atoll-dashboard", "--settings", "dashboard.toml", "--log-level", "warning"),
+            )
+            self._note(f"watch it: {self.dashboard}")
 
     def _record(self) -> None:
         steps = min(self._scenario.steps, _LESSON_STEPS)

@@ -6,8 +6,8 @@ from atoll_link.broker import Broker
 from atoll_sim.worlds.scenario import AGENT, SITE, Scenario
 
 
-def texts(scenario: Scenario, broker: Broker) -> dict[str, str]:
-    """Return the content of each file, by its name."""
+def texts(scenario: Scenario, broker: Broker, web_port: int = 8080) -> dict[str, str]:
+    """Return the content of each file, by its name; ``web_port`` is the dashboard's."""
     address = f'[broker]\nhost = "{broker.host}"\nport = {broker.port}\n'
     found = {
         "streams.toml": scenario.streams,
@@ -28,6 +28,15 @@ id = "trainer"
 site = "{SITE}"
 home = "trainer"
 streams_file = "streams.toml"
+
+{address}""",
+        "dashboard.toml": f"""\
+[dashboard]
+site = "{SITE}"
+streams_file = "streams.toml"
+
+[web]
+port = {web_port}
 
 {address}""",
     }

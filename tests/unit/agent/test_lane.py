@@ -5,7 +5,7 @@ import time
 import pytest
 from support.lanes import TOPIC, Bench, predictor, slow_down, stream, tuned
 
-from atoll_agent.lane import track as track_module
+from atoll_agent.lane import outgoing
 from atoll_contract.errors import Reason
 from atoll_link.session import Subscribed
 
@@ -317,7 +317,7 @@ def test_predictions_wait_when_the_wire_has_no_room_and_nothing_is_lost():
 
 
 def test_more_qos_0_readings_than_can_leave_are_refused_as_overload(monkeypatch):
-    monkeypatch.setattr(track_module, "MAX_OUTSTANDING", 2)
+    monkeypatch.setattr(outgoing, "MAX_OUTSTANDING", 2)
     bench = Bench(predictor())
     bench.wire.room = 1
 

@@ -16,8 +16,8 @@ from atoll_contract.messages import (
 )
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import SlotTopic, StatusTopic
-from atoll_trainer.cohort import PATIENCE_S, Cohort, Member, Standing, cohort_of, offered
-from atoll_trainer.fleet import Fleet
+from atoll_link.cohort import PATIENCE_S, Cohort, Member, Standing, cohort_of, offered
+from atoll_link.fleet import Fleet
 
 SHA = {number: f"{number:064x}" for number in range(10)}
 TERMS = ReleaseTerms(model="wear", release=5)

@@ -11,8 +11,8 @@ from atoll_contract.errors import Reason
 from atoll_contract.messages import Challenge, Champion, Health, SlotStatus, Status
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import SlotTopic, StatusTopic
-from atoll_trainer.cohort import PATIENCE_S, Standing
-from atoll_trainer.fleet import Fleet
+from atoll_link.cohort import PATIENCE_S, Standing
+from atoll_link.fleet import Fleet
 from atoll_trainer.rollout import Rollout, Verdict, follow
 
 SHA: Final = "5" * 64

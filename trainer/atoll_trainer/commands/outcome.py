@@ -13,8 +13,8 @@ from typing import Final
 import structlog
 
 from atoll_contract.release import ReleaseTerms
+from atoll_link.cohort import Cohort, Standing
 from atoll_link.exits import Exit
-from atoll_trainer.cohort import Cohort, Standing
 from atoll_trainer.commands.options import duration
 from atoll_trainer.fleet import watch_fleet
 from atoll_trainer.publication import Trainer, open_publication

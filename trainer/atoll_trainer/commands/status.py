@@ -14,9 +14,10 @@ from tuf.api.metadata import Timestamp
 
 from atoll_contract.errors import Reason
 from atoll_contract.messages import Message, SlotStatus
-from atoll_trainer.cohort import Cohort, Standing, cohort_of, offered
+from atoll_link.cohort import Cohort, Standing, cohort_of, offered
+from atoll_link.fleet import Agent
 from atoll_trainer.commands.options import add_settings_options
-from atoll_trainer.fleet import Agent, watch_fleet
+from atoll_trainer.fleet import watch_fleet
 from atoll_trainer.home import Home
 from atoll_trainer.repository import Available, Repository
 from atoll_trainer.settings import TrainerSettings

@@ -12,7 +12,7 @@ from typing import Final
 from atoll_contract.errors import Reason
 from atoll_contract.messages import SlotStatus
 from atoll_contract.release import STABLE, ReleaseTerms
-from atoll_trainer.fleet import Agent
+from atoll_link.fleet import Agent
 
 PATIENCE_S: Final = 60.0
 """An agent that fell silent while it tried a release may take so long to come back, restarted by systemd."""
