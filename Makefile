@@ -7,6 +7,7 @@
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-worlds   four worlds with and without atoll, six seeds each; ten minutes
+# make bench-swarm   10,000 simulated devices, on one connection and on one each; a minute
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
@@ -32,7 +33,7 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-worlds bench-fleet bench-dashboard screenshots bench-edgetpu test-homeassistant chaos-edgetpu \
+.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-worlds bench-swarm bench-fleet bench-dashboard screenshots bench-edgetpu test-homeassistant chaos-edgetpu \
   chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
@@ -79,6 +80,9 @@ bench-worlds: $(VENV)/.dev-installed
 	$(BIN)/python benchmarks/worlds.py $(BENCH)
 
 # These need apt install mosquitto.
+bench-swarm: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/swarm.py $(BENCH)
+
 bench-fleet: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
 
