@@ -84,9 +84,8 @@ class Loads:
 
     def load(self, release: Release, _wish: object, *, may_wait: bool) -> Any:  # noqa: ARG002 - as called
         manifest = Bundle.unpack(self._store.read_bundle(release.sha256)).manifest
-        return SimpleNamespace(
-            manifest=manifest, backend="none", why="", model=SimpleNamespace(degradation=None)
-        )
+        model = SimpleNamespace(degradation=None)
+        return SimpleNamespace(manifest=manifest, backend="none", why="", model=model)
 
     def keep(self, sha256: str, contest: object) -> None:
         """Nothing was timed."""

@@ -23,11 +23,12 @@ from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.notes import NotesFile
 from atoll_agent.adapters.spool import DiskSpool
 from atoll_agent.adapters.store import KeptWindows, StateStore
+from atoll_agent.adapters.unwatched import Unwatched
 from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.decisions.exception import Exceptions
 from atoll_agent.decisions.rules import Rules
 from atoll_agent.lane.lane import Lane
-from atoll_agent.ports import LanePlan, Line
+from atoll_agent.ports import LanePlan, Line, Onlooker
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rule_settings import RuleTable
 from atoll_agent.settings import AgentSettings, AgentTable, EdgeTpuTable, require_changeable
@@ -157,6 +158,7 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         ),
         accelerators=accelerators,
         crashes=crashes,
+        onlooker=_onlooker(settings),
         status_interval_s=agent.status_interval_s,
         requests=requests,
         homeassistant=homeassistant,
@@ -179,6 +181,14 @@ def _beat(service: Notifier, alive_file: Path | None) -> tuple[Callable[[], None
 
     limits = [service.watchdog_s, None if file is None else _ALIVE_LIMIT_S]
     return beat, min((limit for limit in limits if limit is not None), default=None)
+
+
+def _onlooker(settings: AgentSettings) -> Onlooker:
+    if settings.metrics.port is None:
+        return Unwatched()
+    from atoll_agent.adapters.metrics import AgentMetrics  # noqa: PLC0415 - memory that few agents need
+
+    return AgentMetrics(settings.metrics, site=settings.agent.site, agent=settings.agent.id)
 
 
 def _spool(settings: AgentSettings, store: StateStore) -> DiskSpool | None:

@@ -18,7 +18,9 @@ from atoll_agent.decisions.rules import Rules
 from atoll_agent.drift.seen import Seen, Told
 from atoll_agent.rollout.slot import Slot
 from atoll_agent.rollout.trial import TrialReport
+from atoll_contract.drift import DriftReport
 from atoll_contract.errors import DeviceError, Reason
+from atoll_contract.messages import SlotStatus, Status
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import Model
 from atoll_ingest.stream import Stream
@@ -181,6 +183,26 @@ class Handed(Protocol):
 
     def take(self) -> list[Seen | Told]:
         """Return what waits, in the order in which it came."""
+
+
+class Onlooker(Protocol):
+    """Is told how the agent is, again and again. A context that lasts as long as the agent."""
+
+    def look(self, status: Status, slots: Sequence[SlotStatus], planes: Mapping[str, bool]) -> None:
+        """Take status, slots, and whether each plane is connected."""
+
+    def hear(self, report: DriftReport) -> None:
+        """Take how a champion fares."""
+
+    def __enter__(self) -> object:
+        """Begin.
+
+        Raises:
+            ConfigError: The settings name a port where it cannot listen.
+        """
+
+    def __exit__(self, *exception: object) -> None:
+        """End."""
 
 
 class LaneControl(Protocol):

@@ -12,7 +12,7 @@ from atoll_agent.ports import Accelerator
 from atoll_agent.rule_settings import ReportTable, RuleTable, faults_of_rules
 from atoll_contract.bundle import MAX_BUNDLE_BYTES
 from atoll_contract.errors import ConfigError
-from atoll_link.settings import BrokerTable, Id, Site, Table, Writer, load
+from atoll_link.settings import BrokerTable, Id, MetricsTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, texts, told, twice
 from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
 
@@ -139,6 +139,7 @@ class AgentSettings(Table):
         rule: What to make of its answers.
         homeassistant: What Home Assistant is shown.
         edgetpu: How Edge TPUs are used.
+        metrics: An endpoint for Prometheus.
         spool: What becomes of predictions that the broker does not take.
     """
 
@@ -149,6 +150,7 @@ class AgentSettings(Table):
     rule: Annotated[list[RuleTable], Field(max_length=1024)] = []
     homeassistant: HomeAssistantTable = HomeAssistantTable()
     edgetpu: EdgeTpuTable = EdgeTpuTable()
+    metrics: MetricsTable = MetricsTable()
     spool: SpoolTable = SpoolTable()
 
     @classmethod
@@ -176,6 +178,7 @@ def require_changeable(path: Path, before: AgentSettings, after: AgentSettings) 
         "broker": tuple(BrokerTable.model_fields),
         "homeassistant": tuple(HomeAssistantTable.model_fields),
         "edgetpu": tuple(EdgeTpuTable.model_fields),
+        "metrics": tuple(MetricsTable.model_fields),
         "spool": tuple(SpoolTable.model_fields),
     }
     faults = [

@@ -251,7 +251,7 @@ def try_out(suite: str, roots: Path, package: Path) -> None:
                 trial.wrong_settings(machine, spy)
             with timed(trial, "upgraded"):
                 trial.upgrade(machine, spy)
-            errors = machine.run("systemd-analyze", "verify", SERVICE, is_needed=False)
+            errors = machine.run("sh", "-c", f"systemd-analyze verify {SERVICE} 2>&1", is_needed=False)
             exposure = machine.run("systemd-analyze", "security", SERVICE, is_needed=False).splitlines()[-1]
         with Machine(root) as machine:
             with Spy(trial.port, said, client_id="spy-2") as spy, Feeder(trial.port, READING) as feeder:

@@ -65,6 +65,7 @@ SPOILT = (
 )
 
 
+@pytest.mark.timeout(240)
 def test_bad_releases_are_refused_with_a_reason_and_the_champion_goes_on(mosquitto_site):
     site = mosquitto_site
     site.trainer.publish(make_bundle(release=1))

@@ -38,6 +38,12 @@ COMMANDS: Final = {
         "train --task press.toml --recordings ./trainer/recordings",
         "trainer",
     ),
+    "train-pictures": Command(
+        "atoll_trainer.commands.train_pictures",
+        "fit a classifier on recorded pictures and their labels",
+        "train-pictures --settings trainer.toml --model look --stream part --labels good,bad --out look-1",
+        "trainer",
+    ),
     "optimise": Command(
         "atoll_trainer.commands.optimise",
         "convert a trained model to full-integer int8",

@@ -12,7 +12,7 @@ from atoll_contract.errors import ConfigError
 from atoll_link.broker import Broker
 from atoll_link.place import Bucket, place
 from atoll_link.recording_bounds import Bounds
-from atoll_link.settings import BrokerTable, Site, Table, Writer, load
+from atoll_link.settings import BrokerTable, MetricsTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, twice
 from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
 
@@ -135,6 +135,7 @@ class TrainerSettings(Table):
         broker: Where the broker is.
         recordings: Where messages are kept.
         stream: What is recorded.
+        metrics: An endpoint for Prometheus, of ``record``.
         loop: How the closed loop works.
         model: What the closed loop keeps up to date.
     """
@@ -143,6 +144,7 @@ class TrainerSettings(Table):
     broker: BrokerTable = BrokerTable()
     recordings: RecordingsTable = RecordingsTable()
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
+    metrics: MetricsTable = MetricsTable()
     loop: LoopTable = LoopTable()
     model: Annotated[list[ModelTable], Field(max_length=256)] = []
 

@@ -12,6 +12,7 @@ import pytest
 from support.climbs import ObedientLane, World, release
 
 from atoll_agent.adapters.crashes import CrashRecord
+from atoll_agent.adapters.unwatched import Unwatched
 from atoll_agent.lane.handover import Handover
 from atoll_agent.ports import Line
 from atoll_agent.rollout.machine import Phase
@@ -98,6 +99,7 @@ def run_agent(world: World, error: Exception | None) -> None:
 
     async def work() -> None:
         await Supervisor(
+            onlooker=Unwatched(),
             site="site",
             agent="pi",
             me=Self(session=0, started_ms=0.0, token="token", version="1"),

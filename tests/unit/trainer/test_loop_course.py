@@ -249,6 +249,24 @@ class TestTurn:
 
         assert (scene.phase, scene.course.state.detail) == (Phase.CANARY, "no agent is known that it is for")
 
+    def test_a_canary_of_which_nobody_is_there_while_others_are_is_withdrawn_in_the_end(self) -> None:
+        scene = canary()
+        scene.sees(releases=[*out(1), *out(2, percent=0)])
+        assert scene.at(499) is None
+
+        job = scene.at(500)
+
+        assert (job.kind, scene.phase) == (JobKind.WITHDRAW, Phase.WITHDRAWING)
+        assert "nobody who should try it is connected" in job.why
+
+    def test_who_is_there_must_be_known_before_a_release_is_published(self) -> None:
+        scene = Scene(phase=Phase.PUBLISHING, release=2, run="wear-1")
+        scene.sees(is_complete=False)
+        assert scene.at(1) is None
+
+        scene.sees(is_complete=True)
+        assert scene.at(2).kind is JobKind.PUBLISH
+
     def test_who_has_not_answered_in_time_is_not_waited_for_if_anybody_runs_it(self) -> None:
         scene = canary()
         scene.sees(agents=[agent(), agent("pj", runs=2)])

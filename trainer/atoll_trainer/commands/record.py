@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.status import Status
 
 from atoll_contract.errors import ConfigError
+from atoll_link.metrics import Exporter
 from atoll_link.recording import Recording
 from atoll_link.session import Broker, Session, wait_connected
 from atoll_link.stop import Stop, stop_on_signals
 from atoll_link.systemd import Notifier
 from atoll_trainer.home import Home
+from atoll_trainer.metrics import RecorderMetrics
 from atoll_trainer.record import Recorder, Site, Tally
 from atoll_trainer.settings import TrainerSettings
 
@@ -67,8 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
         _log.info("recording.started", folder=where, broker=str(broker))
         session = Session(broker, client_id, is_clean=False, acknowledges_by_hand=True)
         recorder = Recorder(session, recording, site)
+        metrics = RecorderMetrics(recorder.tally, lambda: session.is_connected, home.repository)
         try:
-            has_ended_itself = _record(session, recorder, arguments.seconds, arguments.readings)
+            with Exporter(settings.metrics, metrics.collect):
+                has_ended_itself = _record(session, recorder, arguments.seconds, arguments.readings)
         finally:
             session.close()
     if has_ended_itself:

@@ -130,6 +130,8 @@ class Course:
         state = self.state
         if state.phase not in WORKING or self._is_at_work or now_ms < state.retry_ms:
             return None
+        if state.phase is Phase.PUBLISHING and not view.is_complete:
+            return None  # who is there decides for whom it is
         self._is_at_work = True
         match state.phase:
             case Phase.TRAINING:
@@ -255,11 +257,18 @@ class Course:
             self._watch(view, cohort, now_ms)
         elif verdict in {Verdict.SETTLED, Verdict.TIME_UP}:
             self._settle(cohort, detail, now_ms)
-        elif state.phase is Phase.ROLLOUT and now_ms / 1e3 >= self._following.deadline_s:
-            self._end(Event.SETTLED, f"release {state.release} is out; {detail}", now_ms)
+        elif now_ms / 1e3 >= self._following.deadline_s:
+            self._give_up(view, detail, now_ms)
 
     def _held(self, view: View) -> Available | None:
         return next((one for one in view.releases if one.terms.release == self.state.release), None)
+
+    def _give_up(self, view: View, detail: str, now_ms: float) -> None:
+        """Wait no longer for devices of which none is there; a canary only if others are."""
+        if self.state.phase is Phase.ROLLOUT:
+            self._end(Event.SETTLED, f"release {self.state.release} is out; {detail}", now_ms)
+        elif any(not one.is_silent and self.policy.model in one.slots for one in view.agents):
+            self._go(Event.DISAPPOINTED, now_ms, detail=f"nobody who should try it is connected; {detail}")
 
     def _settle(self, cohort: Cohort, detail: str, now_ms: float) -> None:
         if self.state.phase is Phase.ROLLOUT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,10 +40,11 @@ class Fitted:
 def prepare() -> None:
     """Make what TensorFlow computes the same each time; small networks are fastest in one thread.
 
-    To be called before anything is computed.
+    Threads are as they were where this process has computed something before.
     """
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    with suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
 
 
@@ -57,12 +59,12 @@ def fit(network: Network, train: Part, validation: Part, how: Fit, deadline_s: f
         deadline_s: Moment of the monotonic clock after which no further epoch begins.
     """
     descent = _Descent(network, train, how)
-    parts = [_tensors(part) for part in (train, validation)]
-    losses = [descent.losses(parts)]
+    later = _tensors(validation)
+    losses = [(descent.loss(_tensors(train)), descent.loss(later))]
     best, weights = 0, descent.weights()
     for epoch in range(1, how.epochs + 1):
-        descent.run_epoch(0.5 * (1 + math.cos(math.pi * (epoch - 1) / how.epochs)))
-        losses.append(descent.losses(parts))
+        train_loss = descent.run_epoch(0.5 * (1 + math.cos(math.pi * (epoch - 1) / how.epochs)))
+        losses.append((train_loss, descent.loss(later)))
         if losses[-1][1] < losses[best][1]:
             best, weights = epoch, descent.weights()
         elif epoch - best >= how.patience or not math.isfinite(losses[-1][0]):
@@ -149,21 +151,16 @@ class _Descent:
         self._epoch = tf.function(self._descend)
         self._mean_loss = tf.function(self._loss, reduce_retracing=True)
 
-    def run_epoch(self, share: float) -> None:
-        """Go once through the training part in random order, at ``share`` of the rate."""
+    def run_epoch(self, share: float) -> float:
+        """Go once through the training part in random order, at ``share`` of the rate; return its loss."""
         order = self._random.permutation(self._count).astype(np.int32)
-        self._epoch(tf.constant(order), tf.constant(self._how.rate * share, tf.float32))
+        total, weight = self._epoch(
+            tf.constant(order), tf.constant(self._how.rate * share, tf.float32)
+        ).numpy()
+        return float(total / max(weight, 1e-12))
 
-    def losses(self, parts: list[tuple[Any, Any, Any]]) -> tuple[float, float]:
-        """Return the loss of each of two parts with the present weights."""
-        first, second = (self._over(part) for part in parts)
-        return first, second
-
-    def weights(self) -> list[NDArray[np.float32]]:
-        """Return a copy of the present weights."""
-        return [variable.numpy() for variable in self._weights]
-
-    def _over(self, part: tuple[Any, Any, Any]) -> float:
+    def loss(self, part: tuple[Any, Any, Any]) -> float:
+        """Return the loss of a part with the present weights."""
         sums = [
             np.array(self._mean_loss(*(tensor[at : at + _AT_ONCE] for tensor in part)))
             for at in range(0, int(part[0].shape[0]), _AT_ONCE)
@@ -171,20 +168,26 @@ class _Descent:
         total, weight = np.sum(sums, axis=0)
         return float(total / max(weight, 1e-12))
 
+    def weights(self) -> list[NDArray[np.float32]]:
+        """Return a copy of the present weights."""
+        return [variable.numpy() for variable in self._weights]
+
     def _loss(self, inputs: Any, targets: Any, weights: Any, dropout: float = 0.0) -> Any:
         used = [_rounded(w) if w.shape.rank > 1 else w for w in self._weights]
         found = _forward(self._network, used if self._how.is_quantised else self._weights, inputs, dropout)
         each = _EACH[self._how.loss](found, inputs if self._network.head is Head.SCORE else targets)
         return tf.stack([tf.reduce_sum(each * weights), tf.reduce_sum(weights)])
 
-    def _descend(self, order: Any, rate: Any) -> None:
+    def _descend(self, order: Any, rate: Any) -> Any:
         inputs, targets, weights = self._data
+        seen = tf.zeros([2])
         for number in tf.range(-(-self._count // self._batch)):
             chosen = order[number * self._batch : (number + 1) * self._batch]
             with tf.GradientTape() as tape:
                 parts = [tf.gather(tensor, chosen) for tensor in (inputs, targets, weights)]
                 total = self._loss(parts[0], parts[1], parts[2], self._how.dropout)
                 loss = total[0] / tf.maximum(total[1], 1e-12)
+            seen += total
             gradients = tape.gradient(loss, self._weights)
             self._step.assign_add(1.0)
             size = rate * tf.sqrt(1 - _SECOND**self._step) / (1 - _FIRST**self._step)
@@ -195,6 +198,7 @@ class _Descent:
                 if weight.shape.rank > 1:
                     weight.assign_sub(rate * self._how.decay * weight)
                 weight.assign_sub(size * first / (tf.sqrt(second) + _LEAST))
+        return seen
 
 
 def _rounded(w: Any) -> Any:
