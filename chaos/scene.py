@@ -204,6 +204,8 @@ def scene(
         made.start_agent()
         stack.callback(made.agent.close)
         wait_for(lambda: champion(spy) == 1, "the first release", PATIENCE_S)
+        # What is sent before the lane has subscribed is nobody's loss, and nobody knows of it.
+        wait_for(lambda: status(spy).get("health") == "ready", "a lane that is connected", PATIENCE_S)
         feeder.go_on()
         yield made
 
