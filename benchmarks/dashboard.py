@@ -132,7 +132,7 @@ def main() -> int:
             # The device has to be known before its page can draw it.
             pages[1].wait_for_timeout(3000)
             delays: list[float] = []
-            pages[1].expose_function("timed", delays.append)
+            pages[1].expose_function("timed", lambda delay: delays.append(delay))  # noqa: PLW0108 - no builtins
             pages[1].add_init_script(WATCH)
             pages[1].goto(f"{url}/device/{SITE}/{fleet.device(0)}")
             pages[1].locator("canvas").first.wait_for()
