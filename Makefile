@@ -196,12 +196,12 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.all-installed: $(VENV)/.created pyproject.toml constraints.txt
-	@echo "Installing atoll with trainer and simulator into $(VENV) (about 390 MB to download, once) ..."
+	@echo "Installing atoll with trainer and simulator into $(VENV) (about 410 MB to download, once) ..."
 	@$(PIP) -e '.[all]'
 	@touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.created pyproject.toml constraints.txt
-	@echo "Installing atoll with all extras and the test tools into $(VENV) (about 430 MB to download, once) ..."
+	@echo "Installing atoll with all extras and the test tools into $(VENV) (about 500 MB to download, once) ..."
 	@$(PIP) -e '.[all,dev]'
 	@touch $@ $(VENV)/.all-installed
 

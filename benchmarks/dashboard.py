@@ -29,19 +29,22 @@ from atoll_contract.release import ReleaseTerms
 RATE_HZ = 2.0
 SAMPLE_S = 5.0
 PATIENCE_MS = 120_000
-WATCH = """() => {
-    window.delays = [];
-    const chart = getElement(document.querySelector(".chart").id.slice(1)).chart;
-    let newest = 0;
+WATCH = """
+// A page that was cut off too long loads itself anew: this follows it.
+setInterval(() => {
+    const element = document.querySelector(".chart");
+    const chart = element && window.getElement && getElement(element.id.slice(1))?.chart;
+    if (!chart || chart.isWatched) return;
+    chart.isWatched = true;
+    let newest = Infinity;
     chart.on("rendered", () => {
         const data = chart.getOption().series[0].data;
         const last = data[data.length - 1][0];
-        if (last > newest) {
-            newest = last;
-            requestAnimationFrame(() => window.delays.push(Date.now() - last));
-        }
+        if (last > newest) requestAnimationFrame(() => window.timed(Date.now() - last));
+        newest = last;
     });
-}"""
+}, 200);
+"""
 
 
 def cpu_s(processes: list[psutil.Process]) -> float:
@@ -75,10 +78,10 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": round(cuts[49]), "p99": round(cuts[98]), "max": round(max(values))}
 
 
-def measure(page: Page, fleet: StagedFleet, minutes: float) -> dict[str, object]:
+def measure(page: Page, fleet: StagedFleet, minutes: float, delays: list[float]) -> dict[str, object]:
     """Return the figures of so many minutes."""
     server, browser = dashboard_process(), browser_processes()
-    page.evaluate(WATCH)
+    delays.clear()
     started, sent = time.monotonic(), fleet.sent
     before = cpu_s([server]), cpu_s(browser)
     memory_mb = []
@@ -86,7 +89,6 @@ def measure(page: Page, fleet: StagedFleet, minutes: float) -> dict[str, object]
         page.wait_for_timeout(SAMPLE_S * 1e3)
         memory_mb.append(round(server.memory_info().rss / 1e6, 1))
     passed_s = time.monotonic() - started
-    delays = page.evaluate("window.delays")
     # The first minutes fill the series, which are bounded: what counts is whether it grows after them.
     half = memory_mb[len(memory_mb) // 2 :]
     return {
@@ -129,10 +131,13 @@ def main() -> int:
             pages[0].get_by_role("table", name="Agents").wait_for()
             # The device has to be known before its page can draw it.
             pages[1].wait_for_timeout(3000)
+            delays: list[float] = []
+            pages[1].expose_function("timed", lambda delay: delays.append(delay))  # noqa: PLW0108 - no builtins
+            pages[1].add_init_script(WATCH)
             pages[1].goto(f"{url}/device/{SITE}/{fleet.device(0)}")
             pages[1].locator("canvas").first.wait_for()
             pages[1].wait_for_timeout(2000)
-            figures = measure(pages[1], fleet, given.minutes)
+            figures = measure(pages[1], fleet, given.minutes, delays)
             chromium.close()
     print(json.dumps({"devices": given.devices, **figures}))
     return 0

@@ -37,7 +37,7 @@ _ICON: Final = (
 _STOP_S: Final = 3
 _BEAT_S: Final = 1.0
 _RECONNECT_S: Final = 10.0
-_KEPT_MESSAGES: Final = 60
+_KEPT_MESSAGES: Final = 300
 """What a browser that was cut off gets when it is back; beyond it loads the page anew."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

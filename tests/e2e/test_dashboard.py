@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from support.brokers import RunningBroker, mosquitto
 from support.dashboards import dashboard
+from support.spy import Spy
 from support.staged_fleet import MODEL, SITE, StagedFleet
 
 from atoll_contract.decisions import State
@@ -18,7 +19,6 @@ from atoll_contract.messages import Health
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.requests import Request, Response
 from atoll_contract.topics import RequestTopic, ResponseTopic
-from atoll_link.session import Broker, Delivery, Session, wait_connected
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -79,7 +79,17 @@ def page(browser, stage):
 
 
 def drawn(page, place: int = 0) -> dict:
-    """Return what a chart draws: the times of its first series, and the names of its marks."""
+    """Return what a chart draws: the times of its first series, and the names of its marks.
+
+    Nothing while a page that was cut off too long loads itself anew.
+    """
+    try:
+        return _drawn(page, place)
+    except sync_api.Error:
+        return {"times": [], "names": [], "marks": []}
+
+
+def _drawn(page, place: int) -> dict:
     return page.evaluate(
         """place => {
             const element = document.querySelectorAll(".chart")[place];
@@ -123,7 +133,7 @@ def test_charts_move_and_a_release_that_takes_over_leaves_its_mark(page, stage):
     page.get_by_text(f"on {stage.fleet.agent(0)}").wait_for()
     before = until(lambda: drawn(page)["times"], "a prediction in the chart")
     later = until(lambda: [t for t in drawn(page)["times"] if t > before[-1]], "a newer one")
-    assert drawn(page)["names"] == ["prediction", "label"]
+    until(lambda: drawn(page)["names"] == ["prediction", "label"], "prediction and label")
     assert len(later) >= 1
 
     stage.fleet.release = 2
@@ -179,22 +189,22 @@ def test_an_outage_of_the_broker_is_said_and_is_over_when_it_is_over(page, stage
     stage.broker.stop()
     page.get_by_role("alert").get_by_text(re.compile("Cut off from the broker since")).wait_for()
     page.get_by_text("cut off", exact=True).wait_for()
-    frozen = drawn(page)["times"]
+    frozen = until(lambda: drawn(page)["times"], "the chart as it was")
 
     stage.broker.start()
     page.get_by_text(re.compile(r"^live")).wait_for()
     sync_api.expect(page.get_by_role("alert").first).to_be_hidden(timeout=WAIT_MS)
-    until(lambda: drawn(page)["times"][-1] > frozen[-1], "the chart to go on")
+    until(lambda: drawn(page)["times"][-1:] > frozen[-1:], "the chart to go on")
 
 
 def test_who_has_the_password_may_ask_the_trainer_and_sees_the_answer(browser, stage, tmp_path):
     (tmp_path / "password").write_text("correct horse")
     stage.fleet.releases(ReleaseTerms(model=MODEL, release=2), version=2)
-    trainer = Session(Broker("127.0.0.1", stage.broker.port), "staged-trainer")
-    trainer.subscribe(RequestTopic.any_of(target="trainer"))
-    wait_connected(trainer, 20)
     more = 'password_file = "password"\n[operate]\nrequests = ["withdraw"]\n'
-    with dashboard(tmp_path, stage.broker, more) as (url, log):
+    with (
+        Spy(stage.broker.port, RequestTopic.any_of(target="trainer")) as trainer,
+        dashboard(tmp_path, stage.broker, more) as (url, log),
+    ):
         context = browser.new_context(base_url=url)
         context.set_default_timeout(WAIT_MS)
         page = context.new_page()
@@ -207,22 +217,16 @@ def test_who_has_the_password_may_ask_the_trainer_and_sees_the_answer(browser, s
         page.get_by_role("link", name="Releases").click()
         page.get_by_role("button", name="Withdraw").click()
         page.get_by_text("Ask to withdraw").click()
-        found: list[Delivery] = []
-        deadline = time.monotonic() + 60
-        while not found:
-            assert time.monotonic() < deadline, "no request at the broker"
-            found = [event for event in trainer.step(0.2) if isinstance(event, Delivery)]
-        request = Request.decode(found[0].payload)
+        asked = trainer.wait(lambda: trainer.on("/request/"), "a request at the broker", 60)[0]
+        request = Request.decode(asked.payload)
         answer = Response(
             id=request.id, time_ms=1.0, done=False, reason=Reason.WITHDRAWN, detail="is not out"
         )
-        trainer.publish(str(ResponseTopic(SITE, "trainer", "dashboard", "withdraw")), answer.encode())
-        trainer.step(0)
+        stage.fleet.publish(ResponseTopic(SITE, "trainer", "dashboard", "withdraw"), answer.encode())
         page.get_by_text("refused: is not out [withdrawn]").wait_for()
         context.close()
 
-    trainer.close()
-    assert found[0].topic == f"atoll/v1/{SITE}/dashboard/request/trainer/withdraw"
+    assert asked.topic == f"atoll/v1/{SITE}/dashboard/request/trainer/withdraw"
     assert request.arguments == {"model": MODEL, "release": 2.0}
     assert "correct horse" not in log.read_text()
     assert "request.answered" in log.read_text()
