@@ -81,7 +81,9 @@ def run(network, flat):
     for layer in network.layers:
         if layer.is_convolution:
             kernel = layer.w.shape[0]
-            windows = np.lib.stride_tricks.sliding_window_view(found, kernel, axis=1)[:, :: layer.stride]
+            rest = (found.shape[1] - kernel) % layer.stride
+            windows = np.lib.stride_tricks.sliding_window_view(found, kernel, axis=1)
+            windows = windows[:, rest :: layer.stride]
             found = np.einsum("ntck,kcu->ntu", windows, layer.w) + layer.b
         else:
             if found.ndim == 3:

@@ -117,6 +117,9 @@ def _forward(network: Network, weights: list[Any], flat: Any, dropout: float = 0
     for number, layer in enumerate(network.layers):
         w, b = weights[2 * number], weights[2 * number + 1]
         if layer.is_convolution:
+            # What does not fit is left out at the old end: the newest reading says most.
+            rest = (network.times(number - 1) - layer.w.shape[0]) % layer.stride
+            found = found[:, rest:] if rest else found
             found = tf.nn.conv2d(found, tf.expand_dims(w, 1), [1, layer.stride, 1, 1], "VALID") + b
         else:
             if len(found.shape) > 2:  # noqa: PLR2004
