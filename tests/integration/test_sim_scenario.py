@@ -20,8 +20,8 @@ def test_a_world_publishes_its_readings_and_obeys_the_agent(mosquitto_broker: Ru
     agent = Session(Broker(host="127.0.0.1", port=mosquitto_broker.port), AGENT)
     order = Command(expires_ms=time.time() * 1e3 + 60_000, value=True).encode()
     stale = Command(expires_ms=1.0, value=True).encode()
-    said = encode_prediction(Prediction(time_ms=time.time() * 1e3, value=50.0, release=1))
-    words = ["scenario", "traffic", "--broker", mosquitto_broker.url, "--steps", "60", "--pace", "0.05"]
+    said = encode_prediction(Prediction(time_ms=time.time() * 1e3, value=50.0, release=1, latency_ms=0.1))
+    words = ["scenario", "traffic", "--broker", mosquitto_broker.url, "--steps", "60", "--pace", "0.1"]
     with Spy(mosquitto_broker.port, "atoll/#") as spy, sim(*words, "--seed", "3") as running:
         wait_connected(agent, 10)
         spy.wait(lambda: len(spy.on("/reading/road")) >= 20, "readings", 60)
