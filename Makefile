@@ -1,14 +1,21 @@
 # make demo    the whole loop in one terminal, without hardware or apt
 # make demo SCENARIO=traffic    a world with and without atoll; or parking, rooms, line
-# make test    all tests
+# make test    the tests, but for a few that take long and add little
+# make test-long    those few
 # make check   format, lint, types, architecture, docs in step with code
+# make chaos   500 faults of all kinds, by a seed, and kills of the broker; needs root; an hour
+# make chaos-intruders   what four intruders can do at the broker; two minutes
+# make chaos-soak   500 readings a second for 20 minutes: memory and descriptors stay as they are
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
+# make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
+# make bench-many   thirty models side by side, with one worker, two, and a cluster; needs ATOLL_DATA; 20 minutes
 # make bench-worlds   four worlds with and without atoll, six seeds each; ten minutes
 # make bench-swarm   10,000 simulated devices, on one connection and on one each; a minute
 # make bench-fleet   500 simulated agents follow a release; a minute
+# make bench-loop    drift of simulated devices, from the change to the release that fits it; a quarter of an hour
 # make chaos-line    a large bundle over a line that is cut; two minutes
 # make fuzz-dialects  200,000 spoilt payloads for every dialect; five minutes
 # make screenshots   the pictures of the dashboard in docs; needs chromium, mosquitto
@@ -18,6 +25,8 @@
 # make chaos-kills   the agent killed 200 times, the broker three times; half an hour
 # make chaos-trials   releases that disappoint on live readings; half a minute
 # make deb      the Debian package of the agent, in dist; ARCHITECTURE=arm64 for a Raspberry Pi
+# make test-systemd   Debian 12 and 13 booted with the package: installed, killed, hung, upgraded, purged; root
+# make test-arm64   the package for arm64, under emulation; root
 # make check-deploy   container files and Kubernetes manifests; needs kubectl or kustomize
 # make sbom     what a plain install consists of, as CycloneDX, in dist; EXTRA=[trainer] for the trainer's
 #
@@ -25,22 +34,28 @@
 # make test PYTHON=python3.13
 
 PYTHON ?= python3
-# Most tests wait for processes: two at a time keep two cores busy.
-WORKERS ?= 2
+# Most tests wait, for processes or for brokers: three at a time keep two cores busy.
+WORKERS ?= 3
 ARCHITECTURE ?= amd64
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test check bench bench-quick bench-part bench-bytes bench-worlds bench-swarm bench-fleet bench-dashboard screenshots bench-edgetpu test-homeassistant chaos-edgetpu \
-  chaos-line chaos-kills chaos-reload chaos-trials chaos-publish fuzz-dialects deb check-deploy sbom docs format clean
+.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes bench-models test-homeassistant \
+  bench-many bench-worlds bench-swarm bench-fleet bench-loop bench-dashboard screenshots bench-edgetpu \
+  chaos-edgetpu chaos-line chaos-kills chaos-reload chaos-trials chaos chaos-soak chaos-intruders \
+  chaos-publish fuzz-dialects deb test-systemd test-arm64 check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
 	@$(BIN)/atoll-sim demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(DEMO)
 
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(TESTS)
+
+test-long: $(VENV)/.dev-installed
+	$(BIN)/python -m pytest -n $(WORKERS) --dist load -m long $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile many -o timeout=600 tests/contract
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
@@ -64,6 +79,11 @@ bench-part: $(VENV)/.bench-installed
 bench-bytes: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/bytes.py $(BENCH)
 
+# For example make bench-models BENCH=flow; without rows those that have not been measured.
+bench-models: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/models.py $(BENCH)
+	$(BIN)/python benchmarks/models.py --table
+
 # Home Assistant pins what it needs, so it has an environment of its own; 2025.4 is for Python 3.13 alone.
 HA_PYTHON ?= python3.13
 HA_VENV := .venv-homeassistant
@@ -76,6 +96,8 @@ $(HA_VENV)/.installed:
 	$(HA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet homeassistant==2025.4.4
 	@touch $@
 
+bench-many: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/many.py $(BENCH)
 bench-worlds: $(VENV)/.dev-installed
 	$(BIN)/python benchmarks/worlds.py $(BENCH)
 
@@ -85,6 +107,9 @@ bench-swarm: $(VENV)/.dev-installed
 
 bench-fleet: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
+
+bench-loop: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/loop.py $(BENCH)
 
 # These need apt install mosquitto chromium.
 bench-dashboard: $(VENV)/.dev-installed
@@ -112,6 +137,16 @@ chaos-reload: $(VENV)/.dev-installed
 chaos-trials: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/disappointments.py $(CHAOS)
 
+# Needs root, and apt install mosquitto gcc libc6-dev libfaketime iproute2 nftables.
+chaos: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/suite.py $(CHAOS)
+
+chaos-soak: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/soak.py $(CHAOS)
+
+chaos-intruders: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python chaos/intruders.py
+
 chaos-publish: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/publish_kills.py $(CHAOS)
 
@@ -119,8 +154,16 @@ fuzz-dialects: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python chaos/fuzz_dialects.py $(CHAOS)
 
 # Needs dpkg-deb. The Python decides for which Debian: 3.11 is Debian 12, 3.13 is Debian 13.
-deb: $(VENV)/.created
+deb: $(VENV)/.deploy-installed
 	$(BIN)/python deploy/debian/build.py --architecture $(ARCHITECTURE)
+
+# The packages first: make deb PYTHON=python3.11 and PYTHON=python3.13, and ARCHITECTURE=arm64 for the second.
+# Need root, and apt install debootstrap systemd-container mosquitto; qemu-user-static binfmt-support.
+test-systemd: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python deploy/debian/booted.py $(DEBIANS)
+
+test-arm64: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python deploy/debian/emulated.py $(DEBIANS)
 
 check-deploy: $(VENV)/.deploy-installed
 	$(BIN)/hadolint deploy/containers/*.Containerfile

@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,13 +73,25 @@ class Clock:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Meant(Means):
+class Loads:
     """Loads what a bundle says of itself, and no model."""
 
-    def load(self, release: Release) -> Any:
-        manifest = Bundle.unpack(self.store.read_bundle(release.sha256)).manifest
-        return SimpleNamespace(manifest=manifest, backend="none")
+    key = "none"
+    runtimes = SimpleNamespace(preferred="none")
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+
+    def load(self, release: Release, _wish: object, *, may_wait: bool) -> Any:  # noqa: ARG002 - as called
+        manifest = Bundle.unpack(self._store.read_bundle(release.sha256)).manifest
+        model = SimpleNamespace(degradation=None)
+        return SimpleNamespace(manifest=manifest, backend="none", why="", model=model)
+
+    def keep(self, sha256: str, contest: object) -> None:
+        """Nothing was timed."""
+
+    def is_unsettled(self, _sha256: str) -> bool:
+        return False
 
 
 class SimulatedAgent:
@@ -95,10 +107,10 @@ class SimulatedAgent:
         status = str(StatusTopic(SITE, name))
         offline = Will(status, Status(health=Health.OFFLINE, session=1).encode())
         self._link = ControlLink(broker, f"{name}-control", will=lambda: offline, topic_filters=TRIGGERS)
-        means = Meant(
+        means = Means(
             store=self._store,
-            runtime=None,  # type: ignore[arg-type]  # nothing is run
-            lane=Lane(),  # type: ignore[arg-type]  # all that the climb uses
+            loader=Loads(self._store),  # type: ignore[arg-type]  # all that the climb uses
+            lane=Lane(),  # type: ignore[arg-type]  # as above
             fetch=self._child(self._fetch),
             examine=self._examine,
             max_bundle_bytes=10**8,
@@ -140,7 +152,6 @@ class SimulatedAgent:
         message = reports.slot_status(
             self._releases.slots[model],
             self._releases.slots.predictors.get(model),
-            "",
             self._releases.trouble,
             time.time() * 1e3,
             channel=self._releases.channel_of(model),
@@ -191,7 +202,7 @@ class SimulatedAgent:
     async def _examine(self, _request: dict[str, Any]) -> AsyncIterator[AsyncIterator[Line]]:
         async def lines() -> AsyncIterator[Line]:
             yield Line("verified", {})
-            yield Line("passed", {})
+            yield Line("passed", {"contest": {}})
 
         yield lines()
 

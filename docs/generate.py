@@ -12,7 +12,7 @@ import schemas
 from pydantic.fields import FieldInfo
 
 from atoll_agent.settings import AgentSettings
-from atoll_contract import bundle, decisions, manifest, messages, requests, topics
+from atoll_contract import bundle, decisions, drift, manifest, messages, reference, requests, topics
 from atoll_contract.release import ReleaseTerms
 from atoll_dashboard.settings import DashboardSettings
 from atoll_link.settings import ENVIRONMENT_PREFIX, Table
@@ -37,10 +37,14 @@ MESSAGES = (
     requests.Response,
     messages.Status,
     messages.Refusals,
+    messages.LoopState,
     messages.SlotStatus,
     messages.Champion,
     messages.Challenge,
     messages.Refusal,
+    drift.DriftReport,
+    drift.Shift,
+    drift.ErrorShift,
 )
 MANIFEST_PARTS = (
     manifest.ValueSpec,
@@ -52,6 +56,12 @@ MANIFEST_PARTS = (
     manifest.OutputSpec,
     manifest.PassRules,
     manifest.Training,
+)
+REFERENCE_PARTS = (
+    reference.Reference,
+    reference.Histogram,
+    reference.ExpectedError,
+    reference.Ahead,
 )
 RETAINED = {"StatusTopic", "SlotTopic", "DriftTopic"}
 
@@ -177,7 +187,7 @@ def bundle_page() -> str:
         "Unknown keys of the manifest are refused: a device that does not know what a key means must not",
         "guess. Made from the code by `make docs`.",
     ]
-    for kind in (manifest.Manifest, *MANIFEST_PARTS, ReleaseTerms):
+    for kind in (manifest.Manifest, *MANIFEST_PARTS, *REFERENCE_PARTS, ReleaseTerms):
         lines += keys_section(kind)
     return "\n".join(lines) + "\n"
 

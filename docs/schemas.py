@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel
 
 from atoll_agent.settings import AgentSettings
-from atoll_contract import decisions, messages, requests, topics
+from atoll_contract import decisions, drift, messages, requests, topics
 from atoll_contract.ids import ID_PATTERN
 from atoll_contract.manifest import Manifest
 from atoll_dashboard.settings import DashboardSettings
@@ -77,17 +77,16 @@ CHANNELS: Final[dict[type, Channel]] = {
     topics.PredictionTopic: Channel(messages.Prediction, ("agent",), ("trainer",), qos=None),
     topics.LabelTopic: Channel(messages.Label, ("source",), ("agent", "trainer")),
     topics.DecisionTopic: Channel(decisions.Decision, ("agent",), ("trainer",)),
-    topics.RequestTopic: Channel(requests.Request, ("writer",), ("agent",)),
-    topics.ResponseTopic: Channel(requests.Response, ("agent",), ("writer",)),
+    topics.RequestTopic: Channel(requests.Request, ("writer",), ("agent", "trainer")),
+    topics.ResponseTopic: Channel(requests.Response, ("agent", "trainer"), ("writer",)),
     topics.CommandTopic: Channel(messages.Command, ("writer",), ("device",)),
     topics.StatusTopic: Channel(messages.Status, ("agent", "trainer"), ("trainer",), retain=True),
     topics.SlotTopic: Channel(messages.SlotStatus, ("agent",), ("trainer",), retain=True),
+    topics.DriftTopic: Channel(drift.DriftReport, ("agent",), ("trainer",), retain=True),
     topics.MetadataTopic: Channel("metadata", ("trainer",), ("agent",), retain=True),
     topics.ChunkTopic: Channel("chunk", ("trainer",), ("agent",), retain=True),
 }
-RESERVED: Final[dict[type, str]] = {
-    topics.DriftTopic: "DriftReport",
-}
+RESERVED: Final[dict[type, str]] = {}
 """Topics that have a place, and no message yet: the class that it will have."""
 
 

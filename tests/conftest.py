@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,48 @@ from support.brokers import RunningBroker
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("many", settings.get_profile("untimed"), max_examples=1500)
 settings.load_profile("untimed")
 
 # Doctest collection would import it, and tflite-runtime crashes where TensorFlow was imported before it.
 collect_ignore = ["support/make_models.py"]
+
+# What takes longest starts first, so that no worker is left with much to do when the other has ended.
+LONGEST = (
+    "test_loop.py",
+    "test_agent.py",
+    "test_training.py",
+    "test_chaos.py",
+    "test_release_faults.py",
+    "test_trials.py",
+    "test_rollout.py",
+    "test_readme.py",
+    "test_benchmarks.py",
+    "test_publish_kills.py",
+    "test_real_data.py",
+    "test_demo.py",
+    "test_dashboard.py",
+    "test_doctor.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, then whatever runs processes, then the rest."""
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.name in LONGEST:
+            return LONGEST.index(item.path.name)
+        folders = item.path.parts
+        return len(LONGEST) + (0 if "e2e" in folders else 1 if "integration" in folders else 2)
+
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_left_open() -> Iterator[None]:
+    """Let what a file left open be found while it is known which file that was."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -21,17 +21,20 @@ from atoll_agent.adapters.crashes import CrashRecord
 from atoll_agent.adapters.edgetpu_care import Care
 from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.notes import NotesFile
+from atoll_agent.adapters.spool import DiskSpool
 from atoll_agent.adapters.store import KeptWindows, StateStore
+from atoll_agent.adapters.unwatched import Unwatched
 from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.decisions.exception import Exceptions
 from atoll_agent.decisions.rules import Rules
 from atoll_agent.lane.lane import Lane
-from atoll_agent.ports import LanePlan, Line
+from atoll_agent.ports import LanePlan, Line, Onlooker
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rule_settings import RuleTable
 from atoll_agent.settings import AgentSettings, AgentTable, EdgeTpuTable, require_changeable
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.discovery import Shown
+from atoll_agent.supervisor.drift import DriftWatch
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.loading import Loader, Wish, require_compiled
 from atoll_agent.supervisor.means import Means, ModelPlan
@@ -98,6 +101,8 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         clock=clock,
         shown_devices=settings.homeassistant.max_sensors + 1 if settings.homeassistant.enabled else 0,
         windows=KeptWindows(store.folder),
+        spool=_spool(settings, store),
+        spool_after_s=settings.spool.after_s,
     )
     accelerators = EdgeTpus(_care(settings.edgetpu))
     loader = Loader(store, store, accelerators, library=settings.edgetpu.library)
@@ -153,9 +158,11 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         ),
         accelerators=accelerators,
         crashes=crashes,
+        onlooker=_onlooker(settings),
         status_interval_s=agent.status_interval_s,
         requests=requests,
         homeassistant=homeassistant,
+        drift=DriftWatch(lane.handover, releases.slots.predictors),
     )
     with crashes:
         releases.start(has_crashed=has_crashed)
@@ -174,6 +181,22 @@ def _beat(service: Notifier, alive_file: Path | None) -> tuple[Callable[[], None
 
     limits = [service.watchdog_s, None if file is None else _ALIVE_LIMIT_S]
     return beat, min((limit for limit in limits if limit is not None), default=None)
+
+
+def _onlooker(settings: AgentSettings) -> Onlooker:
+    if settings.metrics.port is None:
+        return Unwatched()
+    from atoll_agent.adapters.metrics import AgentMetrics  # noqa: PLC0415 - memory that few agents need
+
+    return AgentMetrics(settings.metrics, site=settings.agent.site, agent=settings.agent.id)
+
+
+def _spool(settings: AgentSettings, store: StateStore) -> DiskSpool | None:
+    if not settings.spool.enabled:
+        return None
+    spool = DiskSpool(store.folder / "spool.db", settings.spool.max_bytes)
+    spool.open()
+    return spool
 
 
 def _homeassistant(settings: AgentSettings, store: StateStore) -> HomeAssistant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
@@ -10,11 +11,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import msgspec
+
 from atoll_agent.decisions.exception import Exceptions
 from atoll_agent.decisions.rules import Rules
+from atoll_agent.drift.seen import Seen, Told
 from atoll_agent.rollout.slot import Slot
 from atoll_agent.rollout.trial import TrialReport
+from atoll_contract.drift import DriftReport
 from atoll_contract.errors import DeviceError, Reason
+from atoll_contract.messages import SlotStatus, Status
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import Model
 from atoll_ingest.stream import Stream
@@ -32,6 +38,9 @@ class Wire(Protocol):
 
         At QoS 1 it is kept and sent again until ``Published`` tells its number.
         """
+
+    def take_back(self, numbers: Collection[int]) -> Sequence[tuple[int, str, bytes]]:
+        """Forget messages without ``Published``; return number, topic and payload, in their order."""
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Queue the acknowledgement of a QoS 1 delivery."""
@@ -86,6 +95,58 @@ class LanePlan:
     large: Collection[str] = ()
 
 
+class SpoolState(msgspec.Struct, frozen=True):
+    """How the spool is; a snapshot.
+
+    Attributes:
+        rows: How many predictions wait.
+        size_bytes: What they take, about.
+        lost: How many had to go since the start, because others needed their place.
+        fault: Why it does not work, for people.
+    """
+
+    rows: int = 0
+    size_bytes: int = 0
+    lost: int = 0
+    fault: str | None = None
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """A prediction that waits in the spool.
+
+    Attributes:
+        number: Its place; grows.
+        topic: Its topic.
+        payload: Its bytes, with the flag ``replayed``.
+    """
+
+    number: int
+    topic: str
+    payload: bytes
+
+
+class Spool(Protocol):
+    """Where predictions wait that cannot be delivered. A future raises StorageError when the disk fails.
+
+    Attributes:
+        state: How it is, after what was last done.
+    """
+
+    state: SpoolState
+
+    def keep(self, predictions: Sequence[tuple[str, bytes]]) -> Future[None]:
+        """Keep predictions, by topic and payload; once done they outlast a power cut."""
+
+    def oldest(self, most: int) -> Future[Sequence[Stored]]:
+        """Return up to ``most`` of those that have waited longest."""
+
+    def drop(self, last: int) -> Future[None]:
+        """Delete all up to the number ``last``."""
+
+    def close(self) -> None:
+        """Finish what was asked for, and close the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaneReport:
     """What the lane has done since its start; a snapshot.
@@ -98,6 +159,7 @@ class LaneReport:
         refused_filters: Subscriptions that the broker refused.
         trials: How the releases on trial stand, or stood when they failed, by model.
         devices: Devices that were answered, by model; no more than were asked for.
+        spool_fault: Why the spool does not work, for people.
     """
 
     is_connected: bool = False
@@ -107,6 +169,40 @@ class LaneReport:
     refused_filters: tuple[str, ...] = ()
     trials: Mapping[str, TrialReport] = field(default_factory=dict)
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    spool_fault: str | None = None
+
+
+class Handed(Protocol):
+    """What the lane lets others see of its work.
+
+    Attributes:
+        left_out: How many windows and labels were not handed over, by model.
+    """
+
+    left_out: Counter[str]
+
+    def take(self) -> list[Seen | Told]:
+        """Return what waits, in the order in which it came."""
+
+
+class Onlooker(Protocol):
+    """Is told how the agent is, again and again. A context that lasts as long as the agent."""
+
+    def look(self, status: Status, slots: Sequence[SlotStatus], planes: Mapping[str, bool]) -> None:
+        """Take status, slots, and whether each plane is connected."""
+
+    def hear(self, report: DriftReport) -> None:
+        """Take how a champion fares."""
+
+    def __enter__(self) -> object:
+        """Begin.
+
+        Raises:
+            ConfigError: The settings name a port where it cannot listen.
+        """
+
+    def __exit__(self, *exception: object) -> None:
+        """End."""
 
 
 class LaneControl(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -139,6 +139,10 @@ class Tape:
         else:
             self._outcome.untold += 1
         return self._mid
+
+    def take_back(self, _numbers: Collection[int]) -> Sequence[tuple[int, str, bytes]]:
+        """Nothing to take back: all is acknowledged."""
+        return []
 
     def acknowledge(self, _delivery: Delivery) -> None:
         """Nothing to tell anybody."""

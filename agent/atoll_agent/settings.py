@@ -12,7 +12,7 @@ from atoll_agent.ports import Accelerator
 from atoll_agent.rule_settings import ReportTable, RuleTable, faults_of_rules
 from atoll_contract.bundle import MAX_BUNDLE_BYTES
 from atoll_contract.errors import ConfigError
-from atoll_link.settings import BrokerTable, Id, Site, Table, Writer, load
+from atoll_link.settings import BrokerTable, Id, MetricsTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, texts, told, twice
 from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
 
@@ -114,6 +114,20 @@ class EdgeTpuTable(Table):
     return_after_s: Annotated[float, Field(ge=0.1, le=86_400)] = 60.0
 
 
+class SpoolTable(Table):
+    """``[spool]``: keep predictions on disk that the broker does not take.
+
+    Attributes:
+        enabled: Whether they are, in ``spool.db`` of the state folder.
+        max_bytes: So much may wait; beyond it the oldest are lost, and counted as ``predictions_lost``.
+        after_s: So long the broker may be away before anything is written.
+    """
+
+    enabled: bool = False
+    max_bytes: Annotated[int, Field(ge=65_536, le=2**40)] = 67_108_864
+    after_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
+
+
 class AgentSettings(Table):
     """The whole file.
 
@@ -125,6 +139,8 @@ class AgentSettings(Table):
         rule: What to make of its answers.
         homeassistant: What Home Assistant is shown.
         edgetpu: How Edge TPUs are used.
+        metrics: An endpoint for Prometheus.
+        spool: What becomes of predictions that the broker does not take.
     """
 
     agent: AgentTable
@@ -134,6 +150,8 @@ class AgentSettings(Table):
     rule: Annotated[list[RuleTable], Field(max_length=1024)] = []
     homeassistant: HomeAssistantTable = HomeAssistantTable()
     edgetpu: EdgeTpuTable = EdgeTpuTable()
+    metrics: MetricsTable = MetricsTable()
+    spool: SpoolTable = SpoolTable()
 
     @classmethod
     def read(cls, path: Path) -> AgentSettings:
@@ -160,6 +178,8 @@ def require_changeable(path: Path, before: AgentSettings, after: AgentSettings) 
         "broker": tuple(BrokerTable.model_fields),
         "homeassistant": tuple(HomeAssistantTable.model_fields),
         "edgetpu": tuple(EdgeTpuTable.model_fields),
+        "metrics": tuple(MetricsTable.model_fields),
+        "spool": tuple(SpoolTable.model_fields),
     }
     faults = [
         Fault((table, key), "cannot change while the agent runs: restart it")

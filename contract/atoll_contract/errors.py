@@ -73,6 +73,7 @@ class Reason(StrEnum):
     CHILD_TIMEOUT = "child_timeout"
     SETTINGS = "settings"
     UNSUITABLE_DATA = "unsuitable_data"
+    COMMAND_FAILED = "command_failed"
 
 
 class AtollError(Exception):

@@ -291,6 +291,28 @@ class Refusals(Message):
     last: str | None = None
 
 
+class LoopState(Message):
+    """How far a trainer's loop is with one model.
+
+    Attributes:
+        model: Id of the model.
+        phase: What it is at.
+        since_ms: When that began.
+        cause: Why it learns anew: ``first``, ``drift``, ``labels``, ``schedule`` or ``request``.
+        release: The release that it is about.
+        detail: For people: more of the present phase.
+        outcome: For people: how the last turn ended.
+    """
+
+    model: str
+    phase: str
+    since_ms: TimeMs
+    cause: str | None = None
+    release: int | None = None
+    detail: str | None = None
+    outcome: str | None = None
+
+
 class Status(Message):
     """How an agent or trainer is; retained, and its last will has ``health`` = offline.
 
@@ -305,6 +327,7 @@ class Status(Message):
         detail: For people.
         counts: Counters since the start, by name.
         refusals: What was refused, and why.
+        loops: Of a trainer: how far it is, model by model.
     """
 
     health: Health
@@ -317,6 +340,7 @@ class Status(Message):
     detail: str | None = None
     counts: dict[str, int] = {}
     refusals: list[Refusals] = []
+    loops: list[LoopState] = []
 
 
 class ReleaseRef(Message):

@@ -13,6 +13,17 @@ SKIP_DELAY = "skip_delay"
 """Asks an agent to begin at once with a release that waits; arguments: ``model``, and ``release`` if
 no other is meant."""
 
+RETRAIN = "retrain"
+"""Asks a trainer's loop to learn anew now; arguments: ``model``."""
+
+PROMOTE = "promote"
+"""Asks it to let a release be for more devices of its channel; arguments: ``model``, ``percent`` (by default
+100), and ``release`` if it is not the one at work."""
+
+WITHDRAW = "withdraw"
+"""Asks it to take a release back; arguments: ``model``, ``why``, and ``release`` if it is not the one at
+work."""
+
 TransactionId = Annotated[str, Field(min_length=1, max_length=64)]
 
 

@@ -14,6 +14,7 @@ import structlog
 from atoll_contract.errors import BrokerUnavailableError, MalformedMessageError
 from atoll_contract.topics import (
     DecisionTopic,
+    DriftTopic,
     LabelTopic,
     PredictionTopic,
     ReadingTopic,
@@ -44,7 +45,7 @@ def filters(site: str | None, foreign: Sequence[Stream]) -> list[tuple[str, int]
     levels = {} if site is None else {"site": site}
     drawn = [kind.any_of(**levels) for kind in (PredictionTopic, ReadingTopic, LabelTopic)]
     drawn += [pattern.filter for stream in foreign for pattern in stream.patterns]
-    told = [kind.any_of(**levels) for kind in (StatusTopic, SlotTopic, DecisionTopic)]
+    told = [kind.any_of(**levels) for kind in (StatusTopic, SlotTopic, DriftTopic, DecisionTopic)]
     return [(name, 0) for name in without_overlaps(drawn)] + [(name, 1) for name in told]
 
 
@@ -58,6 +59,10 @@ class Feed:
         asking: Requests to the trainer.
         filters: What to subscribe to.
         on_failure: Called from the thread when a bug has ended it.
+
+    Attributes:
+        failure: The bug.
+        steps: Grows all the time, until the thread ends or hangs.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Feed:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self.failure: BaseException | None = None
+        self.steps = 0
 
     def __enter__(self) -> Self:
         for topic_filter, qos in self._filters:
@@ -115,6 +121,7 @@ class Feed:
                     topic, payload = self._outgoing.popleft()
                     self._session.publish(topic, payload)
                 events = self._session.step(_STEP_S)
+                self.steps += 1
                 if events:
                     with self._scene.lock:
                         for event in events:

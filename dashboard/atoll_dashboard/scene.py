@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from atoll_contract.decisions import Decision
+from atoll_contract.drift import DriftReport
 from atoll_contract.errors import MalformedMessageError, PeerError, Reason
 from atoll_contract.messages import (
     MAX_DETAIL_CHARS,
@@ -21,6 +22,7 @@ from atoll_contract.messages import (
 )
 from atoll_contract.topics import (
     DecisionTopic,
+    DriftTopic,
     LabelTopic,
     MetadataTopic,
     PredictionTopic,
@@ -44,6 +46,7 @@ _MOST_AGENTS: Final = 20_000
 _MOST_SLOTS: Final = 64
 _HISTORY_S: Final = 60
 _AGENT_RATES: Final = 4096
+_MOST_TOPICS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,9 @@ class Scene:
         lock: Held by whoever feeds or asks.
         line: How the connection to the broker is.
         fleet: Agents, with status and slots.
+        drifts: What agents say of their champions' drift, by site, agent and model.
         publication: Releases that are out.
+        version: Grows with whatever changes where agents stand with releases.
         alarms: What rules have raised.
         devices: By site and id, the longest silent first.
         predictions: How many predictions come.
@@ -99,7 +104,9 @@ class Scene:
         self.line = Line(is_connected=False, since_ms=now_ms, detail="connecting")
         self.started_ms = now_ms
         self.fleet = Fleet()
+        self.drifts: dict[tuple[str, str, str], DriftReport] = {}
         self.publication = Publication()
+        self.version = 0
         self.alarms = Alarms()
         self.devices: OrderedDict[tuple[str, str], Device] = OrderedDict()
         self.predictions = Rate()
@@ -112,7 +119,8 @@ class Scene:
         self._site = site
         self._foreign = [(stream, stream.reader(max_devices)) for stream in foreign]
         self._max_devices = max_devices
-        self._tracks: dict[str, tuple[Device, ModelTrack]] = {}
+        self._routes: dict[str, tuple[Device, ModelTrack | str]] = {}
+        """By topic: a device, and the model that answers it or the stream of its readings."""
         self._heard_ms: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._rates: OrderedDict[tuple[str, str], Rate] = OrderedDict()
         self._history: dict[int, int] = {}
@@ -140,9 +148,13 @@ class Scene:
             self.refusals[error.reason] = (count + 1, detail)
 
     def _take(self, delivery: Delivery) -> None:
-        track = self._tracks.get(delivery.topic)
-        if track is not None:
-            self._take_prediction(*track, delivery)
+        route = self._routes.get(delivery.topic)
+        if route is not None:
+            device, to = route
+            if isinstance(to, ModelTrack):
+                self._take_prediction(device, to, delivery)
+            else:
+                self._take_readings(device, to, delivery)
             return
         if self._foreign and self._take_foreign(delivery):
             return
@@ -154,13 +166,18 @@ class Scene:
                 self._take_prediction(*self._track(topic), delivery)
             case ReadingTopic(site, name, stream):
                 if not delivery.is_retained:
-                    self._take_readings(self._device(site, name, delivery), stream, delivery)
+                    device = self._device(site, name, delivery)
+                    self._route(delivery.topic, device, stream)
+                    self._take_readings(device, stream, delivery)
             case LabelTopic():
                 self._take_label(topic, delivery)
             case StatusTopic() | SlotTopic():
                 self._take_agent(topic, delivery)
+            case DriftTopic():
+                self._take_drift(topic, delivery)
             case MetadataTopic():
                 self.publication.take(delivery.topic, delivery.payload)
+                self.version += 1
                 if delivery.topic == str(TIMESTAMP):
                     self.fleet.take(delivery.topic, delivery.payload)
             case DecisionTopic():
@@ -190,6 +207,10 @@ class Scene:
             self.latencies.append(delivery.arrival_ms, prediction.latency_ms)
 
     def _take_readings(self, device: Device, stream: str, delivery: Delivery) -> None:
+        if delivery.is_retained:
+            return
+        device.heard_ms = delivery.arrival_ms
+        self.devices.move_to_end((device.site, device.name))
         self._count_reading(device, delivery)
         if self._may_read(delivery):
             for reading in decode_readings(delivery.payload):
@@ -233,11 +254,25 @@ class Scene:
         if isinstance(topic, SlotTopic) and known is not None and len(known.slots) >= _MOST_SLOTS:
             raise MalformedMessageError(f"more than {_MOST_SLOTS} slots are not shown", Reason.OVERLOAD)
         malformed = self.fleet.malformed
+        was_silent = known is None or known.is_silent
         self.fleet.take(delivery.topic, delivery.payload)
+        if known is None or isinstance(topic, SlotTopic) or known.is_silent is not was_silent:
+            self.version += 1
         if self.fleet.malformed > malformed:
             raise MalformedMessageError("is no message of this topic")
         if not delivery.is_retained:
             self._hear((topic.site, name), delivery.arrival_ms)
+
+    def _take_drift(self, topic: DriftTopic, delivery: Delivery) -> None:
+        key = (topic.site, topic.agent, topic.model)
+        if not delivery.payload:
+            self.drifts.pop(key, None)
+            return
+        if key not in self.drifts and len(self.drifts) >= _MOST_AGENTS:
+            raise MalformedMessageError(
+                f"more than {_MOST_AGENTS} drift reports are not shown", Reason.OVERLOAD
+            )
+        self.drifts[key] = DriftReport.decode(delivery.payload)
 
     def _take_decision(self, topic: DecisionTopic, delivery: Delivery) -> None:
         decision = Decision.decode(delivery.payload)
@@ -256,8 +291,14 @@ class Scene:
             if len(device.models) >= MOST_MODELS:
                 raise MalformedMessageError(f"more than {MOST_MODELS} models are not shown", Reason.OVERLOAD)
             track = device.models[topic.agent, topic.model] = ModelTrack(topic.agent, topic.model)
-        self._tracks[str(topic)] = device, track
+        self._route(str(topic), device, track)
         return device, track
+
+    def _route(self, topic: str, device: Device, to: ModelTrack | str) -> None:
+        """Remember where the messages of a topic go: that is much faster than to take it apart."""
+        if len(device.topics) < _MOST_TOPICS:
+            device.topics.append(topic)
+            self._routes[topic] = device, to
 
     def _device(self, site: str, name: str, delivery: Delivery) -> Device:
         device = self.devices.get((site, name)) or self._add(Device(site, name))
@@ -269,8 +310,8 @@ class Scene:
         """Keep a device that is new; the longest silent one makes room."""
         if len(self.devices) >= self._max_devices:
             _, silent = self.devices.popitem(last=False)
-            for agent, model in silent.models:
-                self._tracks.pop(str(PredictionTopic(silent.site, agent, silent.name, model)), None)
+            for topic in silent.topics:
+                self._routes.pop(topic, None)
             self.counts["devices_forgotten"] += 1
         self.devices[device.site, device.name] = device
         return device

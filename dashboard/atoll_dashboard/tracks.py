@@ -17,7 +17,7 @@ MOST_VALUES: Final = 32
 """Values of the readings of one device."""
 MOST_DECISIONS: Final = 40
 _MOST_MARKS: Final = 20
-_MOST_ERRORS: Final = 120
+_MOST_ERRORS: Final = 240
 _LATENCIES: Final = 240
 
 
@@ -102,6 +102,7 @@ class Device:
         decisions: The latest ones.
         readings: How many readings come.
         heard_ms: When anything of it or about it arrived last.
+        topics: Those whose messages belong to it.
     """
 
     site: str
@@ -111,6 +112,7 @@ class Device:
     decisions: deque[Told] = field(default_factory=lambda: deque(maxlen=MOST_DECISIONS))
     readings: Rate = field(default_factory=Rate)
     heard_ms: float = 0.0
+    topics: list[str] = field(default_factory=list)
 
     def read(self, stream: str, reading: Reading, arrival_ms: float) -> None:
         """Take a reading of a stream."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
+from atoll_contract.drift import DriftReport
 from atoll_contract.messages import Health, SlotStatus
 from atoll_contract.release import ReleaseTerms
 from atoll_dashboard.ring import Ring
@@ -41,6 +42,7 @@ class Overview:
         latency_ms: Median and 99th percentile, of samples; None: there are none.
         alarms: Decisions that stand.
         refused: Slots whose newest release was refused.
+        drifting: Champions whose readings or errors have drifted.
         history: Predictions in each of the last sixty seconds.
     """
 
@@ -51,6 +53,7 @@ class Overview:
     latency_ms: tuple[float, float] | None
     alarms: int
     refused: int
+    drifting: int
     history: list[int]
 
 
@@ -63,12 +66,14 @@ class AgentView:
         health: How it is.
         heard_ms: When it was heard last.
         per_s: Its predictions.
+        drifts: What it says of drift, by model.
     """
 
     agent: Agent
     health: str
     heard_ms: float | None
     per_s: float
+    drifts: Mapping[str, DriftReport] = field(default_factory=dict)
 
     @property
     def slots(self) -> list[SlotStatus]:
@@ -139,6 +144,7 @@ def overview(scene: Scene, now_ms: float) -> Overview:
         latency_ms=percentiles(scene.latencies),
         alarms=len(scene.alarms),
         refused=sum(slot.refused is not None for agent in agents for slot in agent.slots.values()),
+        drifting=sum(report.drifting for report in scene.drifts.values()),
         history=scene.history(now_s),
     )
 
@@ -177,7 +183,12 @@ def agent_view(scene: Scene, agent: Agent, now_ms: float) -> AgentView:
     said_ms = agent.status.time_ms if agent.status is not None else None
     heard_ms = scene.heard_ms(agent.site, agent.name)
     per_s = scene.rate_of(agent.site, agent.name, now_ms / 1e3)
-    return AgentView(agent, health_of(agent), said_ms if heard_ms is None else heard_ms, per_s)
+    drifts = {
+        model: report
+        for model in agent.slots
+        if (report := scene.drifts.get((agent.site, agent.name, model))) is not None
+    }
+    return AgentView(agent, health_of(agent), said_ms if heard_ms is None else heard_ms, per_s, drifts)
 
 
 def releases(scene: Scene) -> list[ReleaseView]:

@@ -35,6 +35,7 @@ _ICON: Final = (
     '<circle cx="20.6" cy="10.8" r="1.5" fill="#14a89d" stroke="none"/></svg>'
 )
 _STOP_S: Final = 3
+_BEAT_S: Final = 1.0
 _RECONNECT_S: Final = 10.0
 _KEPT_MESSAGES: Final = 60
 """What a browser that was cut off gets when it is back; beyond it loads the page anew."""
@@ -72,7 +73,16 @@ def serve(settings: DashboardSettings) -> None:
         log.info("dashboard.started", url=web.url, site=me.site, broker=str(broker))
         print(f"dashboard on {web.url}", flush=True)  # noqa: T201 - the result
 
+    seen = -1
+
+    def beat() -> None:
+        nonlocal seen
+        if feed.steps != seen:
+            seen = feed.steps
+            service.beat()
+
     app.on_startup(tell)
+    app.timer(_BEAT_S, beat)
     # uvicorn raises the signal again that has ended it: a clean stop is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -19,6 +19,11 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Final
 
+from argparse_manpage.manpage import Manpage
+
+from atoll_agent import cli
+from atoll_link.command_line import build_parser
+
 ROOT: Final = Path(__file__).parents[2]
 HERE: Final = Path(__file__).parent
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -125,9 +130,24 @@ def put_files(tree: Path) -> None:
     date = formatdate(int(os.environ["SOURCE_DATE_EPOCH"]))
     head = f"atoll-agent ({version()}) stable; urgency=medium"
     entry = f"{head}\n\n  * See CHANGELOG.md.\n\n -- {maintainer()}  {date}\n"
-    for name, text in (("changelog", entry), ("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text())):
-        path = tree / f"usr/share/doc/atoll-agent/{name}.gz"
+    packed = {
+        "doc/atoll-agent/changelog": entry,
+        "doc/atoll-agent/CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text(),
+        "man/man1/atoll-agent.1": man_page(),
+    }
+    for name, text in packed.items():
+        path = tree / f"usr/share/{name}.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+def man_page() -> str:
+    """Return the manual of all commands, made of their parsers."""
+    parser, _ = build_parser("atoll-agent", cli.__doc__ or "", cli.COMMANDS, cli.COMMANDS)
+    page = Manpage(parser)
+    page.description = cli.__doc__.partition(": ")[2].rstrip(".\n") if cli.__doc__ else ""
+    page.source, page.manual = f"atoll {version()}", "atoll"
+    return str(page)
 
 
 def put_together(tree: Path, architecture: str, out: Path) -> Path:
@@ -150,8 +170,9 @@ def put_together(tree: Path, architecture: str, out: Path) -> Path:
     for folder in [tree, *(path for path in tree.rglob("*") if path.is_dir())]:
         folder.chmod(0o755)
     package = out / f"atoll-agent_{version()}_{architecture}.deb"
-    run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, package)
-    return package
+    part = package.with_suffix(".part")
+    run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, part)
+    return part.replace(package)
 
 
 def version() -> str:
@@ -161,9 +182,12 @@ def version() -> str:
 
 
 def maintainer() -> str:
-    """Return who makes the package, as Debian's tools are told."""
+    """Return who makes the package, as Debian's tools are told; by default who made the commit."""
     name, address = os.environ.get("DEBFULLNAME"), os.environ.get("DEBEMAIL")
-    return f"{name or 'The atoll authors'} <{address or 'atoll@localhost'}>"
+    if not (name and address):
+        told = run("git", "-C", ROOT, "log", "-1", "--format=%an%n%ae").splitlines()
+        name, address = name or told[0], address or told[1]
+    return f"{name} <{address}>"
 
 
 def put(path: Path, text: str, mode: int = 0o644) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,9 @@ def write_plot(comparison: Comparison, device: str, path: Path) -> None:
     """
     import pygal  # noqa: PLC0415 - only for those who draw
     from pygal.style import Style  # noqa: PLC0415
+
+    # pygal leaves a finder of an old kind behind, of which Python warns at every later import.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
 
     own = [one for one in comparison.both if one.device == device]
     worst = max(range(len(own)), key=lambda place: own[place].difference)

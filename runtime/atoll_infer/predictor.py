@@ -1,6 +1,6 @@
 """From a feature matrix to what a prediction says: the whole path of one model.
 
-normalise -> quantise -> invoke -> dequantise -> meaning of the output by task. Trainer and agent
+normalise -> quantise -> invoke -> dequantise -> units -> meaning of the output by task. Trainer and agent
 both use this, so that what was evaluated is what answers.
 """
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from atoll_contract.errors import BundleRejectedError, PeerError, Reason
 from atoll_contract.manifest import Dtype, Manifest, Task, TensorSpec
 from atoll_contract.messages import Quality
+from atoll_contract.reference import Reference
 from atoll_infer.model_file import is_same_tensor, shown
 from atoll_infer.runtime import Model, ModelFailedError, TfliteModel
 from atoll_signal.features import Normaliser
@@ -84,6 +85,8 @@ class Predictor:
         model: What runs it.
         why: Why that does, for people.
         answer_s: How long one answer takes here, as :func:`atoll_infer.tuning.tune` found; 0 before.
+        reference: How features and outputs were spread where it learnt, if its bundle tells.
+        reference_fault: Why what the bundle tells of it cannot be used, for people.
 
     Raises:
         BundleRejectedError: The model file's tensors are not those of the manifest, or it takes pictures
@@ -101,8 +104,11 @@ class Predictor:
         self._input = manifest.inputs[0]
         self._output = manifest.outputs[0]
         self._input_shape = tuple(self._input.shape[1:])
+        self._base_column = manifest.base_column
         self._batch: _Batch | None = None
         self.answer_s = 0.0
+        self.reference: Reference | None = None
+        self.reference_fault: str | None = None
 
     @property
     def backend(self) -> str:
@@ -138,6 +144,21 @@ class Predictor:
         tensors, is_saturated = quantise(normal, self._input)
         return self._invoke(tensors), is_saturated
 
+    def numbers(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.floating[Any]], Which]:
+        """Return the outputs in the unit of the prediction, shape (n, size), and which inputs were saturated.
+
+        Args:
+            windows: As in :meth:`invoke`.
+
+        Raises:
+            ModelFailedError: The model fails on one of them.
+        """
+        tensors, is_saturated = self.invoke(windows)
+        numbers = self._in_units(dequantise(tensors, self._output))
+        if self._base_column is not None:
+            numbers = numbers.astype(np.float64) + windows[:, -1, self._base_column, None]
+        return numbers, is_saturated
+
     def answers(self, windows: NDArray[np.float32]) -> list[Answer | Reason]:
         """Return what the model says of each window (as in :meth:`invoke`), or why it says nothing.
 
@@ -145,12 +166,12 @@ class Predictor:
         none at all.
         """
         try:
-            tensors, is_saturated = self.invoke(windows)
+            numbers, is_saturated = self.numbers(windows)
         except ModelFailedError as error:
             if len(windows) == 1:
                 return [error.reason]
             return [self.answers(window[None])[0] for window in windows]
-        outputs: list[list[float]] = self._in_units(dequantise(tensors, self._output)).tolist()
+        outputs: list[list[float]] = numbers.tolist()
         found: list[Any] = [Answer(*self._meaning(output), _NO_FLAGS) for output in outputs]
         self._raise_flags(found, self._normaliser.is_out_of_range(windows), Quality.OUT_OF_RANGE)
         self._raise_flags(found, is_saturated, Quality.SATURATED)

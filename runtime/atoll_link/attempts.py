@@ -11,6 +11,8 @@ from atoll_link.packets import Level
 _BASE_S: Final = 0.5
 _CAP_S: Final = 30.0
 _MOST_ATTEMPTS: Final = 10
+_MOST_ACCEPTED: Final = 3
+"""With this, the ceiling is 4 s: two clients with one id, who end each other, stay far from a hot loop."""
 _REMEMBERED_S: Final = 3600.0
 _MOST_SILENCES: Final = 5
 
@@ -32,8 +34,12 @@ class Backoff:
         """Note that a connection has stood for a while."""
         self.attempts = 0
 
+    def ease(self) -> None:
+        """Note that the broker accepted, though not for long: it is there, and it is the line that fails."""
+        self.attempts = min(self.attempts, _MOST_ACCEPTED)
+
     def fail(self, now: float) -> None:
-        """Note that an attempt failed."""
+        """Note that an attempt failed, or that a connection was lost."""
         ceiling = min(_CAP_S, _BASE_S * 2.0**self.attempts)
         self.attempts = min(self.attempts + 1, _MOST_ATTEMPTS)
         self.until = now + self.source.uniform(0, ceiling)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
@@ -53,6 +53,35 @@ def main(
 ) -> int:
     """Run ``program`` with ``arguments`` (by default the process's) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = words[0] if words and words[0] in commands else None
+    try:
+        parser, modules = build_parser(program, description, commands, [] if chosen is None else [chosen])
+    except ModuleNotFoundError as error:
+        extra = None if chosen is None else commands[chosen].extra
+        if extra is None or (error.name or "").startswith("atoll"):
+            raise
+        print(  # noqa: T201
+            f"{program} {chosen} needs more than the agent's packages: "
+            f"pip install 'atoll[{extra}]' ({error.name} is missing)",
+            file=sys.stderr,
+        )
+        return exits.Exit.USAGE
+    parsed = parser.parse_args(words)
+    if not modules:
+        parser.error("the command comes first, its options after it")
+    [module] = modules
+    logs.configure(parsed.log_level)
+    return exits.run(lambda: module.run(parsed))
+
+
+def build_parser(
+    program: str, description: str, commands: Mapping[str, Command], names: Collection[str]
+) -> tuple[argparse.ArgumentParser, list[Any]]:
+    """Return the parser of ``program``, and the modules of the commands ``names``, whose options it knows.
+
+    Raises:
+        ModuleNotFoundError: One of these needs more than is installed.
+    """
     parser = argparse.ArgumentParser(
         prog=program,
         description=description.replace("``", ""),
@@ -61,8 +90,7 @@ def main(
     )
     parser.add_argument("--version", action="version", version=f"atoll {version('atoll')}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    chosen = words[0] if words and words[0] in commands else None
-    module = None
+    modules = []
     for name, command in commands.items():
         subparser = subparsers.add_parser(
             name,
@@ -71,26 +99,12 @@ def main(
             epilog=f"example:\n  {program} {command.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name == chosen:
-            try:
-                module = importlib.import_module(command.module)
-            except ModuleNotFoundError as error:
-                if command.extra is None or (error.name or "").startswith("atoll"):
-                    raise
-                print(  # noqa: T201
-                    f"{program} {name} needs more than the agent's packages: "
-                    f"pip install 'atoll[{command.extra}]' ({error.name} is missing)",
-                    file=sys.stderr,
-                )
-                return exits.Exit.USAGE
+        if name in names:
+            module = importlib.import_module(command.module)
             add_log_level(subparser, default="info")
             module.configure(subparser)
-    parsed = parser.parse_args(words)
-    if module is None:
-        parser.error("the command comes first, its options after it")
-    logs.configure(parsed.log_level)
-    run = module.run
-    return exits.run(lambda: run(parsed))
+            modules.append(module)
+    return parser, modules
 
 
 def add_log_level(parser: argparse.ArgumentParser, default: str = argparse.SUPPRESS) -> None:

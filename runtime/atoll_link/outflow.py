@@ -7,6 +7,7 @@ sending on a packet id, which it keeps over reconnects and which is free again a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -115,6 +116,26 @@ class Outflow:
         """Return the number of the message with this packet id, and forget it; None: there is none."""
         kept = self._inflight.pop(mid, None)
         return None if kept is None else kept.number
+
+    def take_back(self, numbers: Collection[int]) -> list[tuple[int, bytes, bytes]]:
+        """Forget messages that were not acknowledged; return number, topic and payload, in their order.
+
+        The broker may have taken some of them: what it says of them is ignored.
+        """
+        wanted = frozenset(numbers)
+        taken = [kept for kept in self._inflight.values() if kept.number in wanted]
+        for kept in taken:
+            del self._inflight[kept.mid]
+        left: deque[_Kept] = deque()
+        sent_before = self._sent_before
+        for place, kept in enumerate(self._waiting):
+            if kept.number not in wanted:
+                left.append(kept)
+                continue
+            taken.append(kept)
+            self._sent_before -= place < sent_before
+        self._waiting = left
+        return [(kept.number, kept.topic, kept.payload) for kept in taken]
 
     def _send(self, kept: _Kept, *, is_again: bool = False) -> bytes | None:
         mid = kept.mid if is_again else self._free_mid()

@@ -10,7 +10,7 @@ reconnect).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from atoll_contract.errors import ConfigError
@@ -52,7 +52,7 @@ __all__ = [
     "wait_connected",
 ]
 
-_STABLE_AFTER_S: Final = 5.0
+_STABLE_AFTER_S: Final = 2.0
 """A connection that lasted this long resets the backoff."""
 _MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024
 """With more than this waiting for the socket, a QoS 0 message has no room."""
@@ -203,6 +203,11 @@ class Session:
         if packet is not None:
             self._client.outbox.put(packet)
         return number
+
+    def take_back(self, numbers: Collection[int]) -> list[tuple[int, str, bytes]]:
+        """Forget QoS 1 messages that were not acknowledged; return number, topic and payload of each."""
+        taken = self._outflow.take_back(numbers)
+        return [(number, topic[2:].decode(), payload) for number, topic, payload in taken]
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Acknowledge a QoS 1 delivery, unless it came on an earlier connection."""
@@ -384,6 +389,8 @@ class Session:
         now = time.monotonic()
         if was_connected and now - self._connected_since > _STABLE_AFTER_S:
             self._backoff.reset()
+        elif was_connected:
+            self._backoff.ease()
         self._backoff.fail(now)
         self._events.append(Disconnected(detail, was_connected, was_refused))
 

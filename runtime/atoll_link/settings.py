@@ -110,6 +110,18 @@ class BrokerTable(Table):
         )
 
 
+class MetricsTable(Table):
+    """``[metrics]``: an endpoint for Prometheus.
+
+    Attributes:
+        port: TCP port of ``/metrics``; by default there is none.
+        host: Address that it listens on. Whoever reaches it may read: it knows no password.
+    """
+
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
+
+
 SettingsT = TypeVar("SettingsT", bound=Table)
 
 

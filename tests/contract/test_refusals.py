@@ -7,7 +7,7 @@ import json
 import zipfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import bundle_vectors
 from support.json_bytes import json_bytes, mutated
@@ -21,14 +21,12 @@ from atoll_contract.messages import MAX_PAYLOAD_BYTES, Command, Label, Message, 
 MESSAGES: list[type[Message]] = [Label, Command, Status, SlotStatus]
 KEYS = sorted({key for kind in MESSAGES for key in kind.model_fields})
 MANIFEST = json.dumps(bundle_vectors.MANIFEST).encode()
-slow = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
 
 def require_short(error: MalformedMessageError | BundleRejectedError) -> None:
     assert 0 < len(error.detail) <= 500
 
 
-@slow
 @given(st.sampled_from(MESSAGES), st.one_of(st.binary(max_size=200), mutated(json_bytes(KEYS))))
 def test_any_bytes_are_a_message_or_refused(kind: type[Message], payload: bytes) -> None:
     try:
@@ -54,7 +52,6 @@ def test_too_long_a_message_is_refused_unread(kind: type[Message]) -> None:
     assert caught.value.reason is Reason.TOO_LARGE
 
 
-@slow
 @given(
     st.one_of(
         st.binary(max_size=200),
@@ -106,7 +103,6 @@ def mutated_archives(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
-@settings(max_examples=1500)
 @given(st.one_of(st.binary(max_size=200), mutated_archives()))
 def test_any_bytes_are_a_bundle_or_rejected(content: bytes) -> None:
     try:

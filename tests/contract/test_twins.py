@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from support.json_bytes import json_bytes, mutated, nearly
@@ -176,7 +176,6 @@ def require_agreement(decode: Any, adapter: TypeAdapter[Any], payload: bytes) ->
 # Whatever is generated
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(mutated(json_bytes(READING_KEYS)))
 @example(b'{"values": 1, "x": NaN}')
 @example(b'{"values": 1, "\xff": 1}')
@@ -188,19 +187,16 @@ def test_readings_and_their_twin_agree_on_near_misses(payload: bytes) -> None:
     require_agreement(decode_readings, READINGS, payload)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(mutated(json_bytes(PREDICTION_KEYS)))
 def test_predictions_and_their_twin_agree_on_near_misses(payload: bytes) -> None:
     require_agreement(decode_prediction, PREDICTIONS, payload)
 
 
-@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
 @given(nearly(FULL_READING))
 def test_readings_and_their_twin_agree_at_every_limit(payload: bytes) -> None:
     require_agreement(decode_readings, READINGS, payload)
 
 
-@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 @given(nearly(FULL_PREDICTION))
 def test_predictions_and_their_twin_agree_at_every_limit(payload: bytes) -> None:
     require_agreement(decode_prediction, PREDICTIONS, payload)

@@ -18,6 +18,7 @@ from support import bundle_vectors
 from atoll_contract import topics
 from atoll_contract.bundle import Bundle
 from atoll_contract.decisions import Decision
+from atoll_contract.drift import DriftReport
 from atoll_contract.errors import BundleRejectedError, MalformedMessageError
 from atoll_contract.manifest import Manifest
 from atoll_contract.messages import (
@@ -31,6 +32,7 @@ from atoll_contract.messages import (
     encode_prediction,
     encode_reading,
 )
+from atoll_contract.reference import Reference
 from atoll_contract.requests import Request, Response
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -110,6 +112,7 @@ def test_predictions(case: dict[str, Any]) -> None:
             "commands": Command,
             "statuses": Status,
             "slots": SlotStatus,
+            "drifts": DriftReport,
             "decisions": Decision,
             "requests": Request,
             "responses": Response,
@@ -127,6 +130,19 @@ def test_messages(kind: type[Message], case: dict[str, Any]) -> None:
     message = kind.decode(payload_of(case))
     assert json.loads(message.encode()) == case["message"]
     assert kind.decode(message.encode()) == message
+
+
+@pytest.mark.parametrize("case", cases("references"))
+def test_references(case: dict[str, Any]) -> None:
+    if "reason" in case:
+        with pytest.raises(BundleRejectedError) as caught:
+            Reference.decode(payload_of(case))
+        require_told(caught.value, case)
+        return
+
+    reference = Reference.decode(payload_of(case))
+    assert json.loads(reference.encode()) == case["message"]
+    assert Reference.decode(reference.encode()) == reference
 
 
 @pytest.mark.parametrize("case", cases("manifests"))

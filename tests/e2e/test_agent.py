@@ -55,32 +55,33 @@ def test_no_reading_is_lost_or_answered_twice_over_a_swap(mosquitto_site):
     assert {p.release for p in site.predictions()} == {1, 2}
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reasons"),
-    [
-        (with_wrong_golden, {"golden_mismatch"}),
-        # tflite-runtime crashes on it, ai-edge-litert refuses it.
-        (with_broken_model, {"self_test_crashed", "model_unreadable"}),
-        (lambda bundle: replace(bundle, model=b"no model at all " * 20), {"model_unreadable"}),
-        (lambda _: make_bundle(release=2, value="y"), {"values_missing"}),
-        (lambda _: make_bundle(release=2, unit="V"), {"unit_mismatch"}),
-    ],
-    ids=["golden", "crash", "no-model", "values", "unit"],
+SPOILT = (
+    (with_wrong_golden, {"golden_mismatch"}),
+    # tflite-runtime crashes on it, ai-edge-litert refuses it.
+    (with_broken_model, {"self_test_crashed", "model_unreadable"}),
+    (lambda bundle: replace(bundle, model=b"no model at all " * 20), {"model_unreadable"}),
+    (lambda bundle: make_bundle(release=bundle.manifest.release, value="y"), {"values_missing"}),
+    (lambda bundle: make_bundle(release=bundle.manifest.release, unit="V"), {"unit_mismatch"}),
 )
-def test_a_bad_release_is_refused_with_a_reason_and_the_champion_goes_on(mosquitto_site, spoil, reasons):
+
+
+@pytest.mark.timeout(240)
+def test_bad_releases_are_refused_with_a_reason_and_the_champion_goes_on(mosquitto_site):
     site = mosquitto_site
     site.trainer.publish(make_bundle(release=1))
     site.agent.start()
     site.champion(1)
 
-    site.trainer.publish(spoil(make_bundle(release=2)))
-    slot = site.refused(2)
-    site.send(reading(1))
-    site.spy.wait(lambda: len(site.predictions()) == 1, "a prediction")
+    for number, (spoil, reasons) in enumerate(SPOILT, start=2):
+        site.trainer.publish(spoil(make_bundle(release=number)))
+        slot = site.refused(number)
+        site.send(reading(number))
+        site.spy.wait(lambda sent=number: len(site.predictions()) == sent - 1, "a prediction")
 
-    assert slot.refused.reason.value in reasons
-    assert slot.champion.release == 1
-    assert site.predictions()[0].release == 1
+        assert slot.refused.reason.value in reasons
+        assert slot.champion.release == 1
+
+    assert {prediction.release for prediction in site.predictions()} == {1}
 
 
 def test_a_refused_release_is_followed_by_a_good_one(mosquitto_site):
@@ -179,14 +180,14 @@ def test_without_a_broker_it_waits_and_with_its_last_model_answers_the_first_rea
 
 
 @pytest.mark.timeout(240)
-def test_an_agent_killed_ten_times_answers_every_reading(mosquitto_site):
+def test_an_agent_that_is_killed_again_and_again_answers_every_reading(mosquitto_site):
     site = mosquitto_site
     site.trainer.publish(make_bundle(release=1))
     site.agent.start()
     site.champion(1)
     site.wait_lane()
 
-    for kill in range(10):
+    for kill in range(4):
         answered = len(site.predictions())
         site.send(*map(reading, range(kill * 300, kill * 300 + 300)))
         # Each kill hits an agent that is in the middle of its answers.
@@ -194,15 +195,15 @@ def test_an_agent_killed_ten_times_answers_every_reading(mosquitto_site):
         site.agent.kill()
         site.agent.start()
     seen = site.spy.wait(
-        lambda: found if len(found := {p.seq for p in site.predictions()}) == 3000 else None,
+        lambda: found if len(found := {p.seq for p in site.predictions()}) == 1200 else None,
         "a prediction for every reading",
         60,
     )
 
-    assert seen == set(range(3000))
+    assert seen == set(range(1200))
     # Predictions whose reading was not yet acknowledged at a kill come twice; their number is that of the
     # messages that the broker has in flight, which Mosquitto 2.0.11 does not limit after a reconnect.
-    print("duplicates:", len(site.predictions()) - 3000)  # noqa: T201 - for whoever runs it with -s
+    print("duplicates:", len(site.predictions()) - 1200)  # noqa: T201 - for whoever runs it with -s
 
 
 def test_its_will_tells_that_it_is_gone_and_session_numbers_grow(mosquitto_site):

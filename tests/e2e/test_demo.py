@@ -32,7 +32,14 @@ def wait_for(fact, what: str, timeout_s: float = 60.0) -> None:
     raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+    ],
+)
 def test_the_demo_ends_its_processes_when_it_is_told_to_stop(tmp_path, number):
     folder = tmp_path / "demo"
     demo = subprocess.Popen(

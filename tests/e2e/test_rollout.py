@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.agents import AgentProcess, TrainerHome
-from support.brokers import RunningBroker
+from support.brokers import RunningBroker, mostly_mosquitto
 from support.bundles import make_bundle, with_wrong_golden
 from support.operator import atoll_trainer
 
 from atoll_contract.bundle import Bundle
 from atoll_link.exits import Exit
+
+pytestmark = mostly_mosquitto
 
 CANARY = '[[model]]\nname = "wear"\nstream = "press"\nchannel = "canary"\n'
 STABLE = '[[model]]\nname = "wear"\nstream = "press"\n'
@@ -29,7 +32,8 @@ class SmallFleet:
         self.trainer = TrainerHome(folder / "trainer", broker.port)
         root = self.trainer.home / "root.json"
         self.agents = {
-            name: AgentProcess(folder / name, broker.port, root, models=models, agent=name)
+            # An agent that is held up must not be lost before its time is up.
+            name: AgentProcess(folder / name, broker.port, root, models=models, agent=name, keepalive_s=60)
             for name, models in (("first", CANARY), ("second", STABLE))
         }
         for agent in self.agents.values():
@@ -69,11 +73,15 @@ def rollout(ended: subprocess.CompletedProcess[str]) -> tuple[str, dict[str, str
     return told["verdict"], {member["agent"]: member["standing"] for member in told["members"]}
 
 
+def wait_for_slots(fleet: SmallFleet, fact: Callable[[dict[str, dict]], bool], what: str) -> None:
+    """Ask for the fleet, which takes a second, until ``fact`` holds for the slots."""
+    deadline = time.monotonic() + 90
+    while not fact(fleet.slots()):
+        assert time.monotonic() < deadline, f"{what}: {fleet.status()}"
+
+
 def wait_for_agents(fleet: SmallFleet) -> None:
-    for _ in range(20):
-        if len(fleet.slots()) == len(fleet.agents):
-            return
-    raise AssertionError(f"the agents do not say anything: {fleet.status()}")
+    wait_for_slots(fleet, lambda slots: len(slots) == len(fleet.agents), "an agent does not say anything")
 
 
 @pytest.mark.timeout(300)
@@ -93,9 +101,7 @@ def test_a_canary_is_followed_promoted_and_shown(fleet: SmallFleet) -> None:
     assert rollout(promoted) == ("settled", {"first": "runs", "second": "runs"})
 
     fleet.agents["second"].kill()
-    for _ in range(20):  # until the broker has noticed and published the will
-        if fleet.slots()["second"]["health"] == "offline":
-            break
+    wait_for_slots(fleet, lambda slots: slots["second"]["health"] == "offline", "no will")
     seen = fleet.status()
     assert seen["publication"] == "out"
     assert {row["agent"]: row["health"] for row in seen["agents"]} == {"first": "ready", "second": "offline"}

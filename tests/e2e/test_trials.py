@@ -104,7 +104,7 @@ def test_a_release_that_breaks_its_rules_on_probation_is_taken_back_and_never_tr
     assert phase(site) is None
 
 
-@pytest.mark.parametrize("at", ["shadow", "probation"])
+@pytest.mark.parametrize("at", [pytest.param("shadow", marks=pytest.mark.long), "probation"])
 def test_a_restart_on_trial_leads_back_to_the_champion_and_the_trial_begins_anew(running, at):
     site = running
     rules = PassRules(shadow_windows=5, probation_windows=5)

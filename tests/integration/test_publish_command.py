@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.brokers import RunningBroker
-from support.operator import Operator, atoll_trainer
+from support.operator import Operator, atoll_trainer, atoll_trainer_process
 from support.releases import make_bundle
 
 from atoll_link.exits import Exit
@@ -226,8 +226,10 @@ def test_every_command_looks_for_the_home_in_the_same_places(operator: Operator)
     bundle.write_bytes(make_bundle())
     environment = {"XDG_STATE_HOME": str(state), "PATH": os.environ["PATH"]}
 
-    made = atoll_trainer("init", environment=environment)
-    published = atoll_trainer("publish", "--settings", operator.settings, bundle, environment=environment)
+    made = atoll_trainer_process("init", environment=environment)
+    published = atoll_trainer_process(
+        *("publish", "--settings", operator.settings, bundle), environment=environment
+    )
 
     assert made.returncode == Exit.SUCCESS, made.stderr
     assert published.returncode == Exit.SUCCESS, published.stderr

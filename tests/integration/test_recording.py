@@ -287,7 +287,7 @@ def flushed(folder: Path, count: int = 4) -> tuple[str, bytes, list[int]]:
 def test_a_flipped_byte_costs_the_batch_it_is_in_and_no_other(tmp_path):
     name, content, starts = flushed(tmp_path / "whole")
     ends = [*starts[1:], len(content)]
-    for place in range(0, len(content), 7):
+    for place in range(0, len(content), 83):
         folder = tmp_path / f"flipped-{place}"
         folder.mkdir()
         damaged = bytearray(content)

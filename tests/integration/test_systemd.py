@@ -148,7 +148,7 @@ def test_a_service_is_exposed_at_2_0_or_less(analyze, service):
     assert "exposure level" in ended.stdout
 
 
-@pytest.mark.parametrize("name", ["atoll-agent", "atoll-trainer-record"])
+@pytest.mark.parametrize("name", ["atoll-agent", "atoll-trainer-record", "atoll-trainer-run"])
 def test_a_service_starts_again_but_never_hot_and_not_with_wrong_settings(name):
     unit = dict(
         line.split("=", 1)

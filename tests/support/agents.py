@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,9 @@ class AgentProcess:
         models: str = '[[model]]\nname = "wear"\nstream = "press"\n',
         agent: str = "pi",
         clock: str = "trusted",
+        keepalive_s: int = 5,
+        more: str = "",
+        prefix: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -77,15 +81,17 @@ class AgentProcess:
         self.settings.write_text(
             f'[agent]\nid = "{agent}"\nsite = "{SITE}"\nstate_dir = "state"\nstatus_interval_s = 0.2\n'
             f'clock = "{clock}"\n'
-            f'[broker]\nhost = "127.0.0.1"\nport = {port}\nkeepalive_s = 5\n{streams}{models}'
+            f'[broker]\nhost = "127.0.0.1"\nport = {port}\nkeepalive_s = {keepalive_s}\n'
+            f"{streams}{models}{more}"
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self._prefix = prefix
         assert agent_main(["enrol", "--settings", str(self.settings), "--root", str(root)]) == 0
 
     def start(self, **environment: str) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command("atoll-agent", "run", "--settings", str(self.settings)),
+                [*self._prefix, *command("atoll-agent", "run", "--settings", str(self.settings))],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **environment},

@@ -15,6 +15,11 @@ from pathlib import Path
 
 import pytest
 
+mostly_mosquitto = pytest.mark.parametrize(
+    "any_broker", ["mosquitto", pytest.param("amqtt", marks=pytest.mark.long)], indirect=True
+)
+"""Both kinds of broker, for tests whose second run takes long and adds little."""
+
 
 def free_port() -> int:
     """Return a TCP port that nobody listened on a moment ago."""

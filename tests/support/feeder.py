@@ -14,8 +14,8 @@ from atoll_link.session import Broker, Published, Session
 class Feeder:
     """Publishes readings at QoS 1 once told to; ``acknowledged`` are those that the broker has taken."""
 
-    def __init__(self, port: int, topic: str, *, interval_s: float = 0.05) -> None:
-        self._session = Session(Broker(host="127.0.0.1", port=port), "feeder", max_inflight=100)
+    def __init__(self, port: int, topic: str, *, interval_s: float = 0.05, client_id: str = "feeder") -> None:
+        self._session = Session(Broker(host="127.0.0.1", port=port), client_id, max_inflight=100)
         self._topic = topic
         self._interval_s = interval_s
         self._is_going = threading.Event()

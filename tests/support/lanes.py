@@ -56,12 +56,30 @@ class Clock:
 class Bench:
     """A lane on a scripted wire, connected."""
 
-    def __init__(self, *predictors: Predictor, streams=None, stream_of=None, windows=None, **decided):
+    def __init__(
+        self,
+        *predictors: Predictor,
+        streams=None,
+        stream_of=None,
+        windows=None,
+        spool=None,
+        spool_after_s=0.0,
+        **decided,
+    ):
         self.wire = ScriptedWire()
         self.waiter = ScriptedWaiter(press=self.wire)
         self.clock = Clock()
         plan = lane_plan(*(streams or [stream()]), models=(stream_of or {"wear": "press"}).items(), **decided)
-        self.lane = Lane(self.waiter, plan, site="site", agent="pi", clock=self.clock, windows=windows)
+        self.lane = Lane(
+            self.waiter,
+            plan,
+            site="site",
+            agent="pi",
+            clock=self.clock,
+            windows=windows,
+            spool=spool,
+            spool_after_s=spool_after_s,
+        )
         for item in predictors:
             self.lane.swap(item, has_restarted=False)
         self.wire.connect()

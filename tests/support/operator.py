@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -15,16 +17,29 @@ from atoll_agent.rollout.release import Release
 from atoll_contract.bundle import Bundle
 from atoll_contract.manifest import Training
 from atoll_link.exits import Exit
+from atoll_trainer.cli import main
 from atoll_trainer.metadata import LIFETIME
 from atoll_trainer.repository import Repository
 
 PROGRAM = [sys.executable, "-c", "import sys; from atoll_trainer.cli import main; sys.exit(main())"]
 
 
-def atoll_trainer(
+def atoll_trainer(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in this process: an interpreter of its own would take most of the time."""
+    words = [str(argument) for argument in arguments]
+    told, logged = io.StringIO(), io.StringIO()
+    with redirect_stdout(told), redirect_stderr(logged):
+        try:
+            status = main(words)
+        except SystemExit as exited:  # argparse ends the program itself
+            status = exited.code
+    return subprocess.CompletedProcess(["atoll-trainer", *words], status, told.getvalue(), logged.getvalue())
+
+
+def atoll_trainer_process(
     *arguments: str | Path, environment: dict[str, str] | None = None, timeout_s: float = 120.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command to its end, in a process of its own."""
     return subprocess.run(
         [*PROGRAM, *map(str, arguments)],
         capture_output=True,

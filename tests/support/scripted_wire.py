@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from atoll_agent.ports import LanePlan
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Published
@@ -67,6 +67,11 @@ class ScriptedWire:
         self.sent.append((mid, topic, payload))
         self.qos.append(qos)
         return mid
+
+    def take_back(self, numbers: Collection[int]) -> list[tuple[int, str, bytes]]:
+        taken = [message for message in self.sent if message[0] in numbers]
+        self.sent = [message for message in self.sent if message not in taken]
+        return taken
 
     def acknowledge(self, delivery: Delivery) -> None:
         self.acknowledged.append(delivery)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from atoll_contract.messages import SlotStatus, Status, decode_prediction
+from atoll_contract.messages import Prediction, SlotStatus, Status, decode_prediction
 from atoll_link.session import Broker, Published, Session, wait_connected
 
 READING = "atoll/v1/site/press-1/reading/press"
@@ -17,6 +17,8 @@ class Site:
     def __init__(self, broker, trainer, agent, spy):
         self.broker, self.trainer, self.agent, self.spy = broker, trainer, agent, spy
         self._sender = Session(Broker(host="127.0.0.1", port=broker.port), "sender", max_inflight=100)
+        self._looked_at = 0
+        self._predictions: list[Prediction] = []
 
     def send(self, *payloads: bytes, topic: str = READING, qos: int = 1) -> None:
         """Publish and wait for the broker to have taken all of it."""
@@ -31,8 +33,14 @@ class Site:
     def close(self) -> None:
         self._sender.close()
 
-    def predictions(self):
-        return [decode_prediction(item.payload) for item in self.spy.on("/prediction/")]
+    def predictions(self) -> list[Prediction]:
+        """Each is decoded once: facts ask for all of them again and again."""
+        unseen = self.spy.deliveries[self._looked_at :]
+        self._looked_at += len(unseen)
+        self._predictions += [
+            decode_prediction(item.payload) for item in unseen if "/prediction/" in item.topic
+        ]
+        return list(self._predictions)
 
     def slot(self, model: str = "wear") -> SlotStatus | None:
         found = self.spy.on(f"/slot/{model}")

@@ -20,6 +20,18 @@ COMMANDS: Final = {
         "record --settings trainer.toml --for 3600",
         "trainer",
     ),
+    "import": Command(
+        "atoll_trainer.commands.import_csv",
+        "put CSV files into the recordings",
+        "import press.csv --stream press --label wear --model press-wear --home ./trainer",
+        "trainer",
+    ),
+    "inspect": Command(
+        "atoll_trainer.commands.inspect_readings",
+        "tell gaps, suspicious values and leaks before anything is learnt",
+        "inspect --csv press.csv --label wear",
+        "trainer",
+    ),
     "train": Command(
         "atoll_trainer.commands.train",
         "fit a model on recorded readings or a CSV file",
@@ -78,6 +90,12 @@ COMMANDS: Final = {
         "atoll_trainer.commands.keys",
         "list, rotate and renew the signing keys",
         "keys list --settings trainer.toml",
+    ),
+    "run": Command(
+        "atoll_trainer.commands.run",
+        "learn anew when the world changes, try, promote or withdraw: the closed loop",
+        "run --settings trainer.toml",
+        "trainer",
     ),
     "status": Command(
         "atoll_trainer.commands.status",

@@ -47,6 +47,11 @@ class Home:
         return self.folder / "runs"
 
     @property
+    def for_loop(self) -> Home:
+        """What the closed loop has for itself: its state, and runs that it deletes again."""
+        return Home(self.folder / "loop")
+
+    @property
     def keys(self) -> Path:
         """The signing keys, those that are not kept elsewhere."""
         return self.folder / "keys"

@@ -64,37 +64,55 @@ def follow(
         BrokerUnavailableError: The broker does not answer, or refuses the subscription.
         StorageError: ``available`` cannot tell.
     """
-    deadline_s = clock() + wait_s
+    following = Following(terms, sha256, clock() + wait_s, withdraw_above)
     watch.settle()
-    heard_s: dict[str, float] = {}
     told: Cohort | None = None
     while True:
         now_s = clock()
-        is_over = now_s >= deadline_s
-        agents = watch.fleet.agents
-        _note_heard(heard_s, agents, terms.model, sha256, now_s)
-        silent_s = {name: math.inf if is_over else now_s - at_s for name, at_s in heard_s.items()}
-        cohort = cohort_of(terms, sha256, agents, available=available(), silent_s=silent_s)
+        cohort, verdict = following.look(watch.fleet.agents, available(), now_s)
         if cohort != told:
             tell(cohort)
             told = cohort
-        verdict = _verdict(cohort, withdraw_above=withdraw_above, is_over=is_over)
         if verdict is not None:
             return Rollout(verdict, cohort)
-        watch.step(min(_STEP_S, deadline_s - now_s))
+        watch.step(min(_STEP_S, following.deadline_s - now_s))
 
 
-def _note_heard(
-    heard_s: dict[str, float], agents: Sequence[Agent], model: str, sha256: str, now_s: float
-) -> None:
-    """Note who is connected now, and who has the release on its way: that one was heard before us."""
-    for agent in agents:
-        slot = agent.slots.get(model)
-        challenger = None if slot is None else slot.challenger
-        if not agent.is_silent:
-            heard_s[agent.name] = now_s
-        elif challenger is not None and challenger.sha256 == sha256:
-            heard_s.setdefault(agent.name, now_s)
+class Following:
+    """One release on its cohort, looked at again and again. Pure.
+
+    Attributes:
+        deadline_s: When what has not been answered counts as silence, on the clock of :meth:`look`.
+    """
+
+    def __init__(
+        self, terms: ReleaseTerms, sha256: str, deadline_s: float, withdraw_above: float | None
+    ) -> None:
+        self.deadline_s = deadline_s
+        self._terms = terms
+        self._sha256 = sha256
+        self._withdraw_above = withdraw_above
+        self._heard_s: dict[str, float] = {}
+
+    def look(
+        self, agents: Sequence[Agent], available: Sequence[ReleaseTerms], now_s: float
+    ) -> tuple[Cohort, Verdict | None]:
+        """Return where its agents stand, and how it went; None: it goes on."""
+        is_over = now_s >= self.deadline_s
+        self._note_heard(agents, now_s)
+        silent_s = {name: math.inf if is_over else now_s - at_s for name, at_s in self._heard_s.items()}
+        cohort = cohort_of(self._terms, self._sha256, agents, available=available, silent_s=silent_s)
+        return cohort, _verdict(cohort, withdraw_above=self._withdraw_above, is_over=is_over)
+
+    def _note_heard(self, agents: Sequence[Agent], now_s: float) -> None:
+        """Note who is connected now, and who has the release on its way: that one was heard before us."""
+        for agent in agents:
+            slot = agent.slots.get(self._terms.model)
+            challenger = None if slot is None else slot.challenger
+            if not agent.is_silent:
+                self._heard_s[agent.name] = now_s
+            elif challenger is not None and challenger.sha256 == self._sha256:
+                self._heard_s.setdefault(agent.name, now_s)
 
 
 def _verdict(cohort: Cohort, *, withdraw_above: float | None, is_over: bool) -> Verdict | None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from atoll_contract.errors import ConfigError
 from atoll_link.broker import Broker
-from atoll_link.settings import BrokerTable, Site, Table, Writer, load
+from atoll_link.place import Bucket, place
+from atoll_link.recording_bounds import Bounds
+from atoll_link.settings import BrokerTable, MetricsTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, twice
 from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
+
+_GB: Final = 1e9
+_DAY_MS: Final = 86_400_000.0
 
 
 class TrainerTable(Table):
@@ -33,18 +39,114 @@ class TrainerTable(Table):
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
 
 
+class RecordingsTable(Table):
+    """``[recordings]``: where the recorder keeps messages, and how much of them.
+
+    The oldest parts are deleted when a bound is reached; files that were imported stay.
+
+    Attributes:
+        url: A bucket (``s3://bucket/folder``), or another store that fsspec knows; by default
+            the folder ``recordings`` of the home. Journals stay in the home until they are stored.
+        max_gb: Most gigabytes of recorded parts.
+        max_age_days: Age from which on parts are deleted; by default none is for its age.
+        min_free_gb: So much of the disk is left free, as long as there are parts to delete.
+    """
+
+    url: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+")] | None = None
+    max_gb: Annotated[float, Field(gt=0)] = 10.0
+    max_age_days: Annotated[float, Field(gt=0)] | None = None
+    min_free_gb: Annotated[float, Field(ge=0)] = 0.5
+
+    def bucket(self) -> Bucket | None:
+        """Return the bucket, None where the recordings are in the home.
+
+        Raises:
+            ConfigError: There is no such kind of store here, or it is a folder of this machine.
+        """
+        if self.url is None:
+            return None
+        found = place(self.url)
+        if isinstance(found, Bucket):
+            return found
+        raise ConfigError(f"recordings.url: {self.url} is a folder of this machine: name it as trainer.home")
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much is kept."""
+        age_ms = None if self.max_age_days is None else self.max_age_days * _DAY_MS
+        return Bounds(int(self.max_gb * _GB), age_ms, int(self.min_free_gb * _GB))
+
+
+class LoopTable(Table):
+    """``[loop]``: what holds for all models of ``atoll-trainer run``.
+
+    Attributes:
+        records: Whether it records too; otherwise ``atoll-trainer record`` runs beside it.
+    """
+
+    records: bool = False
+
+
+class ModelTable(Table):
+    """``[[model]]``: a model that ``atoll-trainer run`` keeps up to date.
+
+    Attributes:
+        task: Task file; it names the model.
+        on_drift: Learn anew when agents report drift of the release that they run.
+        drift_agents: So many of them have to.
+        on_labels: Learn anew after so many new labels; 0: never.
+        every_s: Learn anew so long after the last time; 0: never.
+        history_s: Learn from nothing older.
+        fresh_s: After a drift learn only from what was measured since it began, once that is so long ago.
+        cool_down_s: Least time between two trainings; a request is obeyed all the same.
+        train_s: A training that takes longer is ended.
+        worse_by: How much larger than the champion's the error of a release may be, as a share.
+        canary_percent: Share of the devices that try it first; more where that would be nobody.
+        settle_s: Devices that have not answered by then are not waited for.
+        watch_s: How long the first devices run it before it is for all.
+        withdraw_above: Share of the devices that may refuse it; when more do it is withdrawn.
+        max_delay_s: Devices wait a random part of it before they fetch.
+        keep_runs: Run folders that are kept.
+    """
+
+    task: Path
+    on_drift: bool = True
+    drift_agents: Annotated[int, Field(ge=1)] = 1
+    on_labels: Annotated[int, Field(ge=0)] = 0
+    every_s: Annotated[float, Field(ge=0)] = 0.0
+    history_s: Annotated[float, Field(gt=0)] = 604_800.0
+    fresh_s: Annotated[float, Field(ge=0)] = 600.0
+    cool_down_s: Annotated[float, Field(ge=0)] = 3600.0
+    train_s: Annotated[float, Field(gt=0)] = 3600.0
+    worse_by: Annotated[float, Field(ge=0)] = 0.05
+    canary_percent: Annotated[int, Field(ge=1, le=100)] = 10
+    settle_s: Annotated[float, Field(gt=0)] = 3600.0
+    watch_s: Annotated[float, Field(ge=0)] = 600.0
+    withdraw_above: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    max_delay_s: Annotated[int, Field(ge=0, le=7 * 86_400)] = 0
+    keep_runs: Annotated[int, Field(ge=1, le=1000)] = 10
+
+
 class TrainerSettings(Table):
     """The whole file.
 
     Attributes:
         trainer: Who this trainer is.
         broker: Where the broker is.
+        recordings: Where messages are kept.
         stream: What is recorded.
+        metrics: An endpoint for Prometheus, of ``record``.
+        loop: How the closed loop works.
+        model: What the closed loop keeps up to date.
     """
 
     trainer: TrainerTable
     broker: BrokerTable = BrokerTable()
+    recordings: RecordingsTable = RecordingsTable()
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
+    metrics: MetricsTable = MetricsTable()
+    loop: LoopTable = LoopTable()
+    model: Annotated[list[ModelTable], Field(max_length=256)] = []
 
     def build_broker(self) -> Broker:
         """Return the broker as this trainer sees it.

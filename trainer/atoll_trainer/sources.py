@@ -20,11 +20,15 @@ from atoll_ingest.stream import Stream
 from atoll_link import recording
 from atoll_link.csv_columns import Columns, RowReader
 from atoll_link.csv_file import CsvFile
+from atoll_link.place import Place
 from atoll_link.recording import Kind, Row
+from atoll_trainer.cells import Cells
 from atoll_trainer.dataset import Observed, Readings, Refusals, UnsuitableDataError, collect
 from atoll_trainer.labels import Arrived, LabelJoin
-from atoll_trainer.task import TaskFile, TaskKind
+from atoll_trainer.task import TaskFile
 
+_MAX_SPREAD_MS: Final = 3_600_000.0
+"""How much earlier than its time a reading, or a part of it, may arrive."""
 _MAX_DEVICES: Final = 65_536
 """Devices that a stream's reader remembers."""
 
@@ -51,14 +55,14 @@ def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",")
             f"--device {columns.device}: {path} has a column of that name; "
             f"give --device-column {columns.device}, or another name for the device of all rows"
         )
-    values = {name: columns.values.get(name, name) for name in task.task.values}
-    reader = RowReader(replace(columns, values=values), header, path)
+    cells = Cells(task, columns, header, path)
+    reader = RowReader(cells.columns, cells.header, path)
     refusals = Refusals()
 
     def observed() -> Iterator[Observed]:
         for line in file.lines():
             try:
-                row = reader.read(line.number, line.cells)
+                row = reader.read(line.number, cells.of(line.cells))
             except MalformedMessageError as error:
                 refusals.add(line.number, error)
                 continue
@@ -72,13 +76,16 @@ def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",")
     return collect(observed(), task, str(path), digest, refusals)
 
 
-def from_recording(folder: Path, task: TaskFile, stream: Stream | None = None) -> tuple[Readings, int]:
+def from_recording(
+    folder: Path | Place, task: TaskFile, stream: Stream | None = None, since_ms: float | None = None
+) -> tuple[Readings, int]:
     """Return the task's readings in a recording, labelled, and how many labels found no reading.
 
     Args:
         folder: Of the recording.
         task: Says which stream and model.
         stream: How its messages are read; by default as our own dialect.
+        since_ms: Only what was measured from then on, by event time.
 
     Raises:
         StorageError: A part of it is damaged.
@@ -90,20 +97,21 @@ def from_recording(folder: Path, task: TaskFile, stream: Stream | None = None) -
     # Labels are joined to all readings, also to those that are refused later: the label of a reading
     # that lacks a value must not go to its neighbour.
     devices, times, arrivals = [], [], []
-    for one in _recorded(folder, task, stream, Refusals()):
+    for one in _recorded(folder, task, stream, Refusals(), since_ms):
         devices.append(one.device)
         times.append(one.time_ms)
         arrivals.append(one.arrival_ms)
     labels, lost = np.full(len(times), np.nan), 0
-    if task.task.kind is TaskKind.REGRESSION:
+    if task.task.kind.has_labels:
         join = LabelJoin(devices, np.array(times), np.array(arrivals), task.task.label_tolerance_ms)
-        labels, lost = join.join(_labels(folder, task))
+        labels, lost = join.join(_labels(folder, task, since_ms))
     digest = hashlib.sha256(labels.tobytes())
     refusals = Refusals()
 
     def observed() -> Iterator[Observed]:
         # Not strict: a recorder may have added readings in the meantime.
-        joined = zip(_recorded(folder, task, stream, refusals), labels.tolist(), strict=False)
+        recorded = _recorded(folder, task, stream, refusals, since_ms)
+        joined = zip(recorded, labels.tolist(), strict=False)
         for one, label in joined:
             digest.update(f"{one.device} {one.time_ms} ".encode() + one.payload)
             truth = None if math.isnan(label) else label
@@ -125,9 +133,12 @@ class _Recorded(NamedTuple):
     step_ms: float | None
 
 
-def _recorded(folder: Path, task: TaskFile, stream: Stream | None, refusals: Refusals) -> Iterator[_Recorded]:
+def _recorded(
+    folder: Path | Place, task: TaskFile, stream: Stream | None, refusals: Refusals, since_ms: float | None
+) -> Iterator[_Recorded]:
     """Yield the readings, as the agent reads them from the same messages."""
-    rows = recording.without_redeliveries(recording.read(folder, Kind.READING, task.task.stream))
+    found = recording.read(folder, Kind.READING, task.task.stream, _arrived_since(since_ms))
+    rows = recording.without_redeliveries(found)
     read = _reading(stream)
     for number, row in enumerate(rows, start=1):
         try:
@@ -137,6 +148,8 @@ def _recorded(folder: Path, task: TaskFile, stream: Stream | None, refusals: Ref
             continue
         for device, reading, arrival_ms in told:
             time_ms = arrival_ms if reading.time_ms is None else reading.time_ms
+            if since_ms is not None and time_ms < since_ms:
+                continue
             values: dict[str, Value] = reading.values if isinstance(reading.values, dict) else {}
             yield _Recorded(number, device, time_ms, arrival_ms, values, row.payload, reading.step_ms)
 
@@ -159,9 +172,18 @@ def _reading(stream: Stream | None) -> Callable[[Row], Iterator[Overdue]]:
     return read
 
 
-def _labels(folder: Path, task: TaskFile) -> Iterator[Arrived]:
-    for row in recording.without_redeliveries(recording.read(folder, Kind.LABEL, task.task.model)):
+def _arrived_since(since_ms: float | None) -> float | None:
+    """Return from when on to read what was measured since: values of one reading may come one by one."""
+    return None if since_ms is None else since_ms - _MAX_SPREAD_MS
+
+
+def _labels(folder: Path | Place, task: TaskFile, since_ms: float | None) -> Iterator[Arrived]:
+    found = recording.read(folder, Kind.LABEL, task.task.model, _arrived_since(since_ms))
+    for row in recording.without_redeliveries(found):
         label = Label.decode(row.payload)
+        end_ms = label.end_ms if label.time_ms is None else label.time_ms
+        if since_ms is not None and (end_ms or 0.0) < since_ms:
+            continue
         if label.stream in {None, task.task.stream}:
             yield Arrived(row.device, row.arrival_ms, label)
 
@@ -176,7 +198,7 @@ def _require_fit(columns: Columns, task: TaskFile) -> None:
     faults += [
         f"task.values.{spec.name}: an array cannot come from a CSV file" for spec in task.specs if spec.shape
     ]
-    if task.task.kind is TaskKind.REGRESSION and columns.label is None:
-        faults.append("--label: a regression needs the column of its label")
+    if task.task.kind.needs_labels and columns.label is None and task.csv.label is None:
+        faults.append(f"--label: a {task.task.kind.value} needs the column of its label")
     if faults:
         raise ConfigError(faults)

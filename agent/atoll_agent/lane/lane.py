@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -18,10 +19,12 @@ import structlog
 from atoll_agent.lane.answering import Answering, kind_of
 from atoll_agent.lane.clock_step import ClockStep
 from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
+from atoll_agent.lane.handover import Handover
 from atoll_agent.lane.outlet import Outlet
+from atoll_agent.lane.spill import Replay, Spill
 from atoll_agent.lane.survival import restore, save
 from atoll_agent.lane.track import Track
-from atoll_agent.ports import ClockState, LanePlan, LaneReport, Waiter, WindowStore, Wire
+from atoll_agent.ports import ClockState, LanePlan, LaneReport, Spool, Waiter, WindowStore, Wire
 from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
@@ -41,7 +44,11 @@ _STOP_AFTER_S: Final = 5.0
 
 
 class Lane:
-    """Answers the readings of all streams with the models that are swapped in."""
+    """Answers the readings of all streams with the models that are swapped in.
+
+    Attributes:
+        handover: What the control plane gets to see of the readings that were answered.
+    """
 
     def __init__(
         self,
@@ -53,14 +60,20 @@ class Lane:
         clock: ClockState,
         shown_devices: int = 0,
         windows: WindowStore | None = None,
+        spool: Spool | None = None,
+        spool_after_s: float = 0.0,
     ) -> None:
         self._waiter = waiter
+        self._spool = spool
+        self._spill = None if spool is None else partial(Spill, spool, spool_after_s, waiter.wake)
+        self._replay = None if spool is None else Replay(spool, waiter.wake)
         self._windows = windows
         self._plan = plan
         self._site = site
         self._agent = agent
         self._clock = clock
         self._shown_devices = shown_devices
+        self.handover = Handover()
         self._tracks: dict[str, Track] = {}
         self._by_wire: dict[Wire, Track] = {}
         self._leaving: dict[str, float] = {}
@@ -154,12 +167,16 @@ class Lane:
         deadline = time.monotonic() + _STOP_AFTER_S
         while self._has_work_left() and time.monotonic() < deadline:
             self.turn(0.1)
+        for track in self._tracks.values():
+            track.spill_rest(_STOP_AFTER_S)
         self._make_report(time.monotonic_ns())
         if self._windows is not None:
             for track in self._tracks.values():
                 save(track.champions, self._windows, is_idle=track.is_idle and track.is_connected)
         for track in self._tracks.values():
             track.close()
+        if self._spool is not None:
+            self._spool.close()
 
     def turn(self, timeout_s: float) -> None:
         """Do once all that is due: orders, what arrived, predictions out, acknowledgements out."""
@@ -183,6 +200,8 @@ class Lane:
             self._let_go(now_ns / 1e9)
         for track in self._tracks.values():
             track.work(now_ns / 1e9, is_behind=now_ns - self._idle_ns > _BEHIND_AFTER_NS)
+        if self._replay is not None:
+            self._replay.work(self._tracks.values(), now_ns / 1e9)
         with_news = [track for track in self._tracks.values() if track.take_news()]
         if with_news or now_ns - self._reported_ns > _REPORT_EVERY_NS:
             self._make_report(now_ns)
@@ -205,7 +224,14 @@ class Lane:
             track = self._tracks.get(stream.name)
             if track is None:
                 wire = wires[stream.name]
-                track = Track(stream, wire, site=self._site, max_devices=plan.max_devices)
+                track = Track(
+                    stream,
+                    wire,
+                    site=self._site,
+                    max_devices=plan.max_devices,
+                    spill=self._spill,
+                    handover=self.handover,
+                )
                 self._tracks[stream.name] = self._by_wire[wire] = track
             track.change(
                 stream,
@@ -303,6 +329,10 @@ class Lane:
         counts["devices"] = sum(track.devices for track in tracks)
         for track in tracks:
             counts.update(track.window_counts)
+        if self._spool is not None and self._replay is not None:
+            counts.update(self._replay.counts)
+            state = self._spool.state
+            counts.update(spool_rows=state.rows, spool_bytes=state.size_bytes, predictions_lost=state.lost)
         self.report = LaneReport(
             all(track.is_connected for track in tracks),
             dict(counts),
@@ -315,4 +345,5 @@ class Lane:
                 for track in (tracks if self._shown_devices else ())
                 for model, devices in track.known_devices(self._shown_devices).items()
             },
+            None if self._spool is None else self._spool.state.fault,
         )

@@ -1,9 +1,9 @@
 """Which readings wait for which predictions: the rule of acknowledgement.
 
-A QoS 1 reading is acknowledged when every prediction it completed has its PUBACK, or when it
-completed none. Acknowledgements leave in order of arrival (MQTT-4.6.0-2). After a reconnect the
-broker sends again what was not acknowledged, with the DUP flag and the packet id that it had
-(MQTT-4.4.0-1): such a reading takes the place of the first one and is not answered a second time.
+A QoS 1 reading is acknowledged when every prediction it completed has its PUBACK or its place in the
+spool, or when it completed none. Acknowledgements leave in order of arrival (MQTT-4.6.0-2). After a
+reconnect the broker sends again what was not acknowledged, with the DUP flag and the packet id that it
+had (MQTT-4.4.0-1): such a reading takes the place of the first one and is not answered a second time.
 The id belongs to the key, since a broker may set DUP on a new reading that it wrote into a connection
 which was dead already (docs/decisions/0005-redelivery.md).
 """
@@ -22,9 +22,15 @@ MAX_REMEMBERED: Final = 16_384
 
 
 class Entry(msgspec.Struct, gc=False):
-    """One reading at QoS 1: how many of its predictions still lack a PUBACK."""
+    """One reading at QoS 1.
+
+    Attributes:
+        outstanding: How many of its predictions lack both a PUBACK and a place in the spool.
+        is_stored: Whether it stands for a prediction that comes from the spool.
+    """
 
     outstanding: int = 0
+    is_stored: bool = False
 
 
 class Ledger:
@@ -66,6 +72,14 @@ class Ledger:
             return False
         entry.outstanding -= 1
         return True
+
+    def numbers(self) -> list[int]:
+        """Return the message ids of predictions without PUBACK, oldest first; not those from the spool."""
+        return [mid for mid, entry in self._by_prediction.items() if not entry.is_stored]
+
+    def take_back(self, mid: int) -> Entry:
+        """Forget that a prediction was sent: it was taken back from the wire."""
+        return self._by_prediction.pop(mid)
 
     def due(self) -> list[Delivery]:
         """Return the readings to acknowledge now, in order of arrival."""

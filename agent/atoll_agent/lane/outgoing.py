@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import Final
 
 from atoll_agent.lane.ledger import Entry, Ledger
-from atoll_agent.ports import Wire
+from atoll_agent.lane.spill import Spill, Waiting, is_fresh
+from atoll_agent.ports import Stored, Wire
 
 MAX_OUTSTANDING: Final = 20_000
 """Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
@@ -15,13 +17,17 @@ as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight
 
 
 class Outgoing:
-    """Hands predictions, decisions and commands to the wire in order. ``counts`` are those of its track."""
+    """Hands predictions, decisions and commands to the wire in order. ``counts`` are those of its track.
 
-    def __init__(self, wire: Wire, ledger: Ledger, counts: Counter[str]) -> None:
+    Where there is a ``spill``, predictions go to disk while the broker is away.
+    """
+
+    def __init__(self, wire: Wire, ledger: Ledger, counts: Counter[str], spill: Spill | None = None) -> None:
         self._wire = wire
         self._ledger = ledger
         self._counts = counts
-        self._predictions: deque[tuple[str, bytes, Entry | None]] = deque()
+        self._spill = spill
+        self._predictions: deque[Waiting] = deque()
         self._acts: deque[tuple[str, bytes, Entry]] = deque()
         self._acts_sent: set[int] = set()
 
@@ -32,8 +38,9 @@ class Outgoing:
 
     @property
     def waiting(self) -> int:
-        """How many messages wait here, or for their PUBACK."""
-        return len(self._predictions) + len(self._acts) + self._ledger.outstanding
+        """How many messages wait here, for their PUBACK, or for the disk."""
+        spilling = 0 if self._spill is None else self._spill.waiting
+        return len(self._predictions) + len(self._acts) + self._ledger.outstanding + spilling
 
     def predict(self, topic: str, payload: bytes, entry: Entry | None) -> None:
         """Take a prediction; at the QoS of its reading, which ``entry`` stands for at QoS 1."""
@@ -56,8 +63,50 @@ class Outgoing:
         self._ledger.settle(mid)
         return "a decision or command" if self._is_act(mid) else "a prediction"
 
-    def send(self) -> None:
-        """Hand over as much as the wire takes; decisions behind the predictions that they follow from."""
+    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+        """Take predictions from the spool; each entry tells when one is acknowledged."""
+        entries = [Entry(1, is_stored=True) for _ in stored]
+        for one, entry in zip(stored, entries, strict=True):
+            self._predictions.append((one.topic, one.payload, entry))
+        return entries
+
+    def work(self, *, is_connected: bool, now_s: float) -> None:
+        """Hand over as much as the wire takes, or the disk; monotonic time.
+
+        Decisions go behind the predictions that they follow from.
+        """
+        spill = self._spill
+        if spill is None:
+            self._send()
+        else:
+            spill.settle(self._predictions, now_s)
+            waiting = len(self._predictions) + self._ledger.outstanding
+            if spill.is_due(is_connected=is_connected, waiting=waiting, now_s=now_s):
+                if batch := self._take_back():
+                    spill.keep(batch, now_s)
+            elif not spill.is_away:
+                self._send()
+        if self._acts:
+            self._send_acts()
+
+    def finish(self, timeout_s: float) -> None:
+        """Bring to disk, where there is a spool, what was not delivered."""
+        if self._spill is not None:
+            self._spill.finish(self._take_back(), self._predictions, timeout_s)
+
+    def _take_back(self) -> list[Waiting]:
+        """Take back the predictions on their way, and those that wait; what comes from disk stays there."""
+        mine = [mid for mid in self._ledger.numbers() if mid not in self._acts_sent]
+        taken = self._wire.take_back(mine)
+        batch: list[Waiting] = [
+            (topic, payload, self._ledger.take_back(mid)) for mid, topic, payload in taken
+        ]
+        batch += self._predictions
+        self._predictions.clear()
+        self._predictions += [one for one in batch if not is_fresh(one)]
+        return [one for one in batch if is_fresh(one)]
+
+    def _send(self) -> None:
         predictions, ledger, publish = self._predictions, self._ledger, self._wire.publish
         sent = 0
         while predictions and ledger.outstanding < MAX_OUTSTANDING:
@@ -71,8 +120,6 @@ class Outgoing:
                 ledger.sent(entry, mid)
         if sent:
             self._counts["predictions"] += sent
-        if self._acts:
-            self._send_acts()
 
     def _send_acts(self) -> None:
         acts = self._acts

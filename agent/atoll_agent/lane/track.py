@@ -14,14 +14,16 @@ from typing import Final
 import structlog
 
 from atoll_agent.lane.answering import Answering
+from atoll_agent.lane.handover import Handover
 from atoll_agent.lane.intakes import Intakes
 from atoll_agent.lane.ledger import Entry, Ledger
 from atoll_agent.lane.live_trial import LiveTrial
 from atoll_agent.lane.outgoing import Outgoing
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.pending import Pending
+from atoll_agent.lane.spill import BATCH, Spill
 from atoll_agent.lane.twins import Twins
-from atoll_agent.ports import Wire
+from atoll_agent.ports import Stored, Wire
 from atoll_agent.rollout.trial import Outcome, TrialReport
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.manifest import Manifest
@@ -55,10 +57,13 @@ class Track:
         *,
         site: str,
         max_devices: int,
+        spill: Callable[[Counter[str]], Spill] | None = None,
+        handover: Handover | None = None,
         wall_ms: Callable[[], float] = lambda: time.time() * 1e3,
     ) -> None:
         self.stream = stream
         self._wall_ms = wall_ms
+        self._handover = handover
         self._own_topics = f"{PREFIX}/{site}/"
         self._trusted_writers: frozenset[str] = frozenset()
         self.is_connected = False
@@ -76,7 +81,9 @@ class Track:
         self._failed_trials: dict[str, TrialReport] = {}
         self._labels: list[tuple[str, str, Label]] = []
         self._ledger = Ledger()
-        self._outgoing = Outgoing(wire, self._ledger, self.counts)
+        self._outgoing = Outgoing(
+            wire, self._ledger, self.counts, None if spill is None else spill(self.counts)
+        )
         self._outlets: Mapping[str, Outlet] = {}
         self._is_stopping = False
         self._has_news = False
@@ -87,6 +94,11 @@ class Track:
         """Whether no reading waits for an answer, and no prediction for its PUBACK."""
         heard = [*self._answering.values(), *self._retiring]
         return not (any(answering.executor.waiting for answering in heard) or self._outgoing.waiting)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it is connected, and hardly anything live is on its way."""
+        return self.is_connected and self._outgoing.waiting < BATCH
 
     @property
     def devices(self) -> int:
@@ -208,6 +220,14 @@ class Track:
         """Take in no more readings."""
         self._is_stopping = True
 
+    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+        """Send predictions from the spool; each entry tells when one is acknowledged."""
+        return self._outgoing.send_stored(stored)
+
+    def spill_rest(self, timeout_s: float) -> None:
+        """Bring to disk, where there is a spool, what was not delivered: the process ends."""
+        self._outgoing.finish(timeout_s)
+
     def close(self) -> None:
         """End the models' threads and the connection."""
         for answering in self._at_work():
@@ -244,7 +264,7 @@ class Track:
         for model, trial in list(self._trials.items()):
             self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
-        self._outgoing.send()
+        self._outgoing.work(is_connected=self.is_connected, now_s=now_s)
         due = self._ledger.due()
         if due:
             for delivery in due:
@@ -319,6 +339,8 @@ class Track:
         self.counts["labels"] += 1
         if label.stream in {None, self.stream.name}:
             self._labels.append((topic.model, topic.device, label))
+            if self._handover is not None:
+                self._handover.tell(topic.model, topic.device, label)
 
     def _take_reading(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> None:
         if not self._answering:
@@ -407,6 +429,9 @@ class Track:
         if trial is not None and answering is trial.challenger:
             trial.time(answering.executor.take_times_s())
         now_ns = time.monotonic_ns()
+        is_answerer = answering is self._answering.get(answering.model)
+        if self._handover is not None and answered and is_answerer:
+            self._handover.offer(answering, answered, now_ns)
         for pending, answer in answered:
             if trial is not None:
                 trial.note(answering, pending, answer)

@@ -14,6 +14,7 @@ from atoll_agent.ports import Accelerator, Accelerators, ContestStore, PlacedMod
 from atoll_agent.rollout.release import Release
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import AcceleratorLostError, BundleRejectedError, Reason, RuntimeUnavailableError
+from atoll_contract.reference import Reference
 from atoll_infer import golden, tuning
 from atoll_infer.contest import EDGETPU, FORMAT, Contest, Contestant
 from atoll_infer.predictor import Predictor
@@ -135,6 +136,16 @@ class Loader:
             RuntimeUnavailableError: No runtime works.
         """
         bundle = Bundle.unpack(self._store.read_bundle(release.sha256))
+        predictor = self._placed(release, bundle, wish, may_wait=may_wait)
+        if bundle.reference is not None:
+            try:
+                predictor.reference = Reference.decode(bundle.reference)
+            except BundleRejectedError as error:  # drift is told, and decides nothing here
+                predictor.reference_fault = error.detail
+                log.warning("reference.unusable", model=bundle.manifest.model, detail=error.detail)
+        return predictor
+
+    def _placed(self, release: Release, bundle: Bundle, wish: Wish, *, may_wait: bool) -> Predictor:
         contest = self._contest(release.sha256)
         if contest is None:
             self._unsettled.add(release.sha256)

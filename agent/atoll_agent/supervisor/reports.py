@@ -72,12 +72,14 @@ def status(
         notes.append("the lane waits for the broker")
     if lane.refused_filters:
         notes.append(f"the broker refuses the subscription of {', '.join(lane.refused_filters)}")
+    if lane.spool_fault is not None:
+        notes.append(f"the spool does not work: {lane.spool_fault}")
     if waiting := sorted(model for model, slot in slots.items() if slot.champion is None):
         notes.append(f"no release yet for {', '.join(waiting)}")
     health = Health.READY
     if fault is not None:
         health = Health.FAULTED
-    elif not lane.is_connected or lane.refused_filters or degraded:
+    elif not lane.is_connected or lane.refused_filters or degraded or lane.spool_fault is not None:
         health = Health.DEGRADED
     refusals = {**lane.refusals, **{("requests", why): count for why, count in requests.refusals.items()}}
     last = {**lane.last_refusal, **{("requests", why): said for why, said in requests.last_refusal.items()}}

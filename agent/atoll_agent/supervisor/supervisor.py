@@ -15,15 +15,16 @@ from typing import Final
 
 import structlog
 
-from atoll_agent.ports import Accelerators, ClockState, LaneControl, Link, ServiceState
+from atoll_agent.ports import Accelerators, ClockState, LaneControl, Link, Onlooker, ServiceState
 from atoll_agent.supervisor import reports
+from atoll_agent.supervisor.drift import LOOK_S, DriftWatch
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.releases import Releases
 from atoll_agent.supervisor.requests import Requests
 from atoll_agent.supervisor.watchdog import Watchdog
 from atoll_contract.errors import AtollError, ConfigError, MalformedMessageError
 from atoll_contract.messages import Health, SlotStatus, Status
-from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic
+from atoll_contract.topics import DriftTopic, MetadataTopic, SlotTopic, StatusTopic
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Refused, Subscribed
 
 log = structlog.get_logger()
@@ -80,9 +81,11 @@ class Supervisor:
         reload: Callable[[], Awaitable[Reloaded]],
         accelerators: Accelerators,
         crashes: AbstractContextManager[object],
+        onlooker: Onlooker,
         status_interval_s: float,
         requests: Requests,
         homeassistant: HomeAssistant,
+        drift: DriftWatch,
     ) -> None:
         self._site = site
         self._agent = agent
@@ -99,9 +102,11 @@ class Supervisor:
         self._reload_note: str | None = None
         self._accelerators = accelerators
         self._crashes = crashes
+        self._onlooker = onlooker
         self._status_interval_s = status_interval_s
         self._requests = requests
         self._homeassistant = homeassistant
+        self._drift = drift
         self._born = asyncio.Event()
         self._status_topic = str(StatusTopic(site, agent))
         self._stop = asyncio.Event()
@@ -115,7 +120,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, read the settings again at SIGHUP; a bug anywhere ends all of it."""
-        with self._crashes:
+        with self._onlooker, self._crashes:
             await self._run()
 
     async def _run(self) -> None:
@@ -154,6 +159,7 @@ class Supervisor:
                 group.create_task(self._releases.run(), name="releases"),
                 group.create_task(self._watch_clock(), name="clock"),
                 group.create_task(self._tell_status(), name="status"),
+                group.create_task(self._watch_drift(), name="drift"),
                 group.create_task(self._announce_again(), name="homeassistant"),
                 group.create_task(self._watch_lane(), name="lane-watch"),
                 group.create_task(self._watchdog.run(), name="watchdog"),
@@ -185,9 +191,11 @@ class Supervisor:
         """Tell Home Assistant what is new, or all of it."""
         if not self._link.is_connected:
             return
-        slots = [self._slot_status(model) for model in self._releases.slots.all()]
         self._homeassistant.announce(
-            slots, self._lane.report.devices, partial(self._link.publish, retain=True), is_again=is_again
+            self._slot_statuses(),
+            self._lane.report.devices,
+            partial(self._link.publish, retain=True),
+            is_again=is_again,
         )
 
     async def _announce_again(self) -> None:
@@ -253,6 +261,7 @@ class Supervisor:
                 for model in self._releases.slots.all():
                     self.slot_changed(model)
                 self._announce(is_again=True)  # the broker may have lost it
+                self._drift.tell_all()
                 self._trigger.set()
             case Disconnected(detail, was_connected, was_refused):
                 self._service.tell(STATUS=f"waiting for the broker: {detail}"[:200])
@@ -351,7 +360,8 @@ class Supervisor:
         self._status_interval_s = reloaded.status_interval_s
         log.info("settings.reloaded", changes=list(reloaded.changes))
         for model in reloaded.gone:
-            self._link.publish(str(SlotTopic(self._site, self._agent, model)), b"", retain=True)
+            for topic in (SlotTopic, DriftTopic):
+                self._link.publish(str(topic(self._site, self._agent, model)), b"", retain=True)
         for model in self._releases.slots.all():
             self.slot_changed(model)
         self._trigger.set()
@@ -363,29 +373,49 @@ class Supervisor:
                 log.info("clock.changed", is_time_unsynced=self._clock.is_time_unsynced)
                 self._trigger.set()  # what an unset clock let pass is judged anew
 
+    async def _watch_drift(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            reports = list(self._drift.look(time.time() * 1e3, time.monotonic()))
+            for report in reports:
+                self._onlooker.hear(report)
+            if not self._link.is_connected:
+                continue  # the next connect has all of them told
+            for report in reports:
+                topic = DriftTopic(self._site, self._agent, report.model)
+                self._link.publish(str(topic), report.encode(), retain=True)
+
     async def _tell_status(self) -> None:
         while True:
+            self._onlooker.look(self._status(), self._slot_statuses(), self._planes())
             await asyncio.sleep(self._status_interval_s)
             if self._link.is_connected:
                 self._publish_status()
                 self._announce()
 
-    def _publish_status(self) -> None:
-        now_ms = time.time() * 1e3
-        status = reports.status(
+    def _planes(self) -> dict[str, bool]:
+        return {"lane": self._lane.report.is_connected, "control": self._link.is_connected}
+
+    def _slot_statuses(self) -> list[SlotStatus]:
+        return [self._slot_status(model) for model in self._releases.slots.all()]
+
+    def _status(self) -> Status:
+        return reports.status(
             self._me,
             self._lane.report,
             self._requests,
             self._releases.slots.all(),
-            now_ms,
+            time.time() * 1e3,
             self._fault,
             note=self._reload_note,
             is_time_unsynced=self._clock.is_time_unsynced,
             predictors=self._releases.slots.predictors,
             accelerators=self._accelerators.states,
         )
-        before = self._published
-        is_same = before is not None and before.model_copy(update={"time_ms": now_ms}) == status
+
+    def _publish_status(self) -> None:
+        status, before = self._status(), self._published
+        is_same = before is not None and before.model_copy(update={"time_ms": status.time_ms}) == status
         if is_same and time.monotonic() - self._published_s < _HEARTBEAT_S:
             return
         self._published_s = time.monotonic()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from atoll_dashboard import views
 from atoll_dashboard.asking import Asking
 from atoll_dashboard.feed import Feed
 from atoll_dashboard.scene import Scene
@@ -36,6 +37,17 @@ class Board:
         self.asking = asking
         self.has_login = has_login
         self._made: dict[str, tuple[float, object]] = {}
+        self._releases: tuple[int, list[views.ReleaseView]] = (-1, [])
+
+    @property
+    def releases(self) -> list[views.ReleaseView]:
+        """The releases; with a thousand agents that takes a while, and is made when something changes."""
+        return self.view("releases", self._make_releases)
+
+    def _make_releases(self, scene: Scene, _: float) -> list[views.ReleaseView]:
+        if self._releases[0] != scene.version:
+            self._releases = (scene.version, views.releases(scene))
+        return self._releases[1]
 
     def view(self, name: str, make: Callable[[Scene, float], _T]) -> _T:
         """Return what ``make`` returns of the scene and the time, at most a second old."""

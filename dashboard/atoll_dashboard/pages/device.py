@@ -72,6 +72,8 @@ def device_page(board: Board, site: str, name: str) -> None:
                 rows = _decision_rows(device)
             decisions.show(rows)
 
+        draw()
+        tell()
         ui.timer(CHART_S, draw)
         ui.timer(VIEW_S, tell)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
+from atoll_contract.drift import DriftReport
 from atoll_contract.messages import SlotStatus
 from atoll_dashboard import views
 from atoll_dashboard.pages.board import VIEW_S, Board
@@ -14,7 +15,7 @@ from atoll_dashboard.pages.devices import device_row, devices_columns
 from atoll_dashboard.pages.lists import LongList
 from atoll_dashboard.pages.releases import bar_cell, bar_legend
 from atoll_dashboard.pages.shell import card, heading, overview, shell
-from atoll_dashboard.pages.wording import HEALTH_TONES, NONE, ago, clock, milliseconds, rate
+from atoll_dashboard.pages.wording import HEALTH_TONES, NONE, ago, clock, milliseconds, number, rate
 from atoll_dashboard.parts.grid import Cell, Column, Grid, Row, Tone
 from atoll_dashboard.parts.tiles import Tile, Tiles
 
@@ -40,7 +41,7 @@ def fleet_page(board: Board) -> None:
             empty="No agent has said anything yet: is this the right broker, and the right site?",
             find=lambda text, choice: _found(board.view("agents", views.agents), text, choice),
             row=_agent_row,  # type: ignore[arg-type]  # what was found are agents
-            choices=("All", "In trouble", "On their way", "Refused"),
+            choices=("All", "In trouble", "On their way", "Refused", "Drifting"),
         )
 
         def show() -> None:
@@ -64,6 +65,7 @@ def agent_page(board: Board, site: str, name: str) -> None:
                     Column("Answers"),
                     Column("On its way"),
                     Column("Refused", "wide"),
+                    Column("Drift"),
                     Column("Changed", "number"),
                 ],
                 empty="It has no models.",
@@ -97,7 +99,7 @@ def agent_page(board: Board, site: str, name: str) -> None:
             status = view.agent.status
             note.set_text(f"at {site}" + (f" · {status.detail}" if status and status.detail else ""))
             tiles.show(_agent_tiles(view, now_ms))
-            slots.show([_slot_row(slot) for slot in view.slots])
+            slots.show([_slot_row(slot, view.drifts.get(slot.model)) for slot in view.slots])
             refusals.show(
                 [
                     Row(
@@ -135,7 +137,7 @@ class _Rollouts:
 
     def show(self) -> None:
         newest: dict[str, views.ReleaseView] = {}
-        for one in self._board.view("releases", lambda scene, _: views.releases(scene)):
+        for one in self._board.releases:
             if one.is_out:
                 newest.setdefault(one.terms.model, one)
         self._card.set_visibility(bool(newest))
@@ -178,6 +180,7 @@ def _tiles(seen: views.Overview) -> list[Tile]:
         ),
         Tile("Alarms", f"{seen.alarms:,}", "", "decisions that stand", Tone.BAD if seen.alarms else None),
         Tile("Refused releases", f"{seen.refused:,}", "", "on agents", Tone.WARN if seen.refused else None),
+        Tile("Drifting", f"{seen.drifting:,}", "", "models on agents", Tone.WARN if seen.drifting else None),
     ]
 
 
@@ -216,6 +219,7 @@ def _found(agents: Sequence[views.AgentView], text: str, choice: str) -> list[vi
         "In trouble": lambda one: one.health in _TROUBLE,
         "On their way": lambda one: any(slot.challenger for slot in one.slots),
         "Refused": lambda one: any(slot.refused for slot in one.slots),
+        "Drifting": lambda one: any(report.drifting for report in one.drifts.values()),
     }.get(choice)
     return [
         one
@@ -233,6 +237,7 @@ def _agent_row(view: views.AgentView) -> Row:
         answers.append(f"{slot.model} {slot.champion.release}" if slot.champion else f"{slot.model} {NONE}")
         if slot.challenger is not None:
             coming.append(f"{slot.model} {slot.challenger.release} {slot.challenger.phase.replace('_', ' ')}")
+    drifting = [f"{model} drifts" for model, report in sorted(view.drifts.items()) if report.drifting]
     refused = [
         f"refused {slot.model} {slot.refused.release}: {slot.refused.reason}"
         for slot in view.slots
@@ -246,7 +251,7 @@ def _agent_row(view: views.AgentView) -> Row:
             Cell(agent.name, sub=agent.site, href=f"/agent/{agent.site}/{agent.name}"),
             Cell(view.health, tone=HEALTH_TONES.get(view.health), sub=detail[:120], title=detail),
             Cell(
-                ", ".join(answers), sub="; ".join([*refused, " + ".join(backends)] if backends else refused)
+                ", ".join(answers), sub="; ".join(filter(None, [*drifting, *refused, " + ".join(backends)]))
             ),
             Cell(", ".join(coming), tone=Tone.NOTE if coming else None),
             Cell(rate(view.per_s)),
@@ -255,7 +260,7 @@ def _agent_row(view: views.AgentView) -> Row:
     )
 
 
-def _slot_row(slot: SlotStatus) -> Row:
+def _slot_row(slot: SlotStatus, drift: DriftReport | None) -> Row:
     champion, challenger, refused = slot.champion, slot.challenger, slot.refused
     answers = Cell(NONE, sub=slot.note or "no release yet")
     if champion is not None:
@@ -279,6 +284,19 @@ def _slot_row(slot: SlotStatus) -> Row:
             Cell(f"{refused.release}: {refused.reason}", sub=refused.detail, tone=Tone.BAD)
             if refused
             else Cell(),
+            _drift_cell(drift),
             Cell(clock(slot.time_ms)),
         ),
     )
+
+
+def _drift_cell(drift: DriftReport | None) -> Cell:
+    if drift is None:
+        return Cell(NONE, sub="not compared")
+    since = f"since {clock(drift.since_ms)}" if drift.since_ms is not None else ""
+    told = " ".join(filter(None, [since, (drift.detail or "")[:160]]))
+    if drift.drifting:
+        return Cell("drifting", sub=told, tone=Tone.WARN)
+    most = max(drift.features, key=lambda one: one.index / one.limit if one.limit else 0.0, default=None)
+    figure = f"most: {most.name} {number(most.index, 2)} of {number(most.limit, 2)}" if most else ""
+    return Cell("steady", sub=told or figure, tone=Tone.GOOD)

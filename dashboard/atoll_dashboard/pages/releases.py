@@ -10,6 +10,7 @@ import structlog
 from nicegui import ui
 
 from atoll_contract.errors import AtollError
+from atoll_contract.messages import LoopState
 from atoll_dashboard import views
 from atoll_dashboard.asking import Asked
 from atoll_dashboard.pages.board import VIEW_S, Board
@@ -45,6 +46,13 @@ def releases_page(board: Board) -> None:
                 empty="No release is out, or this user may not read the update metadata.",
                 on_act=asks.open,
             )
+        loop_room = ui.element("div")
+        with loop_room, card("The trainer's loop"):
+            loops = Grid(
+                "The trainer's loop",
+                [Column("Model"), Column("At"), Column("Since", "number"), Column("The last turn", "wide")],
+                empty="",
+            )
         with card("Refused by agents"):
             refused = Grid(
                 "Refused releases",
@@ -70,9 +78,12 @@ def releases_page(board: Board) -> None:
                 publication = board.scene.publication
                 fault, expires = publication.fault, publication.expires
                 asked = board.asking.asked
+                trainer = board.scene.fleet.find(*board.scene.trainer)
+            states = trainer.status.loops if trainer is not None and trainer.status is not None else []
+            loop_room.set_visibility(bool(states))
+            loops.show([_loop_row(one) for one in states])
             note.set_text(_note(fault, expires))
-            views_now = board.view("releases", lambda scene, _: views.releases(scene))
-            published.show([_release_row(board, one) for one in views_now])
+            published.show([_release_row(board, one) for one in board.releases])
             refused.show(
                 [
                     _refusal_row(one)
@@ -190,6 +201,19 @@ def _release_row(board: Board, view: views.ReleaseView) -> Row:
             acts = [act for act in acts if act != "Promote"]
         cells += (Cell(acts=tuple(acts)),)
     return Row(identity, cells)
+
+
+def _loop_row(one: LoopState) -> Row:
+    about = " ".join(filter(None, [f"release {one.release}" if one.release else "", one.cause or ""]))
+    return Row(
+        one.model,
+        (
+            Cell(one.model, sub=about),
+            Cell(one.phase.replace("_", " "), sub=one.detail or "", tone=Tone.NOTE),
+            Cell(clock(one.since_ms)),
+            Cell(one.outcome or ""),
+        ),
+    )
 
 
 def _refusal_row(one: views.RefusalView) -> Row:

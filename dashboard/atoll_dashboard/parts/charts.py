@@ -89,12 +89,19 @@ class Chart:
             drawn[0]["markLine"] = _mark_line([mark for mark in marks if mark.time_ms >= start_ms])
         names = [one.name for one in series]
         patch = {"xAxis": {"min": start_ms, "max": end_ms}, "series": drawn}
-        if names == self._names:
+        if not self._names:
+            # So the browser has it with the page.
+            options = self._echart.options
+            options["xAxis"] |= patch["xAxis"]
+            options["series"] = drawn
+            self._echart.update()
+            self._names = names
+        elif names == self._names:
             self._echart.run_chart_method("setOption", patch)
-            return
-        # Other series than before: the browser has to forget the former ones.
-        self._names = names
-        self._echart.run_chart_method("setOption", patch, {"replaceMerge": ["series"]})
+        else:
+            # Other series than before: the browser has to forget the former ones.
+            self._names = names
+            self._echart.run_chart_method("setOption", patch, {"replaceMerge": ["series"]})
 
 
 def _drawn(series: Series, start_ms: float) -> dict[str, Any]:
@@ -106,7 +113,7 @@ def _drawn(series: Series, start_ms: float) -> dict[str, Any]:
         "type": "scatter" if series.has_dots else "line",
     }
     if series.has_dots:
-        return drawn | {"symbolSize": 5, "z": 3}
+        return drawn | {"symbolSize": 4, "z": 1}
     drawn |= {"showSymbol": False, "lineStyle": {"width": 1.8, "color": series.colour}}
     if series.is_filled:
         drawn["areaStyle"] = {"opacity": 0.1}

@@ -12,8 +12,11 @@ import pytest
 from support.climbs import ObedientLane, World, release
 
 from atoll_agent.adapters.crashes import CrashRecord
+from atoll_agent.adapters.unwatched import Unwatched
+from atoll_agent.lane.handover import Handover
 from atoll_agent.ports import Line
 from atoll_agent.rollout.machine import Phase
+from atoll_agent.supervisor.drift import DriftWatch
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.releases import Releases
 from atoll_agent.supervisor.reports import Self
@@ -96,6 +99,7 @@ def run_agent(world: World, error: Exception | None) -> None:
 
     async def work() -> None:
         await Supervisor(
+            onlooker=Unwatched(),
             site="site",
             agent="pi",
             me=Self(session=0, started_ms=0.0, token="token", version="1"),
@@ -112,6 +116,7 @@ def run_agent(world: World, error: Exception | None) -> None:
             status_interval_s=1.0,
             requests=Requests("site", "pi", [], skip_delay=lambda _model, _release: None),
             homeassistant=HomeAssistant(None, quiet, max_sensors=1),
+            drift=DriftWatch(Handover(), {}),
         ).run()
 
     world.loop.run(work())

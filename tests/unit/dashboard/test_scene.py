@@ -7,6 +7,7 @@ import json
 import pytest
 
 from atoll_contract.decisions import Decision, State
+from atoll_contract.drift import DriftReport
 from atoll_contract.errors import Reason
 from atoll_contract.messages import (
     Champion,
@@ -23,6 +24,7 @@ from atoll_contract.messages import (
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import (
     DecisionTopic,
+    DriftTopic,
     LabelTopic,
     MetadataTopic,
     PredictionTopic,
@@ -210,6 +212,18 @@ def test_releases_are_followed_from_the_timestamp_on_and_counted_by_where_agents
     assert [one.agent for one in views.refusals(feeding.scene)] == ["b"]
 
 
+def test_the_version_grows_with_what_rollouts_are_made_of_and_not_with_every_status(feeding):
+    feeding.take(StatusTopic(SITE, "a"), status())
+    before = feeding.scene.version
+    feeding.take(StatusTopic(SITE, "a"), status(Health.DEGRADED))
+    assert feeding.scene.version == before
+
+    feeding.take(StatusTopic(SITE, "a"), status(Health.OFFLINE))
+    feeding.take(SlotTopic(SITE, "a", "wear"), slot(1, "1"))
+    publish(feeding, ReleaseTerms(model="wear", release=1))
+    assert feeding.scene.version >= before + 3
+
+
 def test_what_agents_run_and_is_not_out_is_shown_too(feeding):
     feeding.take(StatusTopic(SITE, "a"), status())
     feeding.take(SlotTopic(SITE, "a", "wear"), slot(5, "5"))
@@ -225,6 +239,19 @@ def test_metadata_that_make_no_sense_are_a_fault_and_lose_nothing(feeding):
     publication = feeding.scene.publication
     assert publication.fault is not None
     assert len(publication.releases) == 1
+
+
+def test_drift_is_known_by_agent_and_model_until_its_topic_is_cleared(feeding):
+    feeding.take(StatusTopic(SITE, "a"), status())
+    feeding.take(SlotTopic(SITE, "a", "wear"), slot(1, "1"))
+    report = DriftReport(model="wear", time_ms=NOW_MS, release=1, drifting=True, detail="load has moved")
+    feeding.take(DriftTopic(SITE, "a", "wear"), report.encode())
+
+    (row,) = views.agents(feeding.scene, feeding.now_ms)
+    assert row.drifts["wear"].drifting
+    assert views.overview(feeding.scene, feeding.now_ms).drifting == 1
+    feeding.take(DriftTopic(SITE, "a", "wear"), b"")
+    assert views.overview(feeding.scene, feeding.now_ms).drifting == 0
 
 
 def test_agents_in_trouble_stand_first_and_a_late_will_changes_nothing(feeding):

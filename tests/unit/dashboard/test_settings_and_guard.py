@@ -173,6 +173,15 @@ def test_the_shipped_settings_make_sense(capsys):
     assert "http://127.0.0.1:8080" in capsys.readouterr().out
 
 
+def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "nicegui", None)
+
+    assert main(["--site", "plant-a"]) == 2
+    assert "atoll[dashboard]" in capsys.readouterr().err
+
+
 def test_a_port_that_is_taken_is_a_fault_of_the_settings(tmp_path):
     import socket
 

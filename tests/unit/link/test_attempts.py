@@ -1,10 +1,12 @@
-"""Which version of MQTT an attempt to connect speaks."""
+"""When the next attempt to connect is due, and which version of MQTT it speaks."""
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from atoll_link.attempts import LevelChoice
+from atoll_link.attempts import Backoff, LevelChoice
 from atoll_link.packets import Level
 
 OLD, NEW = Level.MQTT_311, Level.MQTT_5
@@ -72,3 +74,28 @@ def test_a_broker_that_was_replaced_by_an_older_one_is_reached() -> None:
 
     assert choice.fail(NEW, was_refused=True)
     assert choice.choose(1.0) is OLD
+
+
+class Highest(random.Random):
+    """Draws the longest wait that there may be."""
+
+    def uniform(self, _low: float, high: float) -> float:
+        return high
+
+
+def waits(backoff: Backoff, *, is_accepted: bool) -> list[float]:
+    found = []
+    for _ in range(9):
+        if is_accepted:
+            backoff.ease()
+        backoff.fail(100.0)
+        found.append(backoff.until - 100.0)
+    return found
+
+
+def test_a_broker_that_is_away_is_tried_less_and_less_often() -> None:
+    assert waits(Backoff(source=Highest()), is_accepted=False) == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_a_line_that_is_cut_again_and_again_is_tried_after_a_few_seconds_each_time() -> None:
+    assert waits(Backoff(source=Highest()), is_accepted=True) == [0.5, 1, 2, 4, 4, 4, 4, 4, 4]

@@ -170,3 +170,28 @@ def test_what_the_broker_just_takes_is_sent() -> None:
 def test_a_window_that_has_no_ids_is_refused(max_inflight: int) -> None:
     with pytest.raises(ValueError, match="max_inflight"):
         Outflow(max_inflight, 10)
+
+
+def test_what_is_taken_back_is_not_sent_again_and_the_others_keep_their_ids() -> None:
+    outflow = Outflow(2, 10)
+    outflow.open(LEVEL, BrokerLimits(), session_present=False)
+    for number in (1, 2, 3, 4):
+        outflow.publish(number, TOPIC, b"%d" % number, retain=False)
+    outflow.close()
+
+    assert outflow.take_back({1, 3, 9}) == [(1, TOPIC, b"1"), (3, TOPIC, b"3")]
+
+    outflow.open(LEVEL, BrokerLimits(), session_present=True)
+    sent = read(outflow.due())
+    assert [(one.payload, one.mid, one.is_duplicate) for one in sent] == [(b"2", 2, True), (b"4", 3, False)]
+
+
+def test_what_is_taken_back_while_it_is_under_way_is_not_told_when_it_is_acknowledged() -> None:
+    outflow = Outflow(2, 10)
+    outflow.open(LEVEL, BrokerLimits(), session_present=False)
+    outflow.publish(1, TOPIC, b"1", retain=False)
+
+    assert outflow.take_back([1]) == [(1, TOPIC, b"1")]
+
+    assert outflow.acknowledge(1) is None
+    assert not outflow.holds_any

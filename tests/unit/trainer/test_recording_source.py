@@ -48,6 +48,18 @@ def test_a_reading_that_the_broker_sent_again_is_learnt_from_once(tmp_path):
     assert readings.rows.tolist() == [[1.0], [2.0]]
 
 
+def test_only_what_was_measured_since_a_time_is_learnt_from_whatever_part_it_is_in(tmp_path):
+    for day in range(4):
+        at = day * 86_400_000
+        read(tmp_path, [reading(day, at), reading(day + 0.5, at + 1000), label(day, at, at + 10)])
+
+    readings, lost = from_recording(tmp_path, TASK, since_ms=AT_MS + 2 * 86_400_000 + 500)
+
+    assert readings.rows.tolist() == [[2.5], [3.0], [3.5]]
+    assert readings.labels.tolist()[1] == 3.0
+    assert lost == 0
+
+
 def test_a_label_that_the_broker_sent_again_does_not_undo_its_correction(tmp_path):
     wrong = label(7.0, 0, 10)
     again = replace(wrong, arrival_ms=AT_MS + 30, is_duplicate=True)

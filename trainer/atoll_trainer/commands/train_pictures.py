@@ -16,8 +16,9 @@ from atoll_ingest.stream import Stream
 from atoll_link.files import make_folder, write_whole
 from atoll_trainer import pictures
 from atoll_trainer.commands.options import add_settings_options
+from atoll_trainer.convert import Conversion, convert
 from atoll_trainer.home import Home
-from atoll_trainer.optimise import convert_in_child, representatives
+from atoll_trainer.optimise import representatives
 from atoll_trainer.own_model import OwnModel, answers_of
 from atoll_trainer.pictures import Pictures
 from atoll_trainer.settings import TrainerSettings
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     net.save(out / "saved")
     flat = normal.reshape(len(normal), -1)
-    content = convert_in_child(out / "saved", representatives(flat[:end]))
+    (content,) = convert([Conversion(out / "saved", representatives(flat[:end]))])
     write_whole(out / "model.tflite", content)
     _write_description(out, stream, arguments, mean, scale)
     _write_samples(out / "samples", found)

@@ -1,0 +1,392 @@
+"""What the loop does next, by what it sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from atoll_contract.drift import DriftReport, ErrorShift
+from atoll_contract.errors import Reason
+from atoll_contract.messages import Champion, Health, Refusal, SlotStatus, Status
+from atoll_contract.release import ReleaseTerms
+from atoll_link.fleet import Agent
+from atoll_trainer.loop.course import Course, Ended, Job, JobKind, Policy, View, canary_percent
+from atoll_trainer.loop.machine import (
+    OUT,
+    TRANSITIONS,
+    WORKING,
+    Event,
+    IllegalTransitionError,
+    Phase,
+    advance,
+)
+from atoll_trainer.loop.state import Cause, LoopFile, LoopStore, ModelState
+from atoll_trainer.repository import Available
+
+SHA = {1: "1" * 64, 2: "2" * 64}
+POLICY = Policy("wear", fresh_s=100.0, cool_down_s=1000.0, settle_s=500.0, watch_s=50.0)
+DONE = Ended(is_done=True)
+
+
+def agent(name: str = "pi", runs: int | None = 1, refuses: int | None = None, health=Health.READY) -> Agent:
+    def known(number: int) -> dict:
+        return {"release": number, "sha256": SHA[number]}
+
+    slot = SlotStatus(
+        model="wear",
+        time_ms=1.0,
+        champion=Champion(**known(runs), backend="cpu", task="regression") if runs else None,
+        refused=Refusal(**known(refuses), reason=Reason.ERROR_TOO_LARGE, detail="bad", time_ms=1.0)
+        if refuses
+        else None,
+    )
+    return Agent("plant", name, Status(health=health, session=1, token="t"), {"wear": slot})
+
+
+def report(release: int = 1, since_ms: float | None = 40e3, **parts) -> DriftReport:
+    return DriftReport(model="wear", time_ms=90e3, release=release, since_ms=since_ms, **parts)
+
+
+def out(*numbers: int, percent: int = 100) -> list[Available]:
+    return [
+        Available(ReleaseTerms(model="wear", release=number, rollout_percent=percent), SHA[number], 1)
+        for number in numbers
+    ]
+
+
+class Scene:
+    """A course, and what it sees."""
+
+    def __init__(self, policy: Policy = POLICY, **state) -> None:
+        before = ModelState(model="wear", since_ms=0.0, created_ms=0.0)
+        self.course = Course(policy, before.model_copy(update=state))
+        self.view = View(out(1), [agent()], {}, is_complete=True)
+
+    @property
+    def phase(self) -> Phase:
+        return self.course.state.phase
+
+    def sees(self, **parts) -> None:
+        self.view = replace(self.view, **parts)
+
+    def at(self, seconds: float) -> Job | None:
+        return self.course.tick(self.view, seconds * 1e3)
+
+    def drifts(self, **parts) -> None:
+        self.sees(drifts={("plant", "pi"): report(drifting=True, detail="x: 0.5", **parts)})
+
+
+class TestMachine:
+    @pytest.mark.parametrize(("phase", "event"), list(product(Phase, Event)))
+    def test_every_pair_leads_somewhere_or_is_an_error(self, phase: Phase, event: Event) -> None:
+        if (phase, event) in TRANSITIONS:
+            assert advance(phase, event) in Phase
+        else:
+            with pytest.raises(IllegalTransitionError, match=f"{event.value} in phase {phase.value}"):
+                advance(phase, event)
+
+    def test_every_phase_leads_back_to_idle(self) -> None:
+        for phase in Phase:
+            reached, before = {phase}, set()
+            while reached != before:
+                before = set(reached)
+                reached |= {TRANSITIONS[pair] for pair in TRANSITIONS if pair[0] in reached}
+            assert Phase.IDLE in reached
+
+    def test_a_release_that_is_out_can_go_and_a_command_can_end(self) -> None:
+        assert all((phase, Event.GONE) in TRANSITIONS for phase in OUT)
+        assert all((phase, Event.DONE) in TRANSITIONS for phase in WORKING)
+
+
+class TestCauses:
+    def test_without_a_reason_nothing_happens(self) -> None:
+        scene = Scene()
+
+        assert [scene.at(second) for second in (0, 1e3, 1e6)] == [None] * 3
+        assert scene.phase is Phase.IDLE
+
+    def test_a_drift_is_learnt_from_its_onset_on_once_there_is_enough(self) -> None:
+        # since 40 s, 100 s fresh: training begins at 140 s.
+        scene = Scene()
+        scene.drifts()
+
+        assert (scene.at(90), scene.phase) == (None, Phase.COLLECTING)
+        assert (scene.at(139), scene.phase) == (None, Phase.COLLECTING)
+        job = scene.at(140)
+        assert job == Job(JobKind.TRAIN, "wear", since_ms=40e3)
+        assert scene.at(141) is None
+        assert scene.course.state.cause is Cause.DRIFT
+        assert "1 agent: x: 0.5" in scene.course.state.detail
+
+    def test_a_drift_that_ends_meanwhile_is_forgotten(self) -> None:
+        scene = Scene()
+        scene.drifts()
+        scene.at(90)
+        scene.sees(drifts={})
+        scene.at(91)
+
+        assert (scene.phase, scene.course.state.outcome) == (Phase.IDLE, "the drift has ended")
+
+    @pytest.mark.parametrize(
+        ("agents", "parts"),
+        [
+            ([agent()], {"release": 2}),  # of a release that it runs no more
+            ([agent(health=Health.OFFLINE)], {}),
+            ([], {}),
+            ([agent(runs=None)], {}),
+        ],
+    )
+    def test_only_what_agents_say_of_their_champions_now_counts(self, agents, parts) -> None:
+        scene = Scene()
+        scene.drifts(**parts)
+        scene.sees(agents=agents)
+        scene.at(90)
+
+        assert scene.phase is Phase.IDLE
+
+    def test_so_many_agents_have_to_drift_as_the_settings_say(self) -> None:
+        scene = Scene(replace(POLICY, drift_agents=2))
+        scene.drifts()
+        scene.at(90)
+        assert scene.phase is Phase.IDLE
+
+        scene.sees(
+            agents=[agent(), agent("pj")],
+            drifts={("plant", name): report(drifting=True) for name in ("pi", "pj")},
+        )
+        scene.at(91)
+        assert scene.phase is Phase.COLLECTING
+
+    def test_the_first_release_labels_a_schedule_and_a_request_are_reasons(self) -> None:
+        first = Scene()
+        first.sees(releases=[])
+        assert [first.at(1), first.at(99)] == [None, None]
+        assert first.at(100) == Job(JobKind.TRAIN, "wear", since_ms=0.0)
+
+        labels = Scene(replace(POLICY, on_labels=2))
+        labels.course.labelled()
+        labels.at(1)
+        labels.course.labelled()
+        labels.at(2)
+        assert labels.course.state.cause is Cause.LABELS
+        labels.at(3)
+        assert labels.course.state.labels == 0
+
+        schedule = Scene(replace(POLICY, every_s=50.0))
+        schedule.at(49)
+        schedule.at(50)
+        assert schedule.course.state.cause is Cause.SCHEDULE
+
+        asked = Scene(attempt_ms=0.0)
+        asked.course.order()
+        asked.at(1)
+        assert asked.course.state.cause is Cause.REQUEST
+        asked.at(2)
+        assert not asked.course.state.is_ordered
+
+    def test_nothing_but_a_request_breaks_the_cool_down(self) -> None:
+        scene = Scene(attempt_ms=0.0)
+        scene.drifts()
+        scene.at(999)
+        assert scene.phase is Phase.IDLE
+        scene.at(1000)
+        assert scene.phase is Phase.COLLECTING
+
+    def test_nothing_is_judged_before_all_that_is_retained_has_arrived(self) -> None:
+        scene = Scene()
+        scene.sees(is_complete=False, releases=[])
+        scene.at(1e6)
+
+        assert scene.phase is Phase.IDLE
+
+
+def canary(**state) -> Scene:
+    more = {"phase": Phase.CANARY, "release": 2, "run": "wear-1", "cause": Cause.DRIFT, **state}
+    scene = Scene(**more)
+    scene.sees(releases=out(1, 2))
+    return scene
+
+
+class TestTurn:
+    def test_a_turn_goes_from_training_to_all_devices(self) -> None:
+        scene = Scene(phase=Phase.TRAINING, data_since_ms=40e3)
+        assert scene.at(1).kind is JobKind.TRAIN
+        scene.course.ended(Ended(is_done=True, run="wear-1", release=2), 10e3)
+        assert scene.at(11) == Job(JobKind.PUBLISH, "wear", 2, "wear-1")
+        scene.course.ended(Ended(is_done=True, percent=10), 12e3)
+        scene.sees(releases=[*out(1), *out(2, percent=100)], agents=[agent(), agent("pj", runs=2)])
+        scene.at(13)
+        assert scene.phase is Phase.CANARY  # pi has not answered
+        scene.sees(agents=[agent(runs=2), agent("pj", runs=2)])
+        scene.at(14)
+        assert scene.phase is Phase.WATCHING
+        assert scene.at(63.9) is None
+        assert scene.at(64) == Job(JobKind.PROMOTE, "wear", 2)
+        scene.course.ended(DONE, 66e3)
+        assert scene.phase is Phase.ROLLOUT
+        scene.at(67)
+
+        assert (scene.phase, scene.course.state.outcome) == (Phase.IDLE, "release 2 is out; 2 agents: 2 runs")
+        assert scene.course.state.trained_ms == 10e3
+
+    @pytest.mark.parametrize("phase", [Phase.CANARY, Phase.WATCHING, Phase.ROLLOUT])
+    def test_a_release_that_too_many_refuse_is_withdrawn_and_it_is_said_why(self, phase) -> None:
+        scene = canary(phase=phase)
+        scene.sees(agents=[agent(refuses=2), agent("pj", runs=2)])
+        job = scene.at(1)
+
+        assert (job.kind, job.release) == (JobKind.WITHDRAW, 2)
+        assert "error_too_large 1" in job.why
+        scene.course.ended(DONE, 3e3)
+        assert "release 2 was withdrawn" in scene.course.state.outcome
+
+    def test_nobody_connected_is_waited_for(self) -> None:
+        scene = canary()
+        scene.sees(agents=[])
+        scene.at(10_000)
+
+        assert (scene.phase, scene.course.state.detail) == (Phase.CANARY, "no agent is known that it is for")
+
+    def test_a_canary_of_which_nobody_is_there_while_others_are_is_withdrawn_in_the_end(self) -> None:
+        scene = canary()
+        scene.sees(releases=[*out(1), *out(2, percent=0)])
+        assert scene.at(499) is None
+
+        job = scene.at(500)
+
+        assert (job.kind, scene.phase) == (JobKind.WITHDRAW, Phase.WITHDRAWING)
+        assert "nobody who should try it is connected" in job.why
+
+    def test_who_is_there_must_be_known_before_a_release_is_published(self) -> None:
+        scene = Scene(phase=Phase.PUBLISHING, release=2, run="wear-1")
+        scene.sees(is_complete=False)
+        assert scene.at(1) is None
+
+        scene.sees(is_complete=True)
+        assert scene.at(2).kind is JobKind.PUBLISH
+
+    def test_who_has_not_answered_in_time_is_not_waited_for_if_anybody_runs_it(self) -> None:
+        scene = canary()
+        scene.sees(agents=[agent(), agent("pj", runs=2)])
+        scene.at(499)
+        assert scene.phase is Phase.CANARY
+        scene.at(500)
+        assert scene.phase is Phase.WATCHING
+
+    def test_if_nobody_runs_it_in_time_it_is_withdrawn(self) -> None:
+        scene = canary()
+        scene.at(499)
+        assert scene.at(500).kind is JobKind.WITHDRAW
+
+    def test_a_release_that_errs_where_it_is_watched_is_withdrawn(self) -> None:
+        error = ErrorShift(labels=50, mean=2.0, expected=0.5, statistic=30.0, limit=25.0)
+        scene = canary(phase=Phase.WATCHING)
+        scene.sees(agents=[agent(runs=2)], drifts={("plant", "pi"): report(2, drifting=True, error=error)})
+
+        job = scene.at(1)
+
+        assert job.kind is JobKind.WITHDRAW
+        assert job.why == "on pi its error is 2 instead of 0.5"
+
+    def test_a_gate_that_refuses_ends_the_turn_and_the_cool_down_holds(self) -> None:
+        scene = Scene(phase=Phase.PUBLISHING, release=2, run="wear-1", attempt_ms=0.0)
+        scene.at(1)
+        scene.course.ended(Ended(is_done=False, is_refusal=True, detail="no better"), 2e3)
+        scene.drifts()
+        scene.at(3)
+
+        assert (scene.phase, scene.course.state.outcome) == (Phase.IDLE, "the gate refused it: no better")
+
+    def test_a_training_that_fails_ends_the_turn(self) -> None:
+        scene = Scene(phase=Phase.TRAINING)
+        scene.at(1)
+        scene.course.ended(Ended(is_done=False, detail="too few windows"), 2e3)
+
+        assert (scene.phase, scene.course.state.outcome) == (Phase.IDLE, "training failed: too few windows")
+
+    def test_publishing_is_tried_again_later_and_later_and_given_up(self) -> None:
+        scene = Scene(phase=Phase.PUBLISHING, release=2, run="wear-1")
+        times, second = [], 0.0
+        while scene.phase is Phase.PUBLISHING:
+            if scene.at(second) is not None:
+                times.append(second)
+                scene.course.ended(Ended(is_done=False, detail="no broker"), second * 1e3)
+            second += 1.0
+
+        assert times == [0.0, 5.0, 15.0, 35.0, 75.0, 155.0]
+        assert scene.course.state.outcome == "publishing failed: no broker"
+
+    def test_a_promotion_is_tried_until_it_succeeds(self) -> None:
+        scene = canary(phase=Phase.PROMOTING)
+        for attempt in range(20):
+            assert scene.at(attempt * 301.0).kind is JobKind.PROMOTE
+            scene.course.ended(Ended(is_done=False, detail="no broker"), attempt * 301e3)
+
+        assert (scene.phase, scene.course.state.attempts) == (Phase.PROMOTING, 20)
+
+    @pytest.mark.parametrize("phase", sorted(OUT - {Phase.PROMOTING}))
+    def test_a_release_that_somebody_withdrew_ends_the_turn(self, phase) -> None:
+        scene = canary(phase=phase)
+        scene.sees(releases=out(1))
+        scene.at(1)
+
+        assert (scene.phase, scene.course.state.outcome) == (
+            Phase.IDLE,
+            "release 2 is not available any more",
+        )
+
+    def test_a_withdrawal_that_somebody_else_has_carried_out_is_over(self) -> None:
+        scene = canary(phase=Phase.WITHDRAWING, detail="it errs")
+        scene.sees(releases=out(1))
+
+        assert scene.at(1) is None
+        assert (scene.phase, scene.course.state.outcome) == (Phase.IDLE, "release 2 is gone: it errs")
+
+    @pytest.mark.parametrize("phase", sorted(OUT))
+    def test_a_release_that_an_operator_promotes_is_followed_on_all(self, phase) -> None:
+        scene = canary(phase=phase)
+        scene.course.promoted(1, 1e3)
+        assert scene.phase is phase
+        scene.course.promoted(2, 1e3)
+
+        assert scene.phase is Phase.ROLLOUT
+
+    def test_a_job_that_was_at_work_before_a_restart_is_begun_again(self) -> None:
+        before = Scene(phase=Phase.TRAINING, data_since_ms=40e3)
+        before.at(1)
+
+        assert Course(POLICY, before.course.state).tick(before.view, 2e3).kind is JobKind.TRAIN
+
+
+def test_the_canary_grows_until_it_includes_somebody_who_is_there():
+    fleet = [agent("pi"), agent("pj", health=Health.OFFLINE)]
+
+    percent = canary_percent(10, "salt", "wear", fleet)
+
+    assert 10 <= percent <= 100
+    assert ReleaseTerms(model="wear", release=1, rollout_percent=percent, rollout_salt="salt").includes("pi")
+    fewer = ReleaseTerms(model="wear", release=1, rollout_percent=percent - 1, rollout_salt="salt")
+    assert percent == 10 or not fewer.includes("pi")
+    assert canary_percent(10, "salt", "other", fleet) == canary_percent(10, "salt", "wear", []) == 10
+
+
+class TestStore:
+    def test_what_is_stored_is_read_again(self, tmp_path) -> None:
+        state = ModelState(
+            model="wear", phase=Phase.CANARY, since_ms=1.5, created_ms=1.0, release=2, labels=3
+        )
+        content = LoopFile(session=7, models={"wear": state}, counts={"trainings": 2})
+        LoopStore(tmp_path / "loop").write(content)
+
+        assert LoopStore(tmp_path / "loop").read() == content
+        assert LoopStore(tmp_path / "other").read() == LoopFile()
+
+    @pytest.mark.parametrize("content", ["{", '{"format": 2}', '{"models": {"wear": {"phase": "asleep"}}}'])
+    def test_a_damaged_file_is_told_with_its_name(self, tmp_path, content) -> None:
+        (tmp_path / "loop.json").write_text(content)
+
+        with pytest.raises(Exception, match=r"loop.json: .*move it away") as caught:
+            LoopStore(tmp_path).read()
+        assert caught.value.reason is Reason.STORAGE

@@ -1,0 +1,352 @@
+"""What one model's loop does next: pure, by what it sees and the time that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from atoll_contract.drift import DriftReport
+from atoll_contract.release import is_in_rollout
+from atoll_link.cohort import Cohort, Standing
+from atoll_link.fleet import Agent
+from atoll_trainer.loop.machine import OUT, WORKING, Event, Phase, advance
+from atoll_trainer.loop.state import Cause, ModelState
+from atoll_trainer.repository import Available
+from atoll_trainer.rollout import Following, Verdict
+
+_MOST_ATTEMPTS: Final = 6
+"""To publish a release; then it waits for the next reason to learn."""
+_RETRY_MS: Final = 5_000.0
+_MOST_RETRY_MS: Final = 300_000.0
+_MAX_DETAIL: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How one model is kept up to date; see :class:`atoll_trainer.settings.ModelTable`."""
+
+    model: str
+    on_drift: bool = True
+    drift_agents: int = 1
+    on_labels: int = 0
+    every_s: float = 0.0
+    history_s: float = 604_800.0
+    fresh_s: float = 600.0
+    cool_down_s: float = 3600.0
+    settle_s: float = 3600.0
+    watch_s: float = 600.0
+    withdraw_above: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of one model now.
+
+    Attributes:
+        releases: Those that are available.
+        agents: All that have said anything.
+        drifts: Their reports on the model, by site and id.
+        is_complete: Whether what the broker retains has arrived.
+    """
+
+    releases: Sequence[Available]
+    agents: Sequence[Agent]
+    drifts: Mapping[tuple[str, str], DriftReport]
+    is_complete: bool
+
+
+class JobKind(StrEnum):
+    """What a command does."""
+
+    TRAIN = "train"
+    PUBLISH = "publish"
+    PROMOTE = "promote"
+    WITHDRAW = "withdraw"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command, or a row of them, that is to be run.
+
+    Attributes:
+        kind: What it does.
+        model: To which model.
+        release: To which release; of a training None: the next free number.
+        run: Name of the run folder.
+        since_ms: Event time from which on a training learns.
+        why: Of a withdrawal.
+        percent: Of a promotion by request: share of the devices of its channel.
+    """
+
+    kind: JobKind
+    model: str
+    release: int | None = None
+    run: str | None = None
+    since_ms: float | None = None
+    why: str = ""
+    percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended.
+
+    Attributes:
+        is_done: Whether it succeeded.
+        is_refusal: Whether the gate refused the release.
+        detail: For people, if it failed.
+        run: Of a training: name of the run folder.
+        release: Of a training: number of the release that came of it.
+        percent: Of a publication: whom it is for.
+    """
+
+    is_done: bool
+    is_refusal: bool = False
+    detail: str = ""
+    run: str | None = None
+    release: int | None = None
+    percent: int | None = None
+
+
+class Course:
+    """One model's loop.
+
+    Attributes:
+        state: Where it is; whoever lets it go on stores it.
+    """
+
+    def __init__(self, policy: Policy, state: ModelState) -> None:
+        self.policy = policy
+        self.state = state
+        self._is_at_work = False
+        self._following: Following | None = None
+
+    def tick(self, view: View, now_ms: float) -> Job | None:
+        """Let pass what is due, and return what is to be run."""
+        if view.is_complete:
+            self._look(view, now_ms)
+        state = self.state
+        if state.phase not in WORKING or self._is_at_work or now_ms < state.retry_ms:
+            return None
+        if state.phase is Phase.PUBLISHING and not view.is_complete:
+            return None  # who is there decides for whom it is
+        self._is_at_work = True
+        match state.phase:
+            case Phase.TRAINING:
+                return Job(JobKind.TRAIN, state.model, since_ms=state.data_since_ms)
+            case Phase.PUBLISHING:
+                return Job(JobKind.PUBLISH, state.model, state.release, state.run)
+            case Phase.PROMOTING:
+                return Job(JobKind.PROMOTE, state.model, state.release)
+            case _:
+                why = (state.detail or "it disappointed")[:_MAX_DETAIL]
+                return Job(JobKind.WITHDRAW, state.model, state.release, why=why)
+
+    def ended(self, ended: Ended, now_ms: float) -> None:
+        """Take in how the job that :meth:`tick` returned has ended."""
+        self._is_at_work = False
+        phase, state = self.state.phase, self.state
+        if phase not in WORKING:
+            return  # an operator was faster
+        if ended.is_done:
+            self._done(ended, now_ms)
+            return
+        attempts = state.attempts + 1
+        if ended.is_refusal:
+            self._end(Event.REFUSED, f"the gate refused it: {ended.detail}", now_ms)
+        elif phase is Phase.TRAINING or (phase is Phase.PUBLISHING and attempts >= _MOST_ATTEMPTS):
+            self._end(Event.FAILED, f"{phase.value} failed: {ended.detail}", now_ms)
+        else:
+            wait_ms = min(_RETRY_MS * 2 ** (attempts - 1), _MOST_RETRY_MS)
+            self._change(attempts=attempts, retry_ms=now_ms + wait_ms, detail=ended.detail[:_MAX_DETAIL])
+
+    # Operators
+
+    def order(self) -> None:
+        """Learn anew as soon as nothing else is going on, whatever the cool-down."""
+        self._change(is_ordered=True)
+
+    def promoted(self, release: int, now_ms: float) -> None:
+        """Note that an operator let a release be for all."""
+        if release == self.state.release and self.state.phase in OUT:
+            self._go(Event.PROMOTED, now_ms, detail="by request")
+
+    def labelled(self) -> None:
+        """Count a label."""
+        self.state = self.state.model_copy(update={"labels": self.state.labels + 1})
+
+    # What passes by itself
+
+    def _look(self, view: View, now_ms: float) -> None:
+        match self.state.phase:
+            case Phase.IDLE:
+                self._look_for_cause(view, now_ms)
+            case Phase.COLLECTING:
+                if self.state.cause is Cause.DRIFT and not self._drifting(view):
+                    self._end(Event.CALLED_OFF, "the drift has ended", now_ms)
+                elif now_ms >= self.state.ready_ms:
+                    self._go(Event.READY, now_ms, attempt_ms=now_ms, is_ordered=False, labels=0)
+            case Phase.CANARY | Phase.WATCHING | Phase.PROMOTING | Phase.ROLLOUT:
+                self._follow(view, now_ms)
+            case Phase.WITHDRAWING if not self._is_at_work and self._held(view) is None:
+                self._end(Event.DONE, f"release {self.state.release} is gone: {self.state.detail}", now_ms)
+            case _:
+                pass
+
+    def _look_for_cause(self, view: View, now_ms: float) -> None:
+        state, policy = self.state, self.policy
+        oldest_ms = max(0.0, now_ms - policy.history_s * 1e3)
+        if state.is_ordered:
+            self._want(Cause.REQUEST, "an operator asked for it", oldest_ms, now_ms, now_ms)
+            return
+        if state.attempt_ms is not None and now_ms < state.attempt_ms + policy.cool_down_s * 1e3:
+            return
+        drifting = self._drifting(view) if policy.on_drift else []
+        if not view.releases:
+            ready_ms = state.created_ms + policy.fresh_s * 1e3
+            self._want(Cause.FIRST, "no release is out", oldest_ms, ready_ms, now_ms)
+        elif drifting and len(drifting) >= policy.drift_agents:
+            onset_ms = min(
+                report.time_ms if report.since_ms is None else report.since_ms for report in drifting
+            )
+            detail = f"{_agents(len(drifting))}: {drifting[0].detail or 'drifting'}"
+            ready_ms = onset_ms + policy.fresh_s * 1e3
+            self._want(Cause.DRIFT, detail, max(oldest_ms, onset_ms), ready_ms, now_ms)
+        elif 0 < policy.on_labels <= state.labels:
+            self._want(Cause.LABELS, f"{state.labels} new labels", oldest_ms, now_ms, now_ms)
+        elif policy.every_s and now_ms >= (state.trained_ms or state.created_ms) + policy.every_s * 1e3:
+            self._want(Cause.SCHEDULE, f"every {policy.every_s:g} s", oldest_ms, now_ms, now_ms)
+
+    def _drifting(self, view: View) -> list[DriftReport]:
+        """Return the reports that tell of drift, of agents that are connected, on what they run now."""
+        found = []
+        for agent in view.agents:
+            slot = agent.slots.get(self.policy.model)
+            report = view.drifts.get((agent.site, agent.name))
+            champion = None if slot is None else slot.champion
+            if agent.is_silent or report is None or champion is None:
+                continue
+            if report.drifting and report.release == champion.release:
+                found.append(report)
+        return found
+
+    def _follow(self, view: View, now_ms: float) -> None:
+        state, held = self.state, self._held(view)
+        if held is None:
+            self._end(Event.GONE, f"release {state.release} is not available any more", now_ms)
+            return
+        if state.phase is Phase.PROMOTING:
+            return
+        if self._following is None:
+            left_ms = self.policy.settle_s * 1e3
+            if state.phase is not Phase.WATCHING:
+                left_ms -= now_ms - state.since_ms
+            self._following = Following(
+                held.terms, held.sha256, (now_ms + left_ms) / 1e3, self.policy.withdraw_above
+            )
+        available = [one.terms for one in view.releases]
+        cohort, verdict = self._following.look(view.agents, available, now_ms / 1e3)
+        if (detail := described(cohort)) != state.detail:
+            self._change(detail=detail)
+        if verdict is Verdict.TOO_MANY_REFUSED:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in cohort.refusals())
+            self._go(Event.DISAPPOINTED, now_ms, detail=f"{detail}: {reasons}"[:_MAX_DETAIL])
+        elif state.phase is Phase.WATCHING:
+            self._watch(view, cohort, now_ms)
+        elif verdict in {Verdict.SETTLED, Verdict.TIME_UP}:
+            self._settle(cohort, detail, now_ms)
+        elif now_ms / 1e3 >= self._following.deadline_s:
+            self._give_up(view, detail, now_ms)
+
+    def _held(self, view: View) -> Available | None:
+        return next((one for one in view.releases if one.terms.release == self.state.release), None)
+
+    def _give_up(self, view: View, detail: str, now_ms: float) -> None:
+        """Wait no longer for devices of which none is there; a canary only if others are."""
+        if self.state.phase is Phase.ROLLOUT:
+            self._end(Event.SETTLED, f"release {self.state.release} is out; {detail}", now_ms)
+        elif any(not one.is_silent and self.policy.model in one.slots for one in view.agents):
+            self._go(Event.DISAPPOINTED, now_ms, detail=f"nobody who should try it is connected; {detail}")
+
+    def _settle(self, cohort: Cohort, detail: str, now_ms: float) -> None:
+        if self.state.phase is Phase.ROLLOUT:
+            self._end(Event.SETTLED, f"release {self.state.release} is out; {detail}", now_ms)
+        elif cohort.count(Standing.RUNS) or cohort.count(Standing.NEWER):
+            self._go(Event.SETTLED, now_ms, detail=detail)
+        else:
+            self._go(Event.DISAPPOINTED, now_ms, detail=f"nobody runs it; {detail}")
+
+    def _watch(self, view: View, cohort: Cohort, now_ms: float) -> None:
+        for member in cohort.members:
+            report = view.drifts.get((member.site, member.agent))
+            if report is None or report.release != self.state.release or report.error is None:
+                continue
+            if report.error.statistic > report.error.limit:
+                detail = f"on {member.agent} its error is {report.error.mean:.4g}"
+                detail = f"{detail} instead of {report.error.expected:.4g}"
+                self._go(Event.DISAPPOINTED, now_ms, detail=detail)
+                return
+        if now_ms >= self.state.since_ms + self.policy.watch_s * 1e3:
+            self._go(Event.PASSED, now_ms)
+
+    def _want(self, cause: Cause, detail: str, data_since_ms: float, ready_ms: float, now_ms: float) -> None:
+        self._go(
+            Event.WANTED,
+            now_ms,
+            cause=cause,
+            detail=detail[:_MAX_DETAIL],
+            data_since_ms=data_since_ms,
+            ready_ms=ready_ms,
+            release=None,
+            run=None,
+            percent=None,
+        )
+
+    def _done(self, ended: Ended, now_ms: float) -> None:
+        match self.state.phase:
+            case Phase.TRAINING:
+                self._go(Event.DONE, now_ms, run=ended.run, release=ended.release, trained_ms=now_ms)
+            case Phase.PUBLISHING:
+                self._go(Event.DONE, now_ms, percent=ended.percent)
+            case Phase.WITHDRAWING:
+                release, why = self.state.release, self.state.detail
+                self._end(Event.DONE, f"release {release} was withdrawn: {why}", now_ms)
+            case _:
+                self._go(Event.DONE, now_ms)
+
+    def _end(self, event: Event, outcome: str, now_ms: float) -> None:
+        self._go(event, now_ms, outcome=outcome[:_MAX_DETAIL], cause=None, detail=None)
+
+    def _go(self, event: Event, now_ms: float, **changes: object) -> None:
+        phase = advance(self.state.phase, event)
+        self._following = None
+        self._change(phase=phase, since_ms=now_ms, attempts=0, retry_ms=0.0, **changes)
+
+    def _change(self, **changes: object) -> None:
+        self.state = self.state.model_copy(update=changes)
+
+
+def canary_percent(wished: int, salt: str, model: str, agents: Sequence[Agent]) -> int:
+    """Return the least share from ``wished`` on that includes an agent that is connected and has the model.
+
+    Without any it is as wished: in a small fleet a tenth may be nobody.
+    """
+    names = [agent.name for agent in agents if not agent.is_silent and model in agent.slots]
+    for percent in range(wished, 101):
+        if any(is_in_rollout(name, percent=percent, salt=salt) for name in names):
+            return percent
+    return wished
+
+
+def described(cohort: Cohort) -> str:
+    """Return where the agents of a cohort stand, in words."""
+    if not cohort.members:
+        return "no agent is known that it is for"
+    counts = [f"{count} {standing.value}" for standing in Standing if (count := cohort.count(standing))]
+    return f"{_agents(len(cohort.members))}: {', '.join(counts)}"
+
+
+def _agents(count: int) -> str:
+    return "1 agent" if count == 1 else f"{count} agents"
