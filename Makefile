@@ -1,4 +1,5 @@
 # make demo    the whole loop in one terminal, without hardware or apt
+# make demo SCENARIO=traffic    a world with and without atoll; or parking, rooms, line
 # make test    the tests, but for a few that take long and add little
 # make test-long    those few
 # make check   format, lint, types, architecture, docs in step with code
@@ -9,6 +10,10 @@
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
+# make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
+# make bench-many   thirty models side by side, with one worker, two, and a cluster; needs ATOLL_DATA; 20 minutes
+# make bench-worlds   four worlds with and without atoll, six seeds each; ten minutes
+# make bench-swarm   10,000 simulated devices, on one connection and on one each; a minute
 # make bench-fleet   500 simulated agents follow a release; a minute
 # make bench-loop    drift of simulated devices, from the change to the release that fits it; a quarter of an hour
 # make chaos-line    a large bundle over a line that is cut; two minutes
@@ -37,20 +42,20 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
-.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes test-homeassistant bench-fleet \
-  bench-loop bench-dashboard screenshots bench-edgetpu chaos-edgetpu chaos-line chaos-kills chaos-reload \
-  chaos-trials chaos chaos-soak chaos-intruders chaos-publish fuzz-dialects deb test-systemd test-arm64 \
-  check-deploy sbom docs format clean
+.PHONY: demo test test-long check bench bench-quick bench-part bench-bytes bench-models test-homeassistant \
+  bench-many bench-worlds bench-swarm bench-fleet bench-loop bench-dashboard screenshots bench-edgetpu \
+  chaos-edgetpu chaos-line chaos-kills chaos-reload chaos-trials chaos chaos-soak chaos-intruders \
+  chaos-publish fuzz-dialects deb test-systemd test-arm64 check-deploy sbom docs format clean
 
 demo: $(VENV)/.all-installed
-	@$(BIN)/atoll-sim demo $(DEMO)
+	@$(BIN)/atoll-sim demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(DEMO)
 
 test: $(VENV)/.dev-installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(TESTS)
 
 test-long: $(VENV)/.dev-installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist load -m long $(TESTS)
-	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile many tests/contract
+	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile many -o timeout=600 tests/contract
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
@@ -74,6 +79,11 @@ bench-part: $(VENV)/.bench-installed
 bench-bytes: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/bytes.py $(BENCH)
 
+# For example make bench-models BENCH=flow; without rows those that have not been measured.
+bench-models: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/models.py $(BENCH)
+	$(BIN)/python benchmarks/models.py --table
+
 # Home Assistant pins what it needs, so it has an environment of its own; 2025.4 is for Python 3.13 alone.
 HA_PYTHON ?= python3.13
 HA_VENV := .venv-homeassistant
@@ -86,7 +96,15 @@ $(HA_VENV)/.installed:
 	$(HA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet homeassistant==2025.4.4
 	@touch $@
 
+bench-many: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/many.py $(BENCH)
+bench-worlds: $(VENV)/.dev-installed
+	$(BIN)/python benchmarks/worlds.py $(BENCH)
+
 # These need apt install mosquitto.
+bench-swarm: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/swarm.py $(BENCH)
+
 bench-fleet: $(VENV)/.dev-installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fleet.py $(BENCH)
 

@@ -28,6 +28,7 @@ from atoll_contract.release import ReleaseTerms
 
 RATE_HZ = 2.0
 SAMPLE_S = 5.0
+PATIENCE_MS = 120_000
 WATCH = """() => {
     window.delays = [];
     const chart = getElement(document.querySelector(".chart").id.slice(1)).chart;
@@ -122,6 +123,8 @@ def main() -> int:
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )
             pages = [chromium.new_context().new_page() for _ in range(2)]
+            for page in pages:
+                page.set_default_timeout(PATIENCE_MS)
             pages[0].goto(url)
             pages[0].get_by_role("table", name="Agents").wait_for()
             # The device has to be known before its page can draw it.

@@ -59,7 +59,8 @@ def inflict(place: Scene, fault: Fault, rng: random.Random) -> Outcome:
     fault.inflict(place, rng)
     last = place.feeder.sent + 1
     recovered_s = place.wait_answered(last)
-    place.wait_all(first, last, PATIENCE_S if recovered_s is not None else 1.0)
+    last = max(last, tally.highest)
+    place.wait_all(first, last, 15.0 if recovered_s is not None else 1.0)
     return Outcome(fault, recovered_s, first, last, tally.twice - twice, place.deaths.total() - deaths)
 
 

@@ -22,8 +22,10 @@ collect_ignore = ["support/make_models.py"]
 
 # What takes longest starts first, so that no worker is left with much to do when the other has ended.
 LONGEST = (
+    "test_loop.py",
     "test_agent.py",
     "test_training.py",
+    "test_chaos.py",
     "test_release_faults.py",
     "test_trials.py",
     "test_rollout.py",
@@ -32,6 +34,7 @@ LONGEST = (
     "test_publish_kills.py",
     "test_real_data.py",
     "test_demo.py",
+    "test_dashboard.py",
     "test_doctor.py",
 )
 

@@ -37,6 +37,8 @@ class FeatureKind(StrEnum):
     """Greatest less least sample."""
     RMS = "rms"
     """Root of the mean square."""
+    ROUGHNESS = "roughness"
+    """Root of the mean square of the steps from sample to sample; 0 of one sample."""
     SLOPE = "slope"
     """Of the straight line with the least squares, per sample."""
     QUANTILE = "quantile"

@@ -20,6 +20,7 @@ from atoll_contract.messages import MAX_DETAIL_CHARS
 from atoll_contract.picture import Channels, Fit, PictureSpec, PixelResampling
 from atoll_contract.release import MAX_RELEASE
 from atoll_contract.tensor import Dtype, TensorSpec
+from atoll_contract.training import Training
 from atoll_contract.window import Imputation, Resampling, WindowKind, WindowSpec
 
 __all__ = [
@@ -154,6 +155,8 @@ class OutputSpec(_Part):
         below: Of a regression: how far below its value the truth may lie, in its unit; with ``above``
             the prediction tells ``low`` and ``high``.
         above: Of a regression: how far above its value the truth may lie.
+        relative_to: Of a forecast: the feature, a value as it comes, whose newest number is added: the model
+            tells a change, which int8 resolves finely whatever the level.
     """
 
     scale: float = 1.0
@@ -164,6 +167,7 @@ class OutputSpec(_Part):
     step_ms: Annotated[float, Field(gt=0)] | None = None
     below: Annotated[float, Field(ge=0)] | None = None
     above: Annotated[float, Field(ge=0)] | None = None
+    relative_to: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="after")
     def _bounds_go_together(self) -> Self:
@@ -214,28 +218,6 @@ class PassRules(_Part):
         if self.max_disagreement is not None and self.shadow_windows == 0:
             raise ValueError("max_disagreement: only shadow_windows show it, and there are none")
         return self
-
-
-class Training(_Part):
-    """Where the model comes from.
-
-    Attributes:
-        start_ms: Event time of the first reading learnt from.
-        end_ms: Event time of the last one.
-        rows: How many windows were learnt from.
-        data_sha256: Digest of what was learnt from.
-        metrics: Figures on the untouched part, by name (``int8_mae``).
-        tools: Versions, by name.
-        seed: Of the random numbers.
-    """
-
-    start_ms: float | None = None
-    end_ms: float | None = None
-    rows: int | None = None
-    data_sha256: str | None = None
-    metrics: dict[str, float] = {}
-    tools: dict[str, str] = {}
-    seed: int | None = None
 
 
 class Manifest(_Part):
@@ -306,6 +288,16 @@ class Manifest(_Part):
     def columns(self) -> int:
         """Width of the feature matrix."""
         return sum(self.sizes)
+
+    @property
+    def base_column(self) -> int | None:
+        """Which column of the feature matrix the output is relative to; None: to nothing."""
+        at = 0
+        for item, size in zip(self.features, self.sizes, strict=True):
+            if item == self.output.relative_to and size == 1:
+                return at
+            at += size
+        return None
 
     @property
     def rows(self) -> int:
@@ -413,6 +405,12 @@ class Manifest(_Part):
             raise ValueError(f"outputs: a {self.task.value} has one output, not {size}")
         if self.task is not Task.REGRESSION and self.output.below is not None:
             raise ValueError(f"output.below: belongs to a regression, not to {self.task.value}")
+        if self.output.relative_to is not None and (
+            self.task is not Task.FORECAST or self.base_column is None
+        ):
+            raise ValueError(
+                "output.relative_to: of a forecast, one of the features that is a value as it comes"
+            )
         if self.task is Task.ANOMALY and self.output.threshold is None:
             raise ValueError("output.threshold: an anomaly model needs one")
         if self.task is Task.CLASSIFICATION and len(self.output.labels) not in {0, size}:

@@ -19,6 +19,23 @@ COMMANDS: Final = {
         "publish the rows of a CSV file as readings",
         "replay press.csv --stream press --device press-1 --time timestamp --value temperature=value",
     ),
+    "scenario": Command(
+        "atoll_sim.commands.scenario",
+        "play a world whose devices measure, and obey what agents decide",
+        "scenario traffic --broker mqtt://localhost --wait",
+    ),
+    "capture": Command(
+        "atoll_sim.commands.capture",
+        "record what a broker carries as Parquet",
+        "capture --broker mqtt://localhost --site plant-a --out recordings --for 3600",
+        "record",
+    ),
+    "compare": Command(
+        "atoll_sim.commands.compare",
+        "run a recording through two releases and show where they differ",
+        "compare recordings press-wear-7.atoll press-wear-8.atoll --stream press --plot differences.svg",
+        "sim",
+    ),
     "demo": Command(
         "atoll_sim.commands.demo",
         "show the whole loop in one terminal, without hardware",

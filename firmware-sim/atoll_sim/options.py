@@ -69,9 +69,15 @@ def window(text: str) -> int:
     return number
 
 
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the connection of who only listens."""
+    add_broker_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+
+
 def add_link_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the connection and of what is printed at the end."""
-    add_broker_arguments(parser)
+    add_connection_arguments(parser)
     group = parser.add_argument_group("publishing")
     group.add_argument(
         "--window",
@@ -89,4 +95,3 @@ def add_link_arguments(parser: argparse.ArgumentParser) -> None:
         help="end with status 1 when so long there is no connection or no acknowledgement "
         "(default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")

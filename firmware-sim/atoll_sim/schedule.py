@@ -23,7 +23,7 @@ class ReadingDue:
 
 @dataclass(frozen=True, slots=True)
 class LabelDue:
-    """The truth about the reading of ``reading_s`` becomes known now."""
+    """The truth about the reading of ``reading_s``, by the device's clock, becomes known now."""
 
     device: Device
     model: str
@@ -83,7 +83,7 @@ class Schedule:
         if self._left is not None and sample.values:
             self._left -= 1
         if truth is not None and sample.label is not None:
-            label = LabelDue(device, truth.model, sample.time_s, sample.label)
+            label = LabelDue(device, truth.model, sample.stamp_s, sample.label)
             heapq.heappush(self._labels, (sample.time_s + truth.label_delay_s, self._labels_made, label))
             self._labels_made += 1
         return ReadingDue(device, sample)

@@ -2,7 +2,7 @@
 
 Readings and labels go through :class:`Uplink`, which waits for room, for the connection, and in the
 end for every acknowledgement, and gives up when nothing moves for too long. All devices share one
-session; since a topic names its writer, an uplink with a session per device can take its place.
+session; :class:`atoll_sim.swarm.Swarm`, with a connection per device, can take its place.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ _LAST_WAIT_S: Final = 5.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def _ignore(_delivery: Delivery) -> None:
-    return None
+def ignore(_delivery: Delivery) -> None:
+    """Do nothing."""
+    return
 
 
 class Uplink:
@@ -57,7 +58,7 @@ class Uplink:
         *,
         window: int,
         give_up_after_s: float = 60.0,
-        on_delivery: Callable[[Delivery], None] = _ignore,
+        on_delivery: Callable[[Delivery], None] = ignore,
     ) -> None:
         self.acknowledged = 0
         self.lost = 0
@@ -85,7 +86,16 @@ class Uplink:
         self._moved = time.monotonic()
         return self._wait_until(lambda: self._session.is_connected)
 
-    def publish(self, topic: ReadingTopic | LabelTopic, payload: bytes, qos: int) -> bool:
+    def hold(self, writer: str, *, is_offline: bool) -> None:
+        """Do nothing: what a device is to keep it does not publish, and the connection is everybody's."""
+
+    def publish(
+        self,
+        topic: ReadingTopic | LabelTopic | str,
+        payload: bytes,
+        qos: int,
+        writer: str = "",  # noqa: ARG002 - all share one session
+    ) -> bool:
         """Publish as soon as there is a connection and room in flight; False: told to stop meanwhile.
 
         Raises:
@@ -113,6 +123,19 @@ class Uplink:
             if rest_s <= 0:
                 return True
         return False
+
+    def wait_for(self, fact: Callable[[], bool], due: float) -> bool:
+        """Serve the connection until ``fact`` or, on the monotonic clock, ``due``; whether ``fact`` holds.
+
+        Raises:
+            BrokerUnavailableError: Given up.
+        """
+        while not fact():
+            rest_s = due - time.monotonic()
+            if rest_s <= 0 or self._stop.is_requested:
+                return False
+            self._step(min(rest_s, _STEP_S))
+        return True
 
     def settle(self) -> None:
         """Wait until nothing is in flight; once told to stop, for a few seconds at most.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from numpy.random import SeedSequence
 from pydantic import Field, model_validator
 
 from atoll_contract.ids import MAX_ID_LENGTH
-from atoll_link.settings import Id, Site, Table, Writer
+from atoll_link.settings import Id, Site, Table, Writer, load
+from atoll_link.stream_settings import StreamsFile
+from atoll_link.stream_write import StreamWriter
 from atoll_sim.device import Device, DevicePlan
-from atoll_sim.faults import Fault
+from atoll_sim.faults import Fault, SensorFault
+from atoll_sim.firmware import FirmwarePlan
 from atoll_sim.signals import Signal
 from atoll_sim.truth import Truth
 
@@ -31,7 +35,8 @@ class DeviceTable(Table):
         qos: Quality of service of the readings; labels always have 1.
         signal: What the sensors measure, by the name of the value.
         truth: How labels arise; without it there are none.
-        fault: What is wrong with the sensors, and when.
+        fault: What is wrong with sensors, clock and messages, and when.
+        firmware: How the devices behave.
     """
 
     prefix: Id
@@ -44,6 +49,7 @@ class DeviceTable(Table):
     ]
     truth: Truth | None = None
     fault: Annotated[list[Annotated[Fault, Field(discriminator="kind")]], Field(max_length=256)] = []
+    firmware: FirmwarePlan = FirmwarePlan()
 
     @property
     def devices(self) -> list[str]:
@@ -70,7 +76,7 @@ class DeviceTable(Table):
             if name not in self.signal:
                 yield f"truth.slope names {name!r}, which is no signal"
         for index, fault in enumerate(self.fault):
-            if fault.value not in self.signal:
+            if isinstance(fault, SensorFault) and fault.value not in self.signal:
                 yield f"fault[{index}].value is {fault.value!r}, which is no signal"
             if any(not 1 <= number <= self.count for number in fault.only):
                 yield f"fault[{index}].only names a device outside 1 to {self.count}"
@@ -79,7 +85,9 @@ class DeviceTable(Table):
         """Yield the devices in order."""
         for number, device in enumerate(self.devices, start=1):
             faults = tuple(fault for fault in self.fault if not fault.only or number in fault.only)
-            yield DevicePlan(device, self.stream, self.rate_hz, self.qos, self.signal, faults, self.truth)
+            yield DevicePlan(
+                device, self.stream, self.rate_hz, self.qos, self.signal, faults, self.truth, self.firmware
+            )
 
 
 class WorldTable(Table):
@@ -89,11 +97,14 @@ class WorldTable(Table):
         site: Id of the site.
         seed: The same seed gives the same values.
         trusted_writers: Who may command the devices; by default nobody.
+        streams_file: A file with ``[[stream]]`` tables: devices of these streams speak their dialects, all
+            others our own.
     """
 
     site: Site
     seed: Annotated[int, Field(ge=0)] = 0
     trusted_writers: list[Writer] = []
+    streams_file: Path | None = None
 
 
 class WorldFile(Table):
@@ -119,6 +130,18 @@ class WorldFile(Table):
                 f"{MAX_PENDING_LABELS:,} are kept: lower label_delay_s, labelled_share or rate_hz"
             )
         return self
+
+    def writers(self) -> dict[str, StreamWriter]:
+        """Return what writes the messages of each stream that speaks a dialect of its own, by its name.
+
+        Raises:
+            ConfigError: The file of streams is faulty, or one of them cannot be written.
+        """
+        if self.world.streams_file is None:
+            return {}
+        used = {table.stream for table in self.device}
+        tables = load(StreamsFile, self.world.streams_file, environment={}).stream
+        return {table.name: StreamWriter(table, self.world.site) for table in tables if table.name in used}
 
     def build(self, seed: int | None = None) -> list[Device]:
         """Return the devices at time 0; ``seed`` stands in for the file's."""

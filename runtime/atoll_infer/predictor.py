@@ -1,6 +1,6 @@
 """From a feature matrix to what a prediction says: the whole path of one model.
 
-normalise -> quantise -> invoke -> dequantise -> meaning of the output by task. Trainer and agent
+normalise -> quantise -> invoke -> dequantise -> units -> meaning of the output by task. Trainer and agent
 both use this, so that what was evaluated is what answers.
 """
 
@@ -104,6 +104,7 @@ class Predictor:
         self._input = manifest.inputs[0]
         self._output = manifest.outputs[0]
         self._input_shape = tuple(self._input.shape[1:])
+        self._base_column = manifest.base_column
         self._batch: _Batch | None = None
         self.answer_s = 0.0
         self.reference: Reference | None = None
@@ -143,6 +144,21 @@ class Predictor:
         tensors, is_saturated = quantise(normal, self._input)
         return self._invoke(tensors), is_saturated
 
+    def numbers(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.floating[Any]], Which]:
+        """Return the outputs in the unit of the prediction, shape (n, size), and which inputs were saturated.
+
+        Args:
+            windows: As in :meth:`invoke`.
+
+        Raises:
+            ModelFailedError: The model fails on one of them.
+        """
+        tensors, is_saturated = self.invoke(windows)
+        numbers = self._in_units(dequantise(tensors, self._output))
+        if self._base_column is not None:
+            numbers = numbers.astype(np.float64) + windows[:, -1, self._base_column, None]
+        return numbers, is_saturated
+
     def answers(self, windows: NDArray[np.float32]) -> list[Answer | Reason]:
         """Return what the model says of each window (as in :meth:`invoke`), or why it says nothing.
 
@@ -150,12 +166,12 @@ class Predictor:
         none at all.
         """
         try:
-            tensors, is_saturated = self.invoke(windows)
+            numbers, is_saturated = self.numbers(windows)
         except ModelFailedError as error:
             if len(windows) == 1:
                 return [error.reason]
             return [self.answers(window[None])[0] for window in windows]
-        outputs: list[list[float]] = self._in_units(dequantise(tensors, self._output)).tolist()
+        outputs: list[list[float]] = numbers.tolist()
         found: list[Any] = [Answer(*self._meaning(output), _NO_FLAGS) for output in outputs]
         self._raise_flags(found, self._normaliser.is_out_of_range(windows), Quality.OUT_OF_RANGE)
         self._raise_flags(found, is_saturated, Quality.SATURATED)

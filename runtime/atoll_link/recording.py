@@ -1,11 +1,12 @@
-"""The one recording format: MQTT messages as Parquet, by day and stream. The only importer of Arrow.
+"""The one recording format: MQTT messages as Parquet, by day and stream.
 
-``FOLDER/{kind}/{name}/{YYYY-MM-DD}/part-{first arrival ms}-{journal}.parquet``; ``name`` is the stream
+``PLACE/{kind}/{name}/{YYYY-MM-DD}/part-{first arrival ms}-{journal}.parquet``; ``name`` is the stream
 of a reading, else the model; days are UTC days of arrival. One row is one message, its payload as it
 came. Rows reach the disk in a journal (one fsync for all streams, so that a recorder can acknowledge
 20 messages at a time without 20 files) and are folded into parts by rows, bytes or seconds. The names
 of the parts follow from the journal alone: folding it twice, after a crash, makes the same files. A
-damaged journal gives what is whole in it and is kept as ``journal-{number}.damaged``.
+damaged journal gives what is whole in it and is kept as ``journal-{number}.damaged``. Parts may lie in
+a bucket, journals never do; while the bucket cannot be reached they wait.
 """
 
 from __future__ import annotations
@@ -19,84 +20,41 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Final, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import structlog
 
 from atoll_contract.errors import StorageError
 from atoll_contract.ids import require_id
 from atoll_link import journal as frames
-from atoll_link.files import make_folder, put_whole, storage_error, sync_folder
+from atoll_link.files import make_folder, storage_error, sync_folder
+from atoll_link.place import Bucket, Folder, Place
+from atoll_link.recording_bounds import Bounds, part_order, trim
+from atoll_link.recording_parts import (
+    SCHEMA,
+    Kind,
+    Row,
+    batch_of,
+    import_rows,
+    part_rows,
+    parts_of,
+    put_part,
+    rows_by_part,
+    rows_of,
+)
 
-_PART: Final = re.compile(r"part-(\d+)-(\d+)\.parquet")
+__all__ = ["Kind", "Recording", "Row", "import_rows", "names", "read", "read_part", "without_redeliveries"]
+
 _JOURNAL: Final = re.compile(r"journal-(\d+)\.rows")
 _MAX_BUFFERED_ROWS: Final = 10_000
 _MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
 _REMEMBERED: Final = 65_536
 """Longest stretch between a message and its redelivery: MQTT has no more packet ids in flight."""
 
-_SCHEMA: Final = pa.schema(
-    [
-        pa.field("arrival_ms", pa.float64(), nullable=False),
-        pa.field("time_ms", pa.float64()),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("device", pa.string(), nullable=False),
-        pa.field("topic", pa.string(), nullable=False),
-        pa.field("payload", pa.binary(), nullable=False),
-        pa.field("qos", pa.int8(), nullable=False),
-        pa.field("retained", pa.bool_(), nullable=False),
-        pa.field("duplicate", pa.bool_(), nullable=False),
-    ],
-    metadata={"atoll_recording": "1"},
-)
-_DICTIONARIES: Final = ["kind", "name", "device", "topic"]
-
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class Kind(StrEnum):
-    """What a recorded message is."""
-
-    READING = "reading"
-    LABEL = "label"
-    PREDICTION = "prediction"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One MQTT message.
-
-    Attributes:
-        arrival_ms: When it came, milliseconds since the epoch.
-        time_ms: Its event time, of a batch that of the first reading; None: the arrival counts.
-        kind: What it is.
-        name: The stream of a reading, else the model.
-        device: Whom it speaks of.
-        topic: Where it was published.
-        payload: Its bytes, as they came.
-        qos: Of its delivery.
-        is_retained: The broker had kept it.
-        is_duplicate: The DUP flag: the broker may have sent it before.
-    """
-
-    arrival_ms: float
-    time_ms: float | None
-    kind: Kind
-    name: str
-    device: str
-    topic: str
-    payload: bytes
-    qos: int
-    is_retained: bool = False
-    is_duplicate: bool = False
 
 
 @dataclass(slots=True)
@@ -119,21 +77,29 @@ class Recording:
     manager: entering folds what a killed writer left behind, leaving folds what is there.
 
     Attributes:
-        folder: Where the recording is; made when it is not there.
+        folder: Where the journal is, and the parts unless ``bucket`` says otherwise; made when it is not
+            there.
         max_rows: Rows after which the journal is folded into parts.
         max_bytes: Size after which it is.
         max_age_s: Age after which it is.
+        bucket: Where the parts go instead.
+        bounds: How much is kept.
         written: Rows that are on disk, since this object was made.
+        trimmed: Parts that were deleted to keep the bounds.
     """
 
     folder: Path
     max_rows: int = 50_000
     max_bytes: int = 16 * 1024 * 1024
     max_age_s: float = 900.0
+    bucket: Bucket | None = None
+    bounds: Bounds = field(default_factory=Bounds)
     written: int = field(default=0, init=False)
+    trimmed: int = field(default=0, init=False)
     _rows: list[Row] = field(default_factory=list, init=False)
     _buffered_bytes: int = field(default=0, init=False)
     _journal: _Journal | None = field(default=None, init=False)
+    _waiting: list[tuple[int, Path]] = field(default_factory=list, init=False)
     _last_number: int = field(default=0, init=False)
     _lock: int = field(default=-1, init=False)
 
@@ -153,9 +119,9 @@ class Recording:
         except OSError as error:
             raise storage_error(self.folder, error) from error
         try:
-            for number, path in _journals(self.folder):
-                self._last_number = number
-                _fold(self.folder, number, path)
+            self._waiting = _journals(self.folder)
+            self._last_number = max((number for number, _ in self._waiting), default=0)
+            self._fold_waiting()
         except BaseException:
             self._unlock()
             raise
@@ -201,7 +167,7 @@ class Recording:
         if self._rows:
             journal = self._journal or self._start(now_s)
             try:
-                batch = _batch(self._rows).serialize().to_pybytes()
+                batch = batch_of(self._rows).serialize().to_pybytes()
                 _write_all(journal.file, frames.frame(journal.number, batch))
                 os.fsync(journal.file.fileno())
                 journal.size_bytes = journal.file.tell()
@@ -240,7 +206,43 @@ class Recording:
             return
         journal.file.close()
         self._journal = None
-        _fold(self.folder, journal.number, journal.path)
+        self._waiting.append((journal.number, journal.path))
+        self._fold_waiting()
+
+    def _fold_waiting(self) -> None:
+        while self._waiting:
+            number, path = self._waiting[0]
+            try:
+                _fold(self._place, number, path)
+            except StorageError as error:
+                if self.bucket is None:
+                    raise
+                self._wait_for_bucket(error)
+                return
+            self._waiting.pop(0)
+        self._trim()
+
+    def _wait_for_bucket(self, error: StorageError) -> None:
+        """Leave what cannot be stored now in its journals, unless they have become too many."""
+        size_bytes = sum(path.stat().st_size for _, path in self._waiting)
+        _log.warning(
+            "recording.waiting", journals=len(self._waiting), bytes=size_bytes, detail=error.detail[:300]
+        )
+        if size_bytes > self.bounds.max_waiting_bytes:
+            raise error
+
+    def _trim(self) -> None:
+        """Delete the oldest parts that a recorder has made, as far as the bounds ask for it."""
+        found = trim(self._place, self.bounds, time.time() * 1e3)
+        if found.parts:
+            self.trimmed += found.parts
+            _log.warning(
+                "recording.trimmed", parts=found.parts, bytes=found.size_bytes, last_day=found.last_day
+            )
+
+    @property
+    def _place(self) -> Folder | Bucket:
+        return Folder(self.folder) if self.bucket is None else self.bucket
 
     def _unlock(self) -> None:
         if self._lock >= 0:
@@ -248,46 +250,46 @@ class Recording:
             self._lock = -1
 
 
-def names(folder: Path, kind: Kind) -> list[str]:
-    """Return the streams or models that ``folder`` holds messages of ``kind`` from, sorted.
+def names(source: Path | Place, kind: Kind) -> list[str]:
+    """Return the streams or models that ``source`` holds messages of ``kind`` from, sorted.
 
     Raises:
         StorageError: A folder or a journal cannot be read.
     """
+    place, journals = _opened(source)
     found: set[str] = set()
-    for number, path in _journals(folder):
+    for number, path in journals:
         found |= {row.name for row in _journal_rows(number, path)[0] if row.kind is kind}
-    return sorted(found | {entry.name for entry in _listed(folder / kind) if entry.is_dir()})
+    return sorted(found | set(place.folders(kind)))
 
 
-def read(folder: Path, kind: Kind, name: str, since_ms: float | None = None) -> Iterator[Row]:
+def read(source: Path | Place, kind: Kind, name: str, since_ms: float | None = None) -> Iterator[Row]:
     """Yield the rows of one stream or model in order of arrival, also while they are written.
 
     Files that are no parts are passed over, and with ``since_ms`` parts that hold only earlier arrivals.
+    Of a bucket what a recorder still has in its journal is not seen.
 
     Raises:
         StorageError: A part is damaged, not a recording, or cannot be read; the message names it.
     """
     # First the journals, then the parts: one that is folded in between is found as a part.
-    unfolded: dict[Path, list[Row]] = {}
-    for number, path in _journals(folder):
+    place, journals = _opened(source)
+    unfolded: dict[str, list[Row]] = {}
+    for number, path in journals:
         rows, _ = _journal_rows(number, path)
         chosen = (row for row in rows if row.kind is kind and row.name == name)
-        unfolded |= _by_part(folder, number, chosen)
-    days = [day for day in _listed(folder / kind / name) if day.is_dir()]
-    parts = {
-        Path(entry.path) for day in days for entry in _listed(Path(day.path)) if _PART.fullmatch(entry.name)
-    }
-    in_order = sorted(parts | unfolded.keys(), key=_order)
+        unfolded |= rows_by_part(number, chosen)
+    parts = set(parts_of(place, kind, name))
+    in_order = sorted(parts | unfolded.keys(), key=part_order)
     if since_ms is not None:
         # A part ends before the next one begins.
-        starts = [_order(path)[0] for path in in_order]
+        starts = [part_order(part)[0] for part in in_order]
         in_order = in_order[max(0, bisect_right(starts, since_ms) - 1) :]
-    for path in in_order:
-        if path in parts:
-            yield from _part_rows(path)
+    for part in in_order:
+        if part in parts:
+            yield from part_rows(place, part)
         else:
-            yield from unfolded[path]
+            yield from unfolded[part]
 
 
 def read_part(path: Path) -> Iterator[Row]:
@@ -296,7 +298,7 @@ def read_part(path: Path) -> Iterator[Row]:
     Raises:
         StorageError: It is damaged, no part of a recording, or cannot be read.
     """
-    return _part_rows(path)
+    return part_rows(Folder(path.parent), path.name)
 
 
 def without_redeliveries(rows: Iterable[Row]) -> Iterator[Row]:
@@ -315,53 +317,17 @@ def without_redeliveries(rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def _batch(rows: list[Row]) -> Any:
-    columns = [
-        [row.arrival_ms for row in rows],
-        [row.time_ms for row in rows],
-        [row.kind.value for row in rows],
-        [row.name for row in rows],
-        [row.device for row in rows],
-        [row.topic for row in rows],
-        [row.payload for row in rows],
-        [row.qos for row in rows],
-        [row.is_retained for row in rows],
-        [row.is_duplicate for row in rows],
-    ]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-    return pa.record_batch(arrays, schema=_SCHEMA)
-
-
-def _rows(batch: Any) -> Iterator[Row]:
-    columns = [batch.column(name).to_pylist() for name in _SCHEMA.names]
-    for arrival_ms, time_ms, kind, *rest in zip(*columns, strict=True):
-        yield Row(arrival_ms, time_ms, Kind(kind), *rest)
-
-
-def _part_rows(path: Path) -> Iterator[Row]:
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=8192):
-                yield from _rows(batch)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        text = str(error).partition("\n")[0]
-        message = f"{path}: damaged, or no part of a recording ({text}): move it out of the folder"
-        raise StorageError(message) from error
-
-
-def _listed(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what is in ``folder``, by name; nothing when it is not there."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise storage_error(folder, error) from error
+def _opened(source: Path | Place) -> tuple[Place, list[tuple[int, Path]]]:
+    """Return where the parts are, and the journals beside them."""
+    place = Folder(source) if isinstance(source, Path) else source
+    return place, _journals(place.path) if isinstance(place, Folder) else []
 
 
 def _journals(folder: Path) -> list[tuple[int, Path]]:
-    found = ((_JOURNAL.fullmatch(entry.name), Path(entry.path)) for entry in _listed(folder))
+    found = (
+        (_JOURNAL.fullmatch(name), folder / name)
+        for name in [*Folder(folder).files(""), *Folder(folder).folders("")]
+    )
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
@@ -380,43 +346,24 @@ def _journal_rows(number: int, path: Path) -> tuple[list[Row], str | None]:
     rows: list[Row] = []
     for body in found.bodies:
         try:
-            rows += _rows(pa.ipc.read_record_batch(pa.py_buffer(body), _SCHEMA))
+            rows += rows_of(pa.ipc.read_record_batch(pa.py_buffer(body), SCHEMA))
         except (pa.ArrowException, ValueError) as error:
             found.damage = found.damage or f"a batch that is none of a recording: {error}"
     return rows, found.damage
 
 
-def _by_part(folder: Path, number: int, rows: Iterable[Row]) -> dict[Path, list[Row]]:
-    """Return the rows of the journal with this number, by the part they belong to."""
-    groups: dict[tuple[Kind, str, str], list[Row]] = {}
-    for row in rows:
-        day = datetime.fromtimestamp(row.arrival_ms / 1e3, UTC).date().isoformat()
-        groups.setdefault((row.kind, row.name, day), []).append(row)
-    return {
-        folder / kind / name / day / f"part-{int(group[0].arrival_ms):013d}-{number}.parquet": group
-        for (kind, name, day), group in groups.items()
-    }
-
-
-def _order(path: Path) -> list[int]:
-    """First arrival, then journal: both stand in the name of a part."""
-    return [int(number) for number in path.stem.split("-")[1:]]
-
-
-def _fold(folder: Path, number: int, journal: Path) -> None:
+def _fold(place: Place, number: int, journal: Path) -> None:
     """Write the parts of ``journal`` and delete it; a damaged one is kept under another name."""
     rows, damage = _journal_rows(number, journal)
-    for path, group in _by_part(folder, number, rows).items():
-        make_folder(path.parent)
-        table = pa.Table.from_batches([_batch(group)])
-        put_whole(path, partial(pq.write_table, table, compression="zstd", use_dictionary=_DICTIONARIES))
+    for part, group in rows_by_part(number, rows).items():
+        put_part(place, part, group)
     kept = journal.with_suffix(".damaged")
     try:
         if damage is None:
             journal.unlink(missing_ok=True)
         else:
             journal.rename(kept)
-        sync_folder(folder)
+        sync_folder(journal.parent)
     except OSError as error:
         raise storage_error(journal, error) from error
     if damage is not None:

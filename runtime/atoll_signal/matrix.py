@@ -21,6 +21,7 @@ _FIGURES: Final[dict[FeatureKind, Callable[[Series], Floats]]] = {
     FeatureKind.MAX: lambda series: series.max,
     FeatureKind.RANGE: lambda series: series.range,
     FeatureKind.RMS: lambda series: series.rms,
+    FeatureKind.ROUGHNESS: lambda series: series.roughness,
     FeatureKind.SLOPE: lambda series: series.slope,
     FeatureKind.KURTOSIS: lambda series: series.kurtosis,
     FeatureKind.CREST: lambda series: series.crest,

@@ -61,6 +61,13 @@ class Series:
         return root
 
     @property
+    def roughness(self) -> Floats:
+        """Root of the mean square of the steps from sample to sample; 0 of one sample."""
+        steps = np.ascontiguousarray(np.diff(self.samples, axis=-1))
+        root: Floats = np.sqrt(_sum(steps * steps) / max(1, self.count - 1))
+        return root
+
+    @property
     def crest(self) -> Floats:
         """Greatest magnitude divided by the root of the mean square; 0 of zeros."""
         return _divided(np.maximum(self.max, -self.min), self.rms)

@@ -37,6 +37,14 @@ def test_a_shipped_settings_file_names_its_schema_and_is_valid_by_it(path):
     assert [error.message for error in schema.iter_errors(tomllib.loads(path.read_text()))] == []
 
 
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("scenarios/*.toml")), ids=lambda path: path.stem)
+def test_a_scenario_is_valid_by_the_schema_that_it_names(path):
+    first, *_ = path.read_text().splitlines()
+
+    assert first == "#:schema ../schemas/task.json"
+    assert [error.message for error in editor("task").iter_errors(tomllib.loads(path.read_text()))] == []
+
+
 @pytest.mark.parametrize("name", schemas.SETTINGS)
 def test_every_key_of_every_table_is_described(name):
     schema = json.loads(schemas.settings_schema(name))

@@ -25,10 +25,12 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.mosquitto,
+    pytest.mark.timeout(300),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt install chromium)"),
 ]
 HOSTILE = "<img src=x onerror='window.broken=1'>"
-WAIT_MS = 20_000
+WAIT_MS = 60_000
+"""So long a page may take on a machine that has much else to do."""
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def drawn(page, place: int = 0) -> dict:
     )
 
 
-def until(fact, what: str, timeout_s: float = 20.0):
+def until(fact, what: str, timeout_s: float = 60.0):
     """Return what ``fact`` returns once it is true; a browser has no other way to wait for our own facts."""
     deadline = time.monotonic() + timeout_s
     while not (found := fact()):
@@ -110,7 +112,7 @@ def test_the_fleet_is_seen_at_a_glance_and_what_came_by_mqtt_stays_text(page, st
     page.get_by_text(f"{MODEL} 2 probation").wait_for()
     page.get_by_role("table", name="Rollouts").get_by_text("1 on its way, 1 refused it").wait_for()
     page.get_by_label("Search Agents").fill(stage.fleet.agent(1))
-    sync_api.expect(agents.locator("tbody tr")).to_have_count(1)
+    sync_api.expect(agents.locator("tbody tr")).to_have_count(1, timeout=WAIT_MS)
     page.goto("/releases")
     page.get_by_role("table", name="Refused releases").get_by_text(HOSTILE).wait_for()
     assert page.get_by_role("button", name="Withdraw").count() == 0, "nothing was configured to be asked for"
@@ -160,6 +162,7 @@ def test_a_phone_in_the_dark_shows_all_of_it_without_scrolling_aside(browser, st
     context = browser.new_context(
         base_url=stage.url, viewport={"width": 360, "height": 740}, color_scheme="dark", is_mobile=True
     )
+    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     for path in ("/", f"/device/{SITE}/{stage.fleet.device(0)}", "/releases", "/devices"):
         page.goto(path)
@@ -180,8 +183,8 @@ def test_an_outage_of_the_broker_is_said_and_is_over_when_it_is_over(page, stage
 
     stage.broker.start()
     page.get_by_text(re.compile(r"^live")).wait_for()
-    sync_api.expect(page.get_by_role("alert").first).to_be_hidden()
-    until(lambda: drawn(page)["times"][-1] > frozen[-1], "the chart to go on", 40)
+    sync_api.expect(page.get_by_role("alert").first).to_be_hidden(timeout=WAIT_MS)
+    until(lambda: drawn(page)["times"][-1] > frozen[-1], "the chart to go on")
 
 
 def test_who_has_the_password_may_ask_the_trainer_and_sees_the_answer(browser, stage, tmp_path):
@@ -193,6 +196,7 @@ def test_who_has_the_password_may_ask_the_trainer_and_sees_the_answer(browser, s
     more = 'password_file = "password"\n[operate]\nrequests = ["withdraw"]\n'
     with dashboard(tmp_path, stage.broker, more) as (url, log):
         context = browser.new_context(base_url=url)
+        context.set_default_timeout(WAIT_MS)
         page = context.new_page()
         page.goto("/releases")
         page.get_by_label("Password").fill("wrong")
@@ -204,7 +208,7 @@ def test_who_has_the_password_may_ask_the_trainer_and_sees_the_answer(browser, s
         page.get_by_role("button", name="Withdraw").click()
         page.get_by_text("Ask to withdraw").click()
         found: list[Delivery] = []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not found:
             assert time.monotonic() < deadline, "no request at the broker"
             found = [event for event in trainer.step(0.2) if isinstance(event, Delivery)]

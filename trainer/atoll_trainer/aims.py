@@ -25,7 +25,7 @@ class Aims:
     """Of each of n windows.
 
     Attributes:
-        targets: What it should give, NaN where nobody knows, shape (n,).
+        targets: What it should give, NaN where nobody knows, shape (n,); of a path (n, steps).
         has_gap: Whether readings are missing between it and what it should give, shape (n,).
         last: Of a forecast: what its value was at the end of the window, shape (n,).
     """
@@ -39,7 +39,7 @@ def aims_of(task: TaskFile, windows: Recorded, readings: Readings, places: NDArr
     """Return the aims of the windows of one device, whose readings are those at ``places``."""
     times_ms = readings.times_ms[places]
     newest = _newest(task, windows, times_ms)
-    if task.task.kind is TaskKind.REGRESSION:
+    if task.task.kind is not TaskKind.FORECAST:
         targets = readings.labels[places][newest]
         if task.window.resample is not None and task.task.step_ms is not None:
             targets[windows.end_ms - times_ms[newest] >= task.task.step_ms] = np.nan
@@ -50,7 +50,11 @@ def aims_of(task: TaskFile, windows: Recorded, readings: Readings, places: NDArr
         return _readings_ahead(task, newest, times_ms, series, last)
     steps = _steps(task, series, times_ms)
     ends = np.rint(windows.end_ms / (task.task.step_ms or 1.0)).astype(np.int64)
-    targets = np.array([steps.get(end + task.task.horizon, np.nan) for end in ends.tolist()])
+    targets = np.array(
+        [[steps.get(end + ahead, np.nan) for ahead in _ahead(task)] for end in ends.tolist()]
+    ).reshape(len(ends), -1)
+    if not task.task.path:
+        targets = targets[:, 0]
     now = np.array([steps.get(end, np.nan) for end in ends.tolist()])
     last = np.where(np.isnan(now), last, now)
     return Aims(targets, np.zeros(len(windows), np.bool_), last)
@@ -81,12 +85,20 @@ def _readings_ahead(
     ahead = newest + horizon
     is_there = ahead < len(series)
     ahead = np.minimum(ahead, len(series) - 1)
-    targets = np.where(is_there, series[ahead], np.nan)
+    if task.task.path:
+        all_ahead = np.minimum(newest[:, None] + np.array(_ahead(task)), len(series) - 1)
+        targets = np.where(is_there[:, None], series[all_ahead], np.nan)
+    else:
+        targets = np.where(is_there, series[ahead], np.nan)
     has_gap = np.zeros(len(newest), np.bool_)
     if limit_ms is not None:
         gaps = np.concatenate([[0], np.cumsum(np.diff(times_ms) > limit_ms)])
         has_gap = is_there & (gaps[ahead] > gaps[newest])
     return Aims(targets, has_gap, last)
+
+
+def _ahead(task: TaskFile) -> range:
+    return range(1 if task.task.path else task.task.horizon, task.task.horizon + 1)
 
 
 def _steps(task: TaskFile, series: Floats, times_ms: Floats) -> dict[int, float]:

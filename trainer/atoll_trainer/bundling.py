@@ -22,7 +22,7 @@ from atoll_signal.matrix import Samples
 from atoll_trainer.child import in_child
 from atoll_trainer.dataset import Examples
 from atoll_trainer.reference import ahead_of, expected_error, reference_of, thinned
-from atoll_trainer.runs import Evaluation, Run, RunFacts
+from atoll_trainer.runs import Evaluation, Metrics, Run, RunFacts, SearchFacts
 
 _DEADLINE_S: Final = 300.0
 
@@ -88,8 +88,8 @@ def load(path: Path, content: bytes, dtype: Dtype) -> TfliteModel:
     return model
 
 
-def from_run(run: Run, release: int, *, is_float: bool = False) -> bytes:
-    """Return the packed bundle of a run's int8 model, or of its float model.
+def from_run(run: Run, release: int, *, is_float: bool | None = None) -> bytes:
+    """Return the packed bundle of a run's int8 or float model; by default as the search decided.
 
     Golden vectors are windows of the test part, answered by the runtime that devices use. The work is
     done in a child: a damaged model file can end the process that loads it.
@@ -98,12 +98,15 @@ def from_run(run: Run, release: int, *, is_float: bool = False) -> bytes:
         ConfigError: This is no complete run folder, or it was evaluated with other model files.
         BundleRejectedError: The model file cannot be run, or is of another kind.
     """
+    facts = run.facts()
+    if is_float is None:
+        is_float = facts.search is not None and facts.search.is_float
     path, dtype = (run.float_model, Dtype.FLOAT32) if is_float else (run.int8_model, Dtype.INT8)
     content = run.model(path)
     evaluation = run.evaluation()
     if evaluation is not None:
         _require_same_files(run, evaluation)
-    training = _training(run.facts(), evaluation, is_float=is_float)
+    training = _training(facts, evaluation, is_float=is_float)
     changes = {"release": release, "training": training.model_dump()}
     windows = run.golden_samples()
     learnt = Learnt(
@@ -182,20 +185,32 @@ def _training(facts: RunFacts, evaluation: Evaluation | None, *, is_float: bool)
         metrics={} if evaluation is None else _metrics(evaluation, is_float=is_float),
         tools=facts.tools,
         seed=facts.seed,
+        settings=None if facts.search is None else _settings(facts.search),
+        cut=True if facts.search is not None and facts.search.is_cut else None,
     )
 
 
+def _settings(search: SearchFacts) -> dict[str, str]:
+    chosen = next(one for one in search.candidates if one.is_chosen)
+    return {
+        "family": chosen.family,
+        "form": chosen.form,
+        "window": str(chosen.window),
+        "trial": str(chosen.trial),
+        "trials": str(len(search.trials)),
+        **search.settings,
+    }
+
+
 def _metrics(evaluation: Evaluation, *, is_float: bool) -> dict[str, float]:
+    figures = {"naive": evaluation.naive, "float": evaluation.float_model}
+    if not is_float:
+        figures["int8"] = evaluation.int8_model
     metrics = {
-        "naive_mae": evaluation.naive.mae,
-        "naive_rmse": evaluation.naive.rmse,
-        "float_mae": evaluation.float_model.mae,
-        "float_rmse": evaluation.float_model.rmse,
+        f"{whose}_{name}": number
+        for whose, one in figures.items()
+        for name, number in one.model_dump(include=set(Metrics.model_fields), exclude_none=True).items()
     }
     if not is_float:
-        metrics |= {
-            "int8_mae": evaluation.int8_model.mae,
-            "int8_rmse": evaluation.int8_model.rmse,
-            "parity_lsb": evaluation.parity_lsb,
-        }
+        metrics["parity_lsb"] = evaluation.parity_lsb
     return metrics

@@ -20,10 +20,28 @@ COMMANDS: Final = {
         "record --settings trainer.toml --for 3600",
         "trainer",
     ),
+    "import": Command(
+        "atoll_trainer.commands.import_csv",
+        "put CSV files into the recordings",
+        "import press.csv --stream press --label wear --model press-wear --home ./trainer",
+        "trainer",
+    ),
+    "inspect": Command(
+        "atoll_trainer.commands.inspect_readings",
+        "tell gaps, suspicious values and leaks before anything is learnt",
+        "inspect --csv press.csv --label wear",
+        "trainer",
+    ),
     "train": Command(
         "atoll_trainer.commands.train",
         "fit a model on recorded readings or a CSV file",
         "train --task press.toml --recordings ./trainer/recordings",
+        "trainer",
+    ),
+    "train-pictures": Command(
+        "atoll_trainer.commands.train_pictures",
+        "fit a classifier on recorded pictures and their labels",
+        "train-pictures --settings trainer.toml --model look --stream part --labels good,bad --out look-1",
         "trainer",
     ),
     "optimise": Command(

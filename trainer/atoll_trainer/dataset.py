@@ -6,10 +6,12 @@ would flag (``gap``, ``out_of_range``) is left out. Everything is counted.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,15 @@ from atoll_signal.numbers import Numbers
 from atoll_signal.order import StepBack, describe, steps_back
 from atoll_signal.recorded import Recorded, recorded
 from atoll_trainer.aims import Aims, aims_of
-from atoll_trainer.task import TaskFile, TaskKind
+from atoll_trainer.splits import parts
+from atoll_trainer.task import InputTable, TaskFile, TaskKind
+
+_LENGTHS: Final = (1, 8, 32, 64)
+_DAY_MS: Final = 86_400_000.0
+_MOST_LOST: Final = 0.2
+"""Share of the windows that a longer one may cost, by gaps and starts."""
+_MOST_NUMBERS: Final = 60_000_000
+"""In the windows of the longest length together: 240 MB."""
 
 
 class UnsuitableDataError(PeerError):
@@ -79,6 +89,8 @@ class Readings:
         devices: Whose they are, n of them.
         labels: The truth, NaN where there is none, shape (n,).
         refusals: What was not used.
+        tests: Which were read from a file kept for the test, shape (n,); None: none. No window holds readings
+            of both.
     """
 
     source: str
@@ -89,6 +101,7 @@ class Readings:
     devices: list[str]
     labels: NDArray[np.float64]
     refusals: Refusals
+    tests: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.times_ms)
@@ -100,11 +113,40 @@ class Readings:
             places.setdefault(device, []).append(place)
         return {device: np.array(found) for device, found in places.items()}
 
+    def spans(self) -> list[tuple[str, NDArray[np.int64]]]:
+        """Return each device with the places of its readings; one that is in both files stands twice."""
+        found = list(self.by_device().items())
+        if self.tests is None:
+            return found
+        parted = [
+            (device, places[self.tests[places] == is_test])
+            for is_test in (False, True)
+            for device, places in found
+        ]
+        return [(device, places) for device, places in parted if len(places)]
+
+    def joined(self, test: Readings) -> Readings:
+        """Return these readings and, kept for the test, those of another file."""
+        tests = np.concatenate([np.zeros(len(self), np.bool_), np.ones(len(test), np.bool_)])
+        return Readings(
+            f"{self.source} and {test.source}",
+            hashlib.sha256(f"{self.sha256} {test.sha256}".encode()).hexdigest(),
+            np.concatenate([self.rows, test.rows]),
+            np.concatenate([self.times_ms, test.times_ms]),
+            np.concatenate([self.numbers, test.numbers]),
+            self.devices + test.devices,
+            np.concatenate([self.labels, test.labels]),
+            Refusals(
+                self.refusals.counts + test.refusals.counts, {**test.refusals.first, **self.refusals.first}
+            ),
+            tests,
+        )
+
     def steps_back(self) -> list[str]:
         """Return a sentence for every place where a device's times step back."""
-        by_device = self.by_device()
+        by_device = self.spans()
         steps: list[tuple[str, StepBack]] = []
-        for device, places in by_device.items():
+        for device, places in by_device:
             for step in steps_back(self.times_ms[places].tolist()):
                 number = int(self.numbers[places[step.row - 1]])
                 steps.append((device, replace(step, row=number)))
@@ -129,10 +171,13 @@ class Examples:
 
     Attributes:
         windows: Feature matrices, float32, shape (n, rows, columns), before normalisation.
-        targets: float64, shape (n,), in the unit of the prediction.
+        targets: float64, shape (n,), in the unit of the prediction; of a path (n, steps); of a classification
+            the place of the class; of an anomaly 1 or 0, NaN where nobody knows.
         times_ms: Event time of the newest reading (or step) of each window, shape (n,).
         last: Of a forecast: what its value was then, shape (n,).
         samples: What the features are computed from, n of them; none where that is the windows themselves.
+        devices: Number of the device of each, in the order of their names, shape (n,).
+        tests: Which are of the file kept for the test, shape (n,).
     """
 
     windows: NDArray[np.float32]
@@ -140,20 +185,33 @@ class Examples:
     times_ms: NDArray[np.float64]
     last: NDArray[np.float64] | None = None
     samples: Sequence[Samples] = ()
+    devices: NDArray[np.int64] | None = None
+    tests: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def part(self, start: int, end: int) -> Examples:
-        """Return the examples from ``start`` to before ``end``: views."""
-        last = None if self.last is None else self.last[start:end]
+    def take(self, places: NDArray[np.int64]) -> Examples:
+        """Return the examples at ``places``."""
         return Examples(
-            self.windows[start:end],
-            self.targets[start:end],
-            self.times_ms[start:end],
-            last,
-            self.samples[start:end],
+            self.windows[places],
+            self.targets[places],
+            self.times_ms[places],
+            None if self.last is None else self.last[places],
+            [self.samples[place] for place in places.tolist()] if self.samples else (),
+            None if self.devices is None else self.devices[places],
+            None if self.tests is None else self.tests[places],
         )
+
+    def shortened(self, task: TaskFile) -> Examples:
+        """Return the same with the end of each window only, as ``task`` sees it."""
+        manifest = task.manifest()
+        rows, depth = manifest.rows, manifest.depth
+        samples = [
+            Samples(one.rows[-depth:], None if one.times_ms is None else one.times_ms[-depth:])
+            for one in self.samples
+        ]
+        return replace(self, windows=self.windows[:, -rows:], samples=samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,16 +231,26 @@ def collect(
 ) -> Readings:
     """Return ``observed`` as rows of numbers; what the device would refuse is counted.
 
-    They serve any task of the same values and rules for missing ones, whatever its features and its window.
+    A value that no feature is made of may be missing, as on the device: NaN stands for it. They serve any
+    task of the same values and rules for missing ones that uses no more of them, whatever its window.
 
     Raises:
         UnsuitableDataError: No reading is left.
     """
-    numbers_of = Numbers(task.model_copy(update={"feature": []}).manifest())
+    plain = task.model_copy(update={"feature": []})
+    used = {name: value for name, value in task.task.values.items() if name in task.used}
+    numbers_of = Numbers(_of_values(plain, used).manifest())
+    columns = plain.columns_of(_of_values(plain, used).manifest())
+    width = sum(spec.size for spec in task.specs)
+    is_forecast = task.task.kind is TaskKind.FORECAST
     rows, times, numbers, devices, labels = [], [], [], [], []
     for one in observed:
         try:
-            rows.append(numbers_of.of(one.values, one.step_ms))
+            row = np.full(width, np.nan, np.float32)
+            row[columns] = numbers_of.of(one.values, one.step_ms)
+            if is_forecast and isinstance(target := one.values.get(task.task.target), int | float):
+                row[task.target_column] = target
+            rows.append(row)
         except MalformedMessageError as error:
             refusals.add(one.number, error)
             continue
@@ -206,14 +274,22 @@ def collect(
     )
 
 
+def _of_values(task: TaskFile, values: dict[str, InputTable]) -> TaskFile:
+    return task.model_copy(update={"task": task.task.model_copy(update={"values": values})})
+
+
 def fills(readings: Readings, task: TaskFile) -> dict[str, float]:
     """Return the mean of each value over the readings that the training part is made of."""
     if task.window.impute is not Imputation.MEAN:
         return {}
     by_time = np.argsort(readings.times_ms, kind="stable")
-    rows = readings.rows[by_time[: max(1, int(len(readings) * task.split.train))]].astype(np.float64)
+    if readings.tests is not None:
+        by_time = by_time[~readings.tests[by_time]]
+    rows = readings.rows[by_time[: max(1, int(len(by_time) * task.split.train))]].astype(np.float64)
     found = {}
     for column, name in enumerate(task.task.values):  # numbers all of them: arrays are not imputed
+        if name not in task.used:
+            continue
         known = rows[:, column][~np.isnan(rows[:, column])]
         if not len(known):
             raise UnsuitableDataError(f"{readings.source}: value {name!r} is missing throughout the training")
@@ -233,13 +309,18 @@ def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]
     left_out: Counter[LeftOut] = Counter()
     kept: list[tuple[float, str, int, int]] = []
     found: list[tuple[Recorded, Aims]] = []
-    for number, (device, places) in enumerate(readings.by_device().items()):
+    spans = readings.spans()
+    for number, (device, places) in enumerate(spans):
         one = recorded(manifest, readings.rows[places][:, columns], readings.times_ms[places])
         aims = aims_of(task, one, readings, places)
         found.append((one, aims))
         has_gap = one.has_gap | aims.has_gap
-        has_none = ~has_gap & np.isnan(aims.targets)
-        is_outside = ~has_gap & ~has_none & (one.is_out_of_range | ~_are_valid_targets(aims.targets, task))
+        targets = aims.targets.reshape(len(aims.targets), -1)
+        has_none = ~has_gap & np.isnan(targets).any(axis=1)
+        is_valid = _are_valid_targets(targets, task)
+        if task.task.kind is TaskKind.ANOMALY:
+            has_none, is_valid = np.zeros_like(has_none), np.ones_like(is_valid)
+        is_outside = ~has_gap & ~has_none & (one.is_out_of_range | ~is_valid)
         left_out[LeftOut.GAP] += int(has_gap.sum())
         left_out[LeftOut.NO_READING_AHEAD if is_forecast else LeftOut.NO_LABEL] += int(has_none.sum())
         left_out[LeftOut.OUT_OF_RANGE] += int(is_outside.sum())
@@ -258,47 +339,112 @@ def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]
         np.array([end_ms for end_ms, *_ in kept]),
         np.array([found[number][1].last[place] for number, place in chosen]) if is_forecast else None,
         [] if manifest.is_plain else [found[number][0].samples[place] for number, place in chosen],
+        *_origins(readings, spans, [number for number, _ in chosen]),
     )
     return examples, left_out
 
 
+def cut_longest(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut], list[int]]:
+    """Return the windows of the longest length that is worth it, what was left out, and the lengths to try.
+
+    Raises:
+        UnsuitableDataError: There is none.
+    """
+    if not task.is_auto:
+        return *cut(readings, task), [task.length]
+    lengths = sorted(set(_LENGTHS) | _day(task))
+    shortest, _ = cut(readings, task.with_length(1))
+    columns = shortest.windows.shape[2]
+    for place in range(len(lengths) - 1, -1, -1):
+        longest = lengths[place]
+        if len(shortest) * longest * columns > _MOST_NUMBERS:
+            continue
+        try:
+            examples, left_out = cut(readings, task.with_length(longest))
+        except UnsuitableDataError:
+            continue
+        if len(examples) >= (1 - _MOST_LOST) * len(shortest):
+            return examples, left_out, lengths[: place + 1]
+    return *cut(readings, task.with_length(1)), [1]
+
+
 def split(examples: Examples, task: TaskFile) -> Split:
-    """Return ``examples`` cut by time into the parts that ``task`` asks for.
+    """Return ``examples`` parted as ``task`` asks for.
 
     Raises:
         UnsuitableDataError: A part would be empty, or every target learnt from is the same.
     """
     count = len(examples)
-    # A share of 0.7 + 0.1 is a little less than 0.8.
-    first, second = (
-        int(count * share + 1e-6) for share in (task.split.train, task.split.train + task.split.validation)
+    is_class = task.task.kind is TaskKind.CLASSIFICATION
+    places = parts(
+        task.split,
+        examples.times_ms,
+        classes=examples.targets if is_class else None,
+        devices=examples.devices,
+        is_test=examples.tests,
     )
-    parts = Split(examples.part(0, first), examples.part(first, second), examples.part(second, count))
+    found = Split(*(examples.take(part) for part in places))
     empty = [
-        name for name, part in parts if not len(part) and (name != "validation" or task.split.validation)
+        name for name, part in found if not len(part) and (name != "validation" or task.split.validation)
     ]
     if empty:
         raise UnsuitableDataError(f"{count} windows are too few: nothing is left for {', '.join(empty)}")
-    if np.ptp(parts.train.targets) == 0:
-        value = float(parts.train.targets[0])
-        raise UnsuitableDataError(f"every target of the training part is {value:g}: nothing to learn")
-    return parts
+    if task.task.kind is not TaskKind.ANOMALY and np.ptp(found.train.targets) == 0:
+        value = float(found.train.targets.flat[0])
+        shown = f"{task.task.labels[int(value)]!r}" if is_class else f"{value:g}"
+        raise UnsuitableDataError(f"every target of the training part is {shown}: nothing to learn")
+    return found
 
 
 def naive(task: TaskFile, train: Examples, examples: Examples) -> NDArray[np.float64]:
-    """Return the guess to beat for each of ``examples``: the last value, or the training mean."""
-    if task.task.kind is TaskKind.FORECAST and examples.last is not None:
-        return examples.last
-    return np.full(len(examples), train.targets.mean())
+    """Return the guess to beat for each of ``examples``.
+
+    The last value, the training mean, or the most frequent class; of an anomaly how many standard
+    deviations the newest reading is off the training mean.
+    """
+    match task.task.kind:
+        case TaskKind.FORECAST if examples.last is not None:
+            return np.repeat(examples.last[:, None], task.steps, axis=1).reshape(examples.targets.shape)
+        case TaskKind.CLASSIFICATION:
+            most = np.bincount(train.targets.astype(np.int64)).argmax()
+            return np.full(len(examples), float(most))
+        case TaskKind.ANOMALY:
+            newest = train.windows[:, -1].astype(np.float64)
+            off = np.abs(examples.windows[:, -1] - newest.mean(axis=0))
+            worst: NDArray[np.float64] = (off / np.maximum(newest.std(axis=0), 1e-12)).max(axis=1)
+            return worst
+        case _:
+            return np.full(len(examples), train.targets.mean())
+
+
+def _origins(
+    readings: Readings, spans: list[tuple[str, NDArray[np.int64]]], numbers: list[int]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+    names = sorted({device for device, _ in spans})
+    devices = np.array([names.index(spans[number][0]) for number in range(len(spans))])
+    if readings.tests is None:
+        return devices[numbers], None
+    tests = np.array([bool(readings.tests[places[0]]) for _, places in spans])
+    return devices[numbers], tests[numbers]
+
+
+def _day(task: TaskFile) -> set[int]:
+    if task.task.step_ms is None:
+        return set()
+    return {max(1, round(_DAY_MS / task.task.step_ms))}
 
 
 def _are_valid_targets(targets: NDArray[np.float64], task: TaskFile) -> NDArray[np.bool_]:
     low, high = -np.inf, np.inf
+    if task.task.kind is TaskKind.CLASSIFICATION:
+        low, high = 0, len(task.task.labels) - 1
+        if not (np.isnan(targets) | (targets == np.floor(targets))).all():
+            targets = np.where(targets == np.floor(targets), targets, np.inf)
     if task.task.kind is TaskKind.FORECAST:
         value = task.task.values[task.task.target]
         low = low if value.low is None else value.low
         high = high if value.high is None else value.high
-    valid: NDArray[np.bool_] = (targets >= low) & (targets <= high)
+    valid: NDArray[np.bool_] = ((targets >= low) & (targets <= high)).all(axis=1)
     return valid
 
 

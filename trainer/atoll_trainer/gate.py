@@ -1,13 +1,19 @@
 """Whether a new release is good enough to take the champion's place.
 
 Errors that were found on different data cannot be compared. So the champion is a measure only where
-both answer the untouched part of one run; what a manifest tells is held against the naive guess beside it.
+both answer the untouched part of one run, window by window; what a manifest tells is held against the
+naive guess beside it.
 """
 
 from __future__ import annotations
 
+import statistics
+import time
 from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from atoll_contract.bundle import Bundle
 from atoll_contract.manifest import Dtype, Manifest
@@ -15,8 +21,54 @@ from atoll_infer import golden
 from atoll_infer.runtime import choose_runtime
 from atoll_trainer.child import in_child
 from atoll_trainer.dataset import Examples
+from atoll_trainer.figures import window_losses
+from atoll_trainer.paired import FEWEST, Paired, compare
+from atoll_trainer.task import TaskKind
 
 _DEADLINE_S: Final = 3_600.0
+_TIMED: Final = 1_000
+"""Windows whose answers are timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a release must not exceed; None: nothing is asked.
+
+    Attributes:
+        size_bytes: Of its model file.
+        latency_us: Median time of one answer on this machine, measured on the windows of the run.
+    """
+
+    size_bytes: int | None = None
+    latency_us: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a release did with the windows.
+
+    Attributes:
+        losses: Of each window, shape (n,).
+        latency_us: Median time of one answer.
+    """
+
+    losses: NDArray[np.float64]
+    latency_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says.
+
+    Attributes:
+        refusal: Why the release must not be published; None: it may.
+        paired: How both did, where both answered.
+        latency_us: Median time of one answer of the release, where it was measured.
+    """
+
+    refusal: str | None = None
+    paired: Paired | None = None
+    latency_us: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,46 +76,94 @@ class Gate:
     """What a release has to be.
 
     Attributes:
-        worse_by: How much larger than the champion's its mean absolute error may be, as a share.
+        worse_by: With 95 % confidence it must be better than a champion whose error were larger by this
+            share: 0 asks for a better one, 0.05 for one that is hardly worse.
         examples: What both answer; None: the champion is no measure.
+        limits: What it must not exceed.
     """
 
     worse_by: float
     examples: Examples | None = None
+    limits: Limits = Limits()
 
-    def refusal(self, bundle: Bundle, champion: Bundle | None) -> str | None:
-        """Return why ``bundle`` must not be published, None if it may.
-
-        What is not known refuses nothing.
+    def judge(self, bundle: Bundle, champion: Bundle | None) -> Verdict:
+        """Return whether ``bundle`` may be published. What is not known refuses nothing.
 
         Raises:
             BundleRejectedError: A model file cannot be run.
         """
+        refusal = self._by_what_is_told(bundle)
+        if refusal is not None or self.examples is None:
+            return Verdict(refusal)
+        own = in_child(tried, bundle, self.examples, deadline_s=_DEADLINE_S)
+        if self.limits.latency_us is not None and own.latency_us > self.limits.latency_us:
+            message = f"it takes {own.latency_us:.1f} µs for an answer, more than {self.limits.latency_us:g}"
+            return Verdict(message, None, own.latency_us)
+        if champion is None:
+            return Verdict(None, None, own.latency_us)
+        if not can_answer(champion.manifest, bundle.manifest):
+            message = f"release {champion.manifest.release} reads other windows: the run compares nothing"
+            return Verdict(message, None, own.latency_us)
+        before = in_child(tried, champion, self.examples, deadline_s=_DEADLINE_S)
+        paired = compare(own.losses, before.losses)
+        return Verdict(self._why_not(paired, champion.manifest.release), paired, own.latency_us)
+
+    def refusal(self, bundle: Bundle, champion: Bundle | None) -> str | None:
+        """Return why ``bundle`` must not be published, None if it may; see :meth:`judge`."""
+        return self.judge(bundle, champion).refusal
+
+    def _by_what_is_told(self, bundle: Bundle) -> str | None:
+        size = len(bundle.model)
+        if self.limits.size_bytes is not None and size > self.limits.size_bytes:
+            return f"its model file has {size:,} bytes, more than {self.limits.size_bytes:,}"
         metrics = bundle.manifest.training.metrics
         is_quantised = bundle.manifest.inputs[0].dtype is not Dtype.FLOAT32
-        told, naive = metrics.get("int8_mae" if is_quantised else "float_mae"), metrics.get("naive_mae")
-        if told is not None and naive is not None and told >= naive:
-            return f"its mean absolute error {told:.4g} is no better than a naive guess ({naive:.4g})"
-        if champion is None or self.examples is None:
-            return None
-        number = champion.manifest.release
-        if not _same_input(bundle.manifest, champion.manifest):
-            return f"release {number} reads other windows: the run compares nothing"
-        error, before = (
-            in_child(_mean_absolute_error, one, self.examples, deadline_s=_DEADLINE_S)
-            for one in (bundle, champion)
-        )
-        if error > before * (1 + self.worse_by):
-            return f"its mean absolute error {error:.4g} is worse than {before:.4g} of release {number}"
+        whose = "int8" if is_quantised else "float"
+        for figure, name in (("mae", "mean absolute error"), ("log_loss", "log loss")):
+            told, naive = metrics.get(f"{whose}_{figure}"), metrics.get(f"naive_{figure}")
+            if told is not None and naive is not None and told >= naive:
+                return f"its {name} {told:.4g} is no better than a naive guess ({naive:.4g})"
         return None
 
+    def _why_not(self, paired: Paired, release: int) -> str | None:
+        if paired.is_better(self.worse_by):
+            return None
+        if paired.windows < FEWEST:
+            return (
+                f"{paired.windows} windows are too few to tell it from release {release}: {FEWEST} are needed"
+            )
+        found = f"its mean error {paired.challenger:.4g} against {paired.champion:.4g} of release {release}"
+        what = "is worse" if paired.low > 0 else "may be chance"
+        margin = f", not even with a margin of {self.worse_by:.0%}" if self.worse_by else ""
+        return (
+            f"{found} on {paired.windows:,} windows {what}: the difference lies between {paired.low:+.3g} "
+            f"and {paired.high:+.3g} (p = {paired.p:.3f}), so it is not better{margin}"
+        )
 
-def _same_input(manifest: Manifest, other: Manifest) -> bool:
-    return (manifest.window, manifest.features) == (other.window, other.features)
+
+def can_answer(manifest: Manifest, other: Manifest) -> bool:
+    """Whether a model of ``manifest`` can answer the windows of a model of ``other``.
+
+    It can where it reads the same, and where it reads the end of it: fewer readings of the same values.
+    """
+    if manifest.features != other.features:
+        return False
+    if manifest.window == other.window:
+        return True
+    is_end = manifest.is_plain and other.is_plain and manifest.window.length <= other.window.length
+    return is_end and manifest.window == other.window.model_copy(update={"length": manifest.window.length})
 
 
-def _mean_absolute_error(bundle: Bundle, examples: Examples) -> float:
+def tried(bundle: Bundle, examples: Examples) -> Trial:
+    """Return what ``bundle`` does with the windows; of longer ones it sees the end."""
     predictor = golden.self_test(bundle, choose_runtime().runtime)
-    pairs = zip(examples.windows, examples.targets, strict=True)
-    errors = [abs(predictor.answer(window).value - float(target)) for window, target in pairs]
-    return sum(errors) / len(errors)
+    windows = np.ascontiguousarray(examples.windows[:, -bundle.manifest.rows :])
+    outputs, _ = predictor.numbers(windows)
+    kind, threshold = TaskKind(bundle.manifest.task.value), bundle.manifest.output.threshold or 0.0
+    losses = window_losses(kind, np.asarray(outputs, np.float64), examples.targets, threshold)
+    times = []
+    for window in windows[:_TIMED]:
+        started = time.perf_counter_ns()
+        predictor.answer(window)
+        times.append(time.perf_counter_ns() - started)
+    return Trial(losses, statistics.median(times) / 1e3)

@@ -1,4 +1,4 @@
-"""Fitting a task: normalise by the training part, fit, and say the weights in the values' own units."""
+"""Learning a task: by a search, or by one fit; and writing down what came out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from atoll_contract.errors import StorageError
 from atoll_contract.manifest import Normalisation
 from atoll_link.files import storage_error, write_whole
 from atoll_signal.features import Normaliser
 from atoll_trainer.dataset import Examples, LeftOut, Readings, Split, fills
 from atoll_trainer.families import Epoch, Fitted, Lesson, Weights, family
 from atoll_trainer.quiet_tensorflow import tf
-from atoll_trainer.runs import LinearFacts, Loss, Run, RunFacts, Span
-from atoll_trainer.task import TaskFile, TaskKind
+from atoll_trainer.runs import LinearFacts, Loss, Run, RunFacts, SearchFacts, Span
+from atoll_trainer.search.fitting import export
+from atoll_trainer.search.search import Attempt, search
+from atoll_trainer.task import FitTable, TaskFile, TaskKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,93 @@ class Learnt:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A model with what explains it.
+
+    Attributes:
+        save: Writes its SavedModel to a folder.
+        parts: What it learnt from.
+        scaling: How its numbers are normalised.
+        losses: Of every epoch, from the state before the first.
+        best_epoch: Whose weights it has.
+        seconds: How long it took.
+        seed: Of the random numbers.
+        weights: Of a linear model, in the values' own units.
+        is_relative: A forecast tells the change from the newest value.
+        threshold: Of an anomaly score.
+        search: How it was found.
+    """
+
+    save: Callable[[Path], None]
+    parts: Split
+    scaling: Scaling
+    losses: list[Loss]
+    best_epoch: int
+    seconds: float
+    seed: int
+    weights: Weights | None = None
+    is_relative: bool = False
+    threshold: float | None = None
+    search: SearchFacts | None = None
+
+
+def fitted(task: TaskFile, parts: Split, on_epoch: Callable[[Epoch], None]) -> Outcome:
+    """Return the model of ``task``, fitted as its ``[fit]`` says.
+
+    Raises:
+        ConfigError: The settings of the fit do not work.
+    """
+    learnt = learn(task, parts, on_epoch)
+    losses = [
+        Loss(epoch=epoch.number, train=epoch.train_loss, validation=epoch.validation_loss)
+        for epoch in learnt.fitted.epochs
+    ]
+    seed = (task.fit or FitTable()).seed
+    best = learnt.fitted.best.number
+    return Outcome(
+        learnt.fitted.save, parts, learnt.scaling, losses, best, learnt.seconds, seed, learnt.weights
+    )
+
+
+def searched(
+    task: TaskFile,
+    parts: Split,
+    lengths: list[int],
+    fills: dict[str, float],
+    on_trial: Callable[[Attempt], None],
+) -> Outcome:
+    """Return the best small model of ``task``; see :func:`atoll_trainer.search.search.search`."""
+    found = search(task, parts, lengths, fills, on_trial)
+    manifest, attempt = found.material.manifest, found.attempt
+
+    def save(folder: Path) -> None:
+        try:
+            export(attempt.network, str(folder))
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        except tf.errors.OpError as error:  # as it tells a full disk
+            raise StorageError(f"{folder}: the model cannot be written: {error.message[:300]}") from error
+
+    scaling = Scaling(manifest.normalisation, manifest.output.scale, manifest.output.offset)
+    losses = [
+        Loss(epoch=epoch, train=train, validation=validation)
+        for epoch, (train, validation) in enumerate(attempt.losses)
+    ]
+    return Outcome(
+        save,
+        found.material.parts,
+        scaling,
+        losses,
+        attempt.best,
+        found.seconds,
+        task.search.seed,
+        is_relative=found.material.is_relative,
+        threshold=found.threshold,
+        search=found.facts,
+    )
+
+
 def learn(task: TaskFile, parts: Split, on_epoch: Callable[[Epoch], None]) -> Learnt:
     """Return the model of ``task``, fitted to the training part.
 
@@ -95,13 +185,14 @@ def learn(task: TaskFile, parts: Split, on_epoch: Callable[[Epoch], None]) -> Le
     lesson = Lesson(
         inputs(parts.train), targets(parts.train), inputs(parts.validation), targets(parts.validation), guess
     )
-    fitted = family(task.fit.family).fit(lesson, task.fit, on_epoch)
+    table = task.fit or FitTable()
+    model = family(table.family).fit(lesson, table, on_epoch)
     weights = None
-    if fitted.weights is not None:
-        w = fitted.weights.w * scaling.target_scale / scale
-        b = scaling.target_offset + scaling.target_scale * fitted.weights.b - float((w * mean).sum())
+    if model.weights is not None:
+        w = model.weights.w * scaling.target_scale / scale
+        b = scaling.target_offset + scaling.target_scale * model.weights.b - float((w * mean).sum())
         weights = Weights(w, b)
-    return Learnt(fitted, scaling, weights, time.monotonic() - started)
+    return Learnt(model, scaling, weights, time.monotonic() - started)
 
 
 def store(
@@ -110,8 +201,7 @@ def store(
     task: TaskFile,
     readings: Readings,
     left_out: Counter[LeftOut],
-    parts: Split,
-    learnt: Learnt,
+    outcome: Outcome,
 ) -> RunFacts:
     """Write the run folder and return its facts.
 
@@ -122,9 +212,9 @@ def store(
         write_whole(run.task_path, task_path.read_bytes())
     except OSError as error:
         raise storage_error(task_path, error) from error
-    run.write_split(parts)
-    learnt.fitted.save(run.saved_model)
-    weights = learnt.weights
+    run.write_split(outcome.parts)
+    outcome.save(run.saved_model)
+    weights = outcome.weights
     facts = RunFacts(
         source=readings.source,
         data_sha256=readings.sha256,
@@ -134,18 +224,18 @@ def store(
         steps_back=readings.steps_back(),
         fills=fills(readings, task),
         left_out={reason.value: count for reason, count in sorted(left_out.items())},
-        spans={name: Span.of(part) for name, part in parts},
-        normalisation=learnt.scaling.features,
-        target_scale=learnt.scaling.target_scale,
-        target_offset=learnt.scaling.target_offset,
-        losses=[
-            Loss(epoch=epoch.number, train=epoch.train_loss, validation=epoch.validation_loss)
-            for epoch in learnt.fitted.epochs
-        ],
-        best_epoch=learnt.fitted.best.number,
-        seconds=learnt.seconds,
+        spans={name: Span.of(part) for name, part in outcome.parts},
+        normalisation=outcome.scaling.features,
+        target_scale=outcome.scaling.target_scale,
+        target_offset=outcome.scaling.target_offset,
+        losses=outcome.losses,
+        best_epoch=outcome.best_epoch,
+        seconds=outcome.seconds,
         linear=None if weights is None else LinearFacts(w=weights.w.tolist(), b=weights.b),
-        seed=task.fit.seed,
+        is_relative=outcome.is_relative,
+        threshold=outcome.threshold,
+        search=outcome.search,
+        seed=outcome.seed,
         tools=tools(),
     )
     run.write_facts(facts)
@@ -159,4 +249,5 @@ def tools() -> dict[str, str]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "tensorflow": str(tf.__version__),
+        "optuna": version("optuna"),
     }

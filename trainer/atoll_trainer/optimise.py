@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll_contract.errors import BundleRejectedError, Reason
-from atoll_contract.manifest import Dtype
+from atoll_contract.manifest import Dtype, Manifest, Task
 from atoll_infer.runtime import TfliteModel
 from atoll_link.files import write_whole
 from atoll_signal.features import Normaliser
 from atoll_trainer.bundling import load
+from atoll_trainer.convert import Conversion, convert
 from atoll_trainer.runs import Run
 
 _MOST_REPRESENTATIVES: Final = 5_000
-_DEADLINE_S: Final = 1_800.0
+_MOVED: Final = 200
+_BEYOND: Final = 1.5
+"""How far beyond normal the windows lie that set the range of an anomaly score, in standard deviations."""
 
 
 def optimise(run: Run) -> tuple[TfliteModel, TfliteModel]:
@@ -33,17 +31,32 @@ def optimise(run: Run) -> tuple[TfliteModel, TfliteModel]:
         BundleRejectedError: TensorFlow cannot convert the model, or a file came out otherwise than
             it must be.
     """
-    windows = Normaliser(run.manifest()).normalise(representatives(run.split().train.windows))
+    windows = range_windows(run.manifest(), run.split().train.windows)
+    conversions = [Conversion(run.saved_model, None), Conversion(run.saved_model, windows)]
+    contents = convert(conversions)
     models = []
-    for path, dtype, ranges in (
-        (run.float_model, Dtype.FLOAT32, None),
-        (run.int8_model, Dtype.INT8, windows),
+    for path, content, dtype in (
+        (run.float_model, contents[0], Dtype.FLOAT32),
+        (run.int8_model, contents[1], Dtype.INT8),
     ):
-        content = _convert(run.saved_model, ranges)
         model = load(path, content, dtype)
         write_whole(path, content)
         models.append(model)
     return models[0], models[1]
+
+
+def range_windows(manifest: Manifest, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return normalised windows of the training part that the ranges of int8 numbers are measured on.
+
+    A score has to have room above what is normal: for an anomaly model some are moved away from it.
+    """
+    chosen = Normaliser(manifest).normalise(representatives(windows))
+    if manifest.task is not Task.ANOMALY:
+        return chosen
+    moved = chosen[:: max(1, len(chosen) // _MOVED)].copy()
+    moved[::2, -1] += _BEYOND
+    moved[1::2, -1] -= _BEYOND
+    return np.concatenate([chosen, moved])
 
 
 def representatives(windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -54,23 +67,3 @@ def representatives(windows: NDArray[np.float32]) -> NDArray[np.float32]:
     flat = windows.reshape(len(windows), -1)
     chosen |= {int(place) for place in (*flat.argmin(axis=0), *flat.argmax(axis=0))}
     return windows[sorted(chosen)]
-
-
-def _convert(saved_model: Path, windows: NDArray[np.float32] | None) -> bytes:
-    """Run :mod:`atoll_trainer.convert` in a process of its own."""
-    with TemporaryDirectory(prefix="atoll-") as folder:
-        out, npy = Path(folder, "model.tflite"), Path(folder, "windows.npy")
-        command = [sys.executable, "-m", "atoll_trainer.convert", str(saved_model), str(out)]
-        if windows is not None:
-            np.save(npy, windows)
-            command.append(str(npy))
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_DEADLINE_S)  # noqa: S603
-        except subprocess.CalledProcessError as error:
-            last = (error.stderr.strip().splitlines() or [f"status {error.returncode}"])[-1]
-            message = f"{saved_model}: TensorFlow cannot convert it: {last[:300]}"
-            raise BundleRejectedError(message, Reason.MODEL_UNREADABLE) from error
-        except subprocess.TimeoutExpired as error:
-            message = f"{saved_model}: not converted within {_DEADLINE_S:.0f} s"
-            raise BundleRejectedError(message, Reason.MODEL_UNREADABLE) from error
-        return out.read_bytes()

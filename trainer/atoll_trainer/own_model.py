@@ -12,6 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from atoll_contract.bundle import Bundle
@@ -289,6 +291,28 @@ def from_files(
         samples = [Samples(windows[place], times_ms[place]) for place in chosen]
     with naming(model_path):
         return in_child(_packed, manifest, content, edgetpu, samples, deadline_s=_DEADLINE_S)
+
+
+def answers_of(description: OwnModel, content: bytes, windows: NDArray[np.float32]) -> list[float]:
+    """Return the value that the model file gives for each window, in the runtime that devices use.
+
+    The work is done in a child: TensorFlow and the runtime do not live in one process.
+
+    Args:
+        description: What the model file cannot tell.
+        content: The model file.
+        windows: Feature matrices before normalisation, shape (n, rows, columns).
+
+    Raises:
+        BundleRejectedError: The model file cannot be run, or does not fit the description.
+    """
+    return in_child(_answers, description.manifest(release=1), content, windows, deadline_s=_DEADLINE_S)
+
+
+def _answers(manifest: Manifest, content: bytes, windows: NDArray[np.float32]) -> list[float]:
+    model = choose_runtime().runtime.load(content)
+    predictor = Predictor(with_tensors(manifest, model), model)
+    return [predictor.answer(window).value for window in windows]
 
 
 def _packed(manifest: Manifest, content: bytes, edgetpu: bytes | None, samples: list[Samples]) -> bytes:

@@ -17,3 +17,4 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its sums differ from run 
 
 tf: Final[Any] = importlib.import_module("tensorflow")
 """The module ``tensorflow``."""
+tf.get_logger().setLevel("ERROR")

@@ -27,6 +27,8 @@ _LEAST_LIMIT: Final = 0.25
 """Source: Siddiqi, Credit Risk Scorecards, Wiley 2006: above it a population has shifted significantly."""
 _MARGIN: Final = 1.5
 """So much further than any part of the training span must one on the device be from all of it."""
+_LEAST_SPREAD: Final = 0.01
+"""Of the share of classes that are told wrongly: one that made no error may make some."""
 _SPLIT_S: Final = 1.0
 """Shortest comparison."""
 
@@ -39,8 +41,16 @@ def thinned(train: Examples) -> Examples:
     return Examples(train.windows[chosen], train.targets[chosen], train.times_ms[chosen])
 
 
-def expected_error(metrics: ModelMetrics, lsb: float = 0.0) -> ExpectedError:
-    """Return what the errors on the untouched part let one expect; ``lsb``: step of a quantised output."""
+def expected_error(metrics: ModelMetrics, lsb: float = 0.0) -> ExpectedError | None:
+    """Return what the errors on the untouched part let one expect; ``lsb``: step of a quantised output.
+
+    Of a classification they are the share that is told wrongly; of an anomaly nothing is expected.
+    """
+    if metrics.accuracy is not None:
+        wrong = 1 - metrics.accuracy
+        return ExpectedError(mean=wrong, std=max(math.sqrt(wrong * (1 - wrong)), _LEAST_SPREAD))
+    if metrics.mae is None or metrics.rmse is None:
+        return None
     variance = max(0.0, metrics.rmse**2 - metrics.mae**2)
     return ExpectedError(mean=metrics.mae, std=max(math.sqrt(variance), lsb / 4))
 

@@ -66,6 +66,87 @@ class LinearFacts(_Facts):
     b: float
 
 
+class CandidateFacts(_Facts):
+    """A model that was judged, as int8 in the runtime that devices use, on the validation part.
+
+    Attributes:
+        trial: Number of the fit that it comes from.
+        family: Kind of model.
+        form: The rest of what it is, in words.
+        window: Length of its window.
+        parameters: How many numbers it has.
+        size_bytes: Of its int8 file.
+        latency_us: Median time of one answer there.
+        loss: Mean loss of the int8 file: absolute error in the unit of the prediction, log loss, or share of
+            windows and disturbed windows that are told wrongly.
+        float_loss: The same of the float file.
+        standard_error: Of the mean difference to the best.
+        is_on_front: No other is better in loss, size and latency.
+        is_chosen: This one is the run's.
+    """
+
+    trial: int
+    family: str
+    form: str
+    window: int
+    parameters: int
+    size_bytes: int
+    latency_us: float
+    loss: float
+    float_loss: float
+    standard_error: float
+    is_on_front: bool
+    is_chosen: bool
+
+
+class TrialFacts(_Facts):
+    """One fit of the search.
+
+    Attributes:
+        number: From 0.
+        family: Kind of model.
+        form: The rest of what it is, in words.
+        window: Length of its window.
+        parameters: How many numbers it has.
+        epochs: How long it was fitted.
+        loss: On the validation part, of the fitted float model.
+        seconds: How long it took.
+    """
+
+    number: int
+    family: str
+    form: str
+    window: int
+    parameters: int
+    epochs: int
+    loss: float | None
+    seconds: float
+
+
+class SearchFacts(_Facts):
+    """How the model was found.
+
+    Attributes:
+        window: Length of the window that was chosen.
+        is_float: The model is shipped as float: int8 loses more than the task's limit.
+        is_cut: The time limit ended it.
+        naive_loss: Mean loss of the naive guess on the validation part.
+        why: Why this candidate, in words.
+        settings: Of the search, as the task gives them.
+        trials: Every fit.
+        candidates: Those that were judged as int8.
+    """
+
+    window: int
+    is_float: bool
+    is_cut: bool
+    naive_loss: float | None
+    why: str
+    settings: dict[str, str] = {}
+    trials: list[TrialFacts]
+    candidates: list[CandidateFacts]
+
+
 class RunFacts(_Facts):
     """``run.json``.
 
@@ -87,6 +168,9 @@ class RunFacts(_Facts):
         best_epoch: Whose weights the model has.
         seconds: How long the fit took.
         linear: Weights of a linear model.
+        is_relative: A forecast tells the change from the newest value.
+        threshold: Of an anomaly score.
+        search: How the model was found; None: it was fitted as ``[fit]`` says.
         seed: Of the random numbers.
         tools: Versions, by name.
     """
@@ -108,15 +192,40 @@ class RunFacts(_Facts):
     best_epoch: int
     seconds: float
     linear: LinearFacts | None = None
+    is_relative: bool = False
+    threshold: float | None = None
+    search: SearchFacts | None = None
     seed: int
     tools: dict[str, str]
 
 
 class Metrics(_Facts):
-    """Errors on the test part, in the unit of the prediction."""
+    """Figures of answers; those that fit the task.
 
-    mae: float
-    rmse: float
+    Attributes:
+        mae: Mean absolute error, in the unit of the prediction.
+        rmse: Root of the mean square error.
+        accuracy: Share of the windows with the right class.
+        macro_f1: F1 of the classes that are there, their mean.
+        f1: Of the second of two classes; of anomalies.
+        average_precision: Of the same.
+        log_loss: Mean of minus the logarithm of the probability of the true class.
+        flagged: Share of the windows that are told to be anomalies.
+    """
+
+    mae: float | None = None
+    rmse: float | None = None
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    f1: float | None = None
+    average_precision: float | None = None
+    log_loss: float | None = None
+    flagged: float | None = None
+
+    @property
+    def error(self) -> float | None:
+        """The figure that is to be small: the absolute error, or the log loss."""
+        return self.mae if self.mae is not None else self.log_loss
 
 
 class ModelMetrics(Metrics):
@@ -140,7 +249,7 @@ class Evaluation(_Facts):
         windows: Windows in the test part.
         backend: What ran the models.
         unit: Of the errors.
-        naive_kind: ``last value`` or ``training mean``.
+        naive_kind: ``last value``, ``training mean``, ``most frequent class`` or ``distance to the mean``.
         naive: Errors of the naive guess.
         float_model: Of model_float.tflite.
         int8_model: Of model_int8.tflite.
@@ -185,13 +294,22 @@ class Run:
         """The model for 8-bit integers."""
         return self.folder / "model_int8.tflite"
 
+    @property
+    def edgetpu_model(self) -> Path:
+        """The int8 model compiled for an Edge TPU."""
+        return self.folder / "model_edgetpu.tflite"
+
     def task(self) -> TaskFile:
-        """Return the task.
+        """Return the task; the length of its window is the one that was chosen.
 
         Raises:
             ConfigError: This is no run folder.
         """
-        return TaskFile.read(self.task_path)
+        task = TaskFile.read(self.task_path)
+        if not task.is_auto:
+            return task
+        search = self.facts().search
+        return task if search is None else task.with_length(search.window)
 
     def facts(self) -> RunFacts:
         """Return what ``run.json`` says.
@@ -229,6 +347,7 @@ class Run:
                     arrays[f"{name}_targets"],
                     arrays[f"{name}_times_ms"],
                     arrays.get(f"{name}_last"),
+                    devices=arrays.get(f"{name}_devices"),
                 )
                 for name in ("train", "validation", "test")
             ]
@@ -257,6 +376,8 @@ class Run:
             arrays[f"{name}_times_ms"] = part.times_ms
             if part.last is not None:
                 arrays[f"{name}_last"] = part.last
+            if part.devices is not None:
+                arrays[f"{name}_devices"] = part.devices
         if split.test.samples:
             samples = split.test.samples
             size = max(one.rows.size for one in samples)
@@ -299,7 +420,12 @@ class Run:
         facts = self.facts()
         try:
             return self.task().manifest(
-                facts.normalisation, facts.target_scale, facts.target_offset, facts.fills
+                facts.normalisation,
+                facts.target_scale,
+                facts.target_offset,
+                facts.fills,
+                is_relative=facts.is_relative,
+                threshold=facts.threshold,
             )
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from atoll_contract.errors import ConfigError
 from atoll_link.broker import Broker
+from atoll_link.place import Bucket, place
+from atoll_link.recording_bounds import Bounds
 from atoll_link.settings import BrokerTable, MetricsTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, twice
 from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
+
+_GB: Final = 1e9
+_DAY_MS: Final = 86_400_000.0
 
 
 class TrainerTable(Table):
@@ -31,6 +37,44 @@ class TrainerTable(Table):
     home: Path | None = None
     streams_file: Path | None = None
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
+
+
+class RecordingsTable(Table):
+    """``[recordings]``: where the recorder keeps messages, and how much of them.
+
+    The oldest parts are deleted when a bound is reached; files that were imported stay.
+
+    Attributes:
+        url: A bucket (``s3://bucket/folder``), or another store that fsspec knows; by default
+            the folder ``recordings`` of the home. Journals stay in the home until they are stored.
+        max_gb: Most gigabytes of recorded parts.
+        max_age_days: Age from which on parts are deleted; by default none is for its age.
+        min_free_gb: So much of the disk is left free, as long as there are parts to delete.
+    """
+
+    url: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+")] | None = None
+    max_gb: Annotated[float, Field(gt=0)] = 10.0
+    max_age_days: Annotated[float, Field(gt=0)] | None = None
+    min_free_gb: Annotated[float, Field(ge=0)] = 0.5
+
+    def bucket(self) -> Bucket | None:
+        """Return the bucket, None where the recordings are in the home.
+
+        Raises:
+            ConfigError: There is no such kind of store here, or it is a folder of this machine.
+        """
+        if self.url is None:
+            return None
+        found = place(self.url)
+        if isinstance(found, Bucket):
+            return found
+        raise ConfigError(f"recordings.url: {self.url} is a folder of this machine: name it as trainer.home")
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much is kept."""
+        age_ms = None if self.max_age_days is None else self.max_age_days * _DAY_MS
+        return Bounds(int(self.max_gb * _GB), age_ms, int(self.min_free_gb * _GB))
 
 
 class LoopTable(Table):
@@ -89,6 +133,7 @@ class TrainerSettings(Table):
     Attributes:
         trainer: Who this trainer is.
         broker: Where the broker is.
+        recordings: Where messages are kept.
         stream: What is recorded.
         metrics: An endpoint for Prometheus, of ``record``.
         loop: How the closed loop works.
@@ -97,6 +142,7 @@ class TrainerSettings(Table):
 
     trainer: TrainerTable
     broker: BrokerTable = BrokerTable()
+    recordings: RecordingsTable = RecordingsTable()
     stream: Annotated[list[StreamTable], Field(max_length=256)] = []
     metrics: MetricsTable = MetricsTable()
     loop: LoopTable = LoopTable()

@@ -20,10 +20,12 @@ from atoll_ingest.stream import Stream
 from atoll_link import recording
 from atoll_link.csv_columns import Columns, RowReader
 from atoll_link.csv_file import CsvFile
+from atoll_link.place import Place
 from atoll_link.recording import Kind, Row
+from atoll_trainer.cells import Cells
 from atoll_trainer.dataset import Observed, Readings, Refusals, UnsuitableDataError, collect
 from atoll_trainer.labels import Arrived, LabelJoin
-from atoll_trainer.task import TaskFile, TaskKind
+from atoll_trainer.task import TaskFile
 
 _MAX_SPREAD_MS: Final = 3_600_000.0
 """How much earlier than its time a reading, or a part of it, may arrive."""
@@ -53,14 +55,14 @@ def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",")
             f"--device {columns.device}: {path} has a column of that name; "
             f"give --device-column {columns.device}, or another name for the device of all rows"
         )
-    values = {name: columns.values.get(name, name) for name in task.task.values}
-    reader = RowReader(replace(columns, values=values), header, path)
+    cells = Cells(task, columns, header, path)
+    reader = RowReader(cells.columns, cells.header, path)
     refusals = Refusals()
 
     def observed() -> Iterator[Observed]:
         for line in file.lines():
             try:
-                row = reader.read(line.number, line.cells)
+                row = reader.read(line.number, cells.of(line.cells))
             except MalformedMessageError as error:
                 refusals.add(line.number, error)
                 continue
@@ -75,7 +77,7 @@ def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",")
 
 
 def from_recording(
-    folder: Path, task: TaskFile, stream: Stream | None = None, since_ms: float | None = None
+    folder: Path | Place, task: TaskFile, stream: Stream | None = None, since_ms: float | None = None
 ) -> tuple[Readings, int]:
     """Return the task's readings in a recording, labelled, and how many labels found no reading.
 
@@ -100,7 +102,7 @@ def from_recording(
         times.append(one.time_ms)
         arrivals.append(one.arrival_ms)
     labels, lost = np.full(len(times), np.nan), 0
-    if task.task.kind is TaskKind.REGRESSION:
+    if task.task.kind.has_labels:
         join = LabelJoin(devices, np.array(times), np.array(arrivals), task.task.label_tolerance_ms)
         labels, lost = join.join(_labels(folder, task, since_ms))
     digest = hashlib.sha256(labels.tobytes())
@@ -132,7 +134,7 @@ class _Recorded(NamedTuple):
 
 
 def _recorded(
-    folder: Path, task: TaskFile, stream: Stream | None, refusals: Refusals, since_ms: float | None
+    folder: Path | Place, task: TaskFile, stream: Stream | None, refusals: Refusals, since_ms: float | None
 ) -> Iterator[_Recorded]:
     """Yield the readings, as the agent reads them from the same messages."""
     found = recording.read(folder, Kind.READING, task.task.stream, _arrived_since(since_ms))
@@ -175,7 +177,7 @@ def _arrived_since(since_ms: float | None) -> float | None:
     return None if since_ms is None else since_ms - _MAX_SPREAD_MS
 
 
-def _labels(folder: Path, task: TaskFile, since_ms: float | None) -> Iterator[Arrived]:
+def _labels(folder: Path | Place, task: TaskFile, since_ms: float | None) -> Iterator[Arrived]:
     found = recording.read(folder, Kind.LABEL, task.task.model, _arrived_since(since_ms))
     for row in recording.without_redeliveries(found):
         label = Label.decode(row.payload)
@@ -196,7 +198,7 @@ def _require_fit(columns: Columns, task: TaskFile) -> None:
     faults += [
         f"task.values.{spec.name}: an array cannot come from a CSV file" for spec in task.specs if spec.shape
     ]
-    if task.task.kind is TaskKind.REGRESSION and columns.label is None:
-        faults.append("--label: a regression needs the column of its label")
+    if task.task.kind.needs_labels and columns.label is None and task.csv.label is None:
+        faults.append(f"--label: a {task.task.kind.value} needs the column of its label")
     if faults:
         raise ConfigError(faults)

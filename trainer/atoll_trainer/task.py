@@ -1,7 +1,7 @@
 """The task file: what a model is to learn, from which readings, and how.
 
-``[task]`` and ``[window]`` become the manifest of the bundle; ``[split]`` and ``[fit]`` say how the
-model is made. Every fault is reported at once, with file and key.
+``[task]`` and ``[window]`` become the manifest of the bundle; ``[split]``, ``[search]`` and ``[fit]`` say
+how the model is made. Every fault is reported at once, with file and key.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from atoll_contract.feature import SUMMARIES
 from atoll_contract.manifest import (
-    MAX_WINDOW_LENGTH,
     Dtype,
     Feature,
     FeatureKind,
@@ -31,6 +31,15 @@ from atoll_contract.manifest import (
     WindowSpec,
 )
 from atoll_link.settings import Id, Table, load
+from atoll_trainer.task_tables import (
+    AUTO,
+    CsvTable,
+    FamilyName,
+    SearchTable,
+    SplitTable,
+    ThresholdTable,
+    WindowLength,
+)
 
 LABEL: Final = "label"
 """The target of a regression: what label messages say."""
@@ -44,11 +53,23 @@ class TaskKind(StrEnum):
 
     REGRESSION = "regression"
     FORECAST = "forecast"
+    CLASSIFICATION = "classification"
+    ANOMALY = "anomaly"
 
     @property
     def task(self) -> Task:
         """The same in the manifest's words."""
         return Task(self.value)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it is learnt from labels."""
+        return self in {TaskKind.REGRESSION, TaskKind.CLASSIFICATION}
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether labels say anything of it: an anomaly is learnt without, and judged by them."""
+        return self is not TaskKind.FORECAST
 
 
 class InputTable(Table):
@@ -81,10 +102,15 @@ class TaskTable(Table):
     Attributes:
         model: Id of the model, as in the agents' settings.
         stream: Id of the stream whose readings it sees.
-        kind: ``regression`` (a label per reading) or ``forecast`` (a value, some readings ahead).
+        kind: ``regression`` (a label per reading), ``forecast`` (a value, some readings ahead),
+            ``classification`` (the label is a class) or ``anomaly`` (learnt without labels; where there are
+            some, 0 or 1, they judge it).
         values: What the model sees of a reading, in this order.
         target: ``label``, or of a forecast the name of one of the values.
         horizon: How many readings ahead a forecast looks.
+        path: It tells every reading up to the horizon, not the one at it alone.
+        labels: Names of the classes; a label is the place of its class in this list; in a CSV file it may be
+            the name.
         step_ms: Nominal time between readings.
         unit: Unit of the prediction; of a forecast by default that of its value.
         label_tolerance_ms: How much later than its reading a label may be.
@@ -97,6 +123,8 @@ class TaskTable(Table):
     values: Annotated[dict[ValueName, InputTable], Field(min_length=1, max_length=256)]
     target: str = LABEL
     horizon: Annotated[int, Field(ge=1, le=10_000)] = 1
+    path: bool = False
+    labels: Annotated[list[ValueName], Field(max_length=1_000)] = []
     step_ms: Annotated[float, Field(gt=0)] | None = None
     unit: str | None = None
     label_tolerance_ms: Annotated[float, Field(ge=0)] = 1000.0
@@ -104,8 +132,12 @@ class TaskTable(Table):
 
     @model_validator(mode="after")
     def _target_fits_the_kind(self) -> Self:
-        if self.kind is TaskKind.REGRESSION and self.target != LABEL:
-            raise ValueError(f"target {self.target!r}: a regression learns {LABEL!r}")
+        if self.kind is not TaskKind.FORECAST and (self.target != LABEL or self.path):
+            raise ValueError(f"target {self.target!r}: a {self.kind.value} learns {LABEL!r}, and has no path")
+        if (self.kind is TaskKind.CLASSIFICATION) != bool(self.labels) or len(self.labels) == 1:
+            raise ValueError("labels: a classification names its classes, two or more; nothing else has any")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels: a name stands twice")
         if self.kind is TaskKind.FORECAST:
             if self.target not in self.values:
                 known = ", ".join(self.values)
@@ -123,7 +155,8 @@ class WindowTable(Table):
 
     Attributes:
         kind: ``sliding`` (a prediction at every reading or step once full) or ``tumbling``.
-        length: Readings or steps in a window; with ``duration_ms`` the most that are kept.
+        length: Readings or steps in a window; with ``duration_ms`` the most that are kept. ``auto``: 1, 8,
+            32, 64 and a day, where ``task.step_ms`` is known, are tried.
         max_gap_ms: Two readings further apart than this make a gap.
         duration_ms: Time that a window lasts.
         resample: What a step is made of: ``linear`` (between the readings around it), ``last`` or ``mean``.
@@ -133,7 +166,7 @@ class WindowTable(Table):
     """
 
     kind: WindowKind = WindowKind.SLIDING
-    length: Annotated[int, Field(ge=1, le=MAX_WINDOW_LENGTH)] = 1
+    length: WindowLength = 1
     max_gap_ms: Annotated[float, Field(gt=0)] | None = None
     duration_ms: Annotated[float, Field(gt=0)] | None = None
     resample: Resampling | None = None
@@ -178,30 +211,6 @@ class FeatureTable(Table):
         return self.value
 
 
-class SplitTable(Table):
-    """``[split]``: shares of the windows, in order of time; the rest is the untouched test part.
-
-    Attributes:
-        train: Learnt from.
-        validation: Says when to stop.
-    """
-
-    train: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
-
-    @model_validator(mode="after")
-    def _leaves_a_test_part(self) -> Self:
-        if self.train + self.validation >= 1:
-            raise ValueError("train and validation together must leave a part for the test")
-        return self
-
-
-class FamilyName(StrEnum):
-    """Kinds of models that can be fitted."""
-
-    LINEAR = "linear"
-
-
 class Optimiser(StrEnum):
     """How the weights follow the gradient."""
 
@@ -210,7 +219,7 @@ class Optimiser(StrEnum):
 
 
 class FitTable(Table):
-    """``[fit]``: how the model is fitted.
+    """``[fit]``: one linear model, fitted by gradient descent, instead of a search.
 
     Attributes:
         family: Kind of model.
@@ -222,7 +231,7 @@ class FitTable(Table):
         seed: Of the random numbers.
     """
 
-    family: FamilyName = FamilyName.LINEAR
+    family: Literal[FamilyName.LINEAR] = FamilyName.LINEAR
     optimiser: Optimiser = Optimiser.ADAM
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 200
@@ -244,7 +253,10 @@ class TaskFile(Table):
         window: Which readings make one input.
         feature: What of them the model sees.
         split: What is learnt from and what is kept for the test.
-        fit: How the model is fitted.
+        search: How the best model is looked for.
+        fit: One linear model by gradient descent, instead of a search.
+        threshold: Of an anomaly.
+        csv: What the columns of a CSV file mean.
         passing: ``[pass]``: what a release has to show on live readings before it is the champion.
     """
 
@@ -254,7 +266,10 @@ class TaskFile(Table):
     window: WindowTable = WindowTable()
     feature: Annotated[list[FeatureTable], Field(max_length=256)] = []
     split: SplitTable = SplitTable()
-    fit: FitTable = FitTable()
+    search: SearchTable = SearchTable()
+    fit: FitTable | None = None
+    threshold: ThresholdTable = ThresholdTable()
+    csv: CsvTable = CsvTable()
     passing: PassRules = Field(PassRules(), alias="pass")
 
     @model_validator(mode="after")
@@ -266,6 +281,19 @@ class TaskFile(Table):
         is_tumbling_time = self.window.kind is WindowKind.TUMBLING and self.window.duration_ms is not None
         if is_tumbling_time and self.task.kind is TaskKind.FORECAST:
             raise ValueError("window: no forecast from tumbling windows by duration_ms; use resample")
+        if self.fit is not None and (
+            self.task.kind in {TaskKind.CLASSIFICATION, TaskKind.ANOMALY} or self.task.path
+        ):
+            raise ValueError(
+                "fit: a line by gradient descent is for one number; leave [fit] out for a search"
+            )
+        has_summary = any(table.kind in SUMMARIES for table in self.feature)
+        if self.is_auto and (self.fit is not None or has_summary or self.window.duration_ms):
+            raise ValueError(
+                "window.length: auto goes with a search, without duration_ms and summary features"
+            )
+        if unknown := set(self.csv.values) - set(self.task.values):
+            raise ValueError(f"csv.values: {', '.join(sorted(unknown))}: the task has no such value")
         return self
 
     @classmethod
@@ -276,6 +304,34 @@ class TaskFile(Table):
             ConfigError: With one line per fault.
         """
         return load(cls, path, environment={})
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the length of the window is looked for."""
+        return self.window.length == AUTO
+
+    @property
+    def length(self) -> int:
+        """The length of the window; 1 while it is looked for."""
+        return self.window.length or 1
+
+    def with_length(self, length: int) -> TaskFile:
+        """Return the task with a window of that length."""
+        window = self.window.model_copy(update={"length": length})
+        return self.model_copy(update={"window": window})
+
+    @property
+    def steps(self) -> int:
+        """How many numbers a prediction has."""
+        if self.task.kind is TaskKind.CLASSIFICATION:
+            return len(self.task.labels)
+        return self.task.horizon if self.task.path else 1
+
+    @property
+    def used(self) -> set[str]:
+        """Names of the values that features are made of."""
+        names = {item if isinstance(item, str) else item.value for item in self.features}
+        return {name for name in names if name is not None}
 
     @property
     def specs(self) -> list[ValueSpec]:
@@ -316,7 +372,8 @@ class TaskFile(Table):
     def unit(self) -> str | None:
         """Unit of the prediction."""
         if self.task.unit is None and self.task.kind is TaskKind.FORECAST:
-            return self.task.values[self.task.target].unit
+            target = self.task.values.get(self.task.target)
+            return None if target is None else target.unit
         return self.task.unit
 
     def manifest(
@@ -325,6 +382,9 @@ class TaskFile(Table):
         scale: float = 1.0,
         offset: float = 0.0,
         fills: Mapping[str, float] | None = None,
+        *,
+        is_relative: bool = False,
+        threshold: float | None = None,
     ) -> Manifest:
         """Return the manifest of this task with float tensors, release 1.
 
@@ -336,10 +396,22 @@ class TaskFile(Table):
             scale: Of the output, to the unit of the prediction.
             offset: Added after the factor.
             fills: What stands for a missing number of each value; by default 0.
+            is_relative: A forecast tells the change from the newest value.
+            threshold: Of an anomaly score; by default 0.
         """
         features = self.features
         identity = Normalisation(mean=[0.0] * len(features), scale=[1.0] * len(features))
-        window = WindowSpec(**self.window.model_dump(), step_ms=self.task.step_ms)
+        window = WindowSpec(**{**self.window.model_dump(), "length": self.length}, step_ms=self.task.step_ms)
+        is_anomaly = self.task.kind is TaskKind.ANOMALY
+        output = OutputSpec(
+            scale=scale,
+            offset=offset,
+            unit=self.unit,
+            labels=self.task.labels,
+            threshold=(threshold or 0.0) if is_anomaly else None,
+            step_ms=self._output_step_ms,
+            relative_to=self.task.target if is_relative else None,
+        )
         values = self.specs
         if window.impute is Imputation.MEAN:
             values = [
@@ -354,13 +426,13 @@ class TaskFile(Table):
             features=features,
             zone=self.task.zone,
             normalisation=normalisation or identity,
-            outputs=[TensorSpec(shape=[1, 1], dtype=Dtype.FLOAT32)],
-            output=OutputSpec(scale=scale, offset=offset, unit=self.unit, step_ms=self._output_step_ms),
+            outputs=[TensorSpec(shape=[1, self.steps], dtype=Dtype.FLOAT32)],
+            output=output,
             passing=self.passing,
         )
 
     @property
     def _output_step_ms(self) -> float | None:
         if self.task.kind is TaskKind.FORECAST and self.task.step_ms is not None:
-            return self.task.step_ms * self.task.horizon
+            return self.task.step_ms * (1 if self.task.path else self.task.horizon)
         return None

@@ -18,9 +18,13 @@ from rich.console import Console
 
 from atoll_contract.errors import ConfigError
 from atoll_link.exits import Exit
+from atoll_sim import options
 from atoll_sim.demo.programs import ProgramFailedError, Programs
 from atoll_sim.demo.story import Outcome, Story
 from atoll_sim.demo.watch import SITE, NotInTimeError
+from atoll_sim.demo.world_story import WorldStory
+from atoll_sim.worlds import SCENARIOS
+from atoll_sim.worlds.scenario import SITE as WORLD_SITE
 
 _MEANINGS: Final = {
     "readings": "published since the first prediction",
@@ -48,6 +52,16 @@ _MEANINGS: Final = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    parser.add_argument(
+        "--scenario", choices=list(SCENARIOS), help="play this world instead: with atoll and without it"
+    )
+    parser.add_argument("--seed", type=options.seed, default=1, metavar="N", help="of the world (default: 1)")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        metavar="DIR",
+        help="a folder of real recordings that the world takes demand, presence or vibration from",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object, no story")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     parser.add_argument(
@@ -99,16 +113,42 @@ def _folder(given: Path | None) -> Path:
 
 def _play(folder: Path, console: Console, arguments: argparse.Namespace) -> Exit:
     started = time.monotonic()
+    # A figure should not hang on who watches; and the page is an extra of its own.
+    has_dashboard = not (arguments.json or arguments.no_dashboard) and find_spec("nicegui") is not None
+    if arguments.scenario is not None:
+        return _play_world(folder, console, arguments, has_dashboard=has_dashboard)
     with Programs(folder) as programs:
-        # A figure should not hang on who watches; and the page is an extra of its own.
-        has_dashboard = not (arguments.json or arguments.no_dashboard) and find_spec("nicegui") is not None
         story = Story(folder, console, programs, has_dashboard=has_dashboard)
         story.play()
         story.outcome.figures["seconds"] = round(time.monotonic() - started, 1)
         _report(story.outcome, console, as_json=arguments.json)
         if arguments.keep:
-            _keep(story, console)
+            _keep(SITE, story, console)
     return Exit.FAILURE if story.outcome.failures else Exit.SUCCESS
+
+
+def _play_world(
+    folder: Path, console: Console, arguments: argparse.Namespace, *, has_dashboard: bool
+) -> Exit:
+    scenario = SCENARIOS[arguments.scenario]
+    with Programs(folder) as programs:
+        story = WorldStory(
+            scenario,
+            folder,
+            console,
+            programs,
+            seed=arguments.seed,
+            replay=arguments.replay,
+            has_dashboard=has_dashboard,
+        )
+        story.play()
+        if arguments.json:
+            print(json.dumps({**story.figures, "failures": story.failures}))  # noqa: T201
+        for failure in story.failures:
+            console.print(f"[red]not as it should be:[/red] {failure}")
+        if arguments.keep:
+            _keep(WORLD_SITE, story, console)
+    return Exit.FAILURE if story.failures else Exit.SUCCESS
 
 
 def _report(outcome: Outcome, console: Console, *, as_json: bool) -> None:
@@ -126,12 +166,12 @@ def _report(outcome: Outcome, console: Console, *, as_json: bool) -> None:
         console.print("[green]Every claim of this demo held.[/green]")
 
 
-def _keep(story: Story, console: Console) -> None:
+def _keep(site: str, story: Story | WorldStory, console: Console) -> None:
     console.print("\nAll of it goes on running. In another terminal (mosquitto-clients):\n")
     for topic in (
-        f"atoll/v1/{SITE}/+/prediction/#",
-        f"atoll/v1/{SITE}/+/slot/#",
-        f"atoll/v1/{SITE}/+/status",
+        f"atoll/v1/{site}/+/prediction/#",
+        f"atoll/v1/{site}/+/slot/#",
+        f"atoll/v1/{site}/+/status",
     ):
         # amqtt sends a new subscriber retained topics that it did not ask for: -T leaves the bundles out.
         line = f"  mosquitto_sub -h 127.0.0.1 -p {story.port} -T 'atoll/v1/releases/#' -v -t '{topic}'"

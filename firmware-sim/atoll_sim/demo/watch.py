@@ -33,11 +33,11 @@ class NotInTimeError(AtollError):
 
 
 class Watch:
-    """Sees every message of the demo; sends its commands. A context with a thread of its own."""
+    """Sees every message of ``topic_filter``; sends commands. A context with a thread of its own."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, topic_filter: str = f"{topics.PREFIX}/#") -> None:
         self._session = Session(Broker(host="127.0.0.1", port=port), "demo-watch")
-        self._session.subscribe(f"{topics.PREFIX}/#")
+        self._session.subscribe(topic_filter)
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._outgoing: list[tuple[str, bytes]] = []

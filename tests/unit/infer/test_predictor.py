@@ -97,6 +97,18 @@ def test_a_forecast_of_several_values_tells_them_all_in_their_unit(runtime):
     assert answer.output == {"values": pytest.approx([21, 41, -19]), "step_ms": 500}
 
 
+def test_a_forecast_may_be_relative_to_the_newest_value_of_its_window(runtime):
+    output = {"output": OutputSpec(scale=0.5, relative_to="x")}
+    bundle = make_bundle(file="linear_float", task=Task.FORECAST, **output)
+
+    assert predictor(runtime, bundle).answer(window(3)).value == pytest.approx(7.0 * 0.5 + 3)
+
+
+def test_what_a_forecast_is_relative_to_must_be_a_feature_as_it_comes():
+    with pytest.raises(ValueError, match=r"output\.relative_to: of a forecast, one of the features"):
+        make_bundle(file="linear_float", task=Task.FORECAST, output=OutputSpec(relative_to="y"))
+
+
 def test_a_classifier_tells_its_labels_the_likeliest_first(runtime):
     output = OutputSpec(labels=["good", "worn", "broken"], scale=10)  # of a probability there is no unit
 

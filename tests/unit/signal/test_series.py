@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from atoll_signal.series import Series, Spectra
 
-FIGURES = ("mean", "std", "min", "max", "range", "rms", "slope", "kurtosis", "crest")
+FIGURES = ("mean", "std", "min", "max", "range", "rms", "roughness", "slope", "kurtosis", "crest")
 
 
 def test_the_figures_are_what_their_names_say():
@@ -27,6 +28,8 @@ def test_the_figures_are_what_their_names_say():
     assert series.std[0] == pytest.approx(statistics.pstdev(samples))
     assert (series.min[0], series.max[0], series.range[0]) == (1.0, 9.0, 8.0)
     assert series.rms[0] == pytest.approx(rms)
+    steps = [b - a for a, b in itertools.pairwise(samples)]
+    assert series.roughness[0] == pytest.approx(math.sqrt(statistics.fmean([x * x for x in steps])))
     assert series.crest[0] == pytest.approx(9.0 / rms)
     assert series.kurtosis[0] == pytest.approx(fourth / second**2 - 3)
     assert series.slope[0] == pytest.approx(statistics.linear_regression(range(8), samples).slope)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import SeedSequence
 
 from atoll_sim.device import Device, DevicePlan, Sample
+from atoll_sim.fault_times import Recurring
 from atoll_sim.faults import Drift, Dropout, Fault, Spike, Step, Stuck
 from atoll_sim.schedule import LabelDue, Occurrence, ReadingDue, Schedule
 from atoll_sim.signals import Constant, Sine, Uniform, Walk
@@ -123,13 +125,16 @@ class TestFaults:
         self, start: int, length: int, rate_hz: float
     ) -> None:
         fault = Step(value="x", start_s=start / rate_hz, duration_s=length / rate_hz, size=1.0)
-        active = [number for number in range(120) if fault.is_active(number / rate_hz)]
+        times = Recurring(fault, np.random.default_rng(0))
+        active = [number for number in range(120) if times.since_s(number / rate_hz) is not None]
 
         assert active == list(range(start, start + length))
 
     def test_the_reading_at_the_end_of_a_fault_is_right_again(self) -> None:
         # In floating point 0.2 + 0.1 is above 0.3.
-        assert not Step(value="x", start_s=0.2, duration_s=0.1, size=1.0).is_active(0.3)
+        fault = Step(value="x", start_s=0.2, duration_s=0.1, size=1.0)
+
+        assert Recurring(fault, np.random.default_rng(0)).since_s(0.3) is None
 
 
 class TestTruth:

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from atoll_contract.errors import Reason
-from atoll_trainer.dataset import LeftOut, Observed, Refusals, UnsuitableDataError, collect, cut, naive, split
+from atoll_trainer.dataset import (
+    LeftOut,
+    Observed,
+    Refusals,
+    UnsuitableDataError,
+    collect,
+    cut,
+    cut_longest,
+    naive,
+    split,
+)
 from atoll_trainer.task import TaskFile
 
 
@@ -51,6 +61,82 @@ def test_a_forecast_learns_the_value_at_the_horizon():
     assert examples.times_ms.tolist() == [2000, 3000, 4000]
     assert examples.windows.dtype == np.float32
     assert left_out == {LeftOut.NO_READING_AHEAD: 2}
+
+
+def test_a_value_that_nothing_is_made_of_may_be_missing_as_on_the_device():
+    task = TaskFile.model_validate(
+        {
+            "task": {
+                "model": "m",
+                "stream": "s",
+                "kind": "regression",
+                "values": {"x": {}, "idle": {}, "y": {}},
+            },
+            "feature": [{"kind": "value", "value": "y"}, {"kind": "difference", "value": "x", "lag": 1}],
+        }
+    )
+    observed = [Observed(n, "a", 1000.0 * n, {"x": 2.0 * n, "y": 5.0 * n}, label=float(n)) for n in range(4)]
+    refusals = Refusals()
+
+    found = collect(observed, task, "test", "0", refusals)
+
+    assert not refusals.counts
+    assert cut(found, task)[0].windows[:, 0].tolist() == [[5, 2], [10, 2], [15, 2]]
+
+
+def test_a_missing_target_that_is_no_feature_refuses_no_reading():
+    task = TaskFile.model_validate(
+        {
+            "task": {
+                "model": "m",
+                "stream": "s",
+                "kind": "forecast",
+                "target": "y",
+                "values": {"x": {}, "y": {}},
+            },
+            "feature": [{"kind": "value", "value": "x"}],
+        }
+    )
+    values = [{"x": 1.0, "y": 10.0}, {"x": 2.0}, {"x": 3.0, "y": 30.0}, {"x": 4.0, "y": 40.0}]
+    observed = [Observed(n, "a", 1000.0 * n, one) for n, one in enumerate(values)]
+
+    examples, left_out = cut(collect(observed, task, "test", "0", Refusals()), task)
+
+    assert examples.targets.tolist() == [30, 40]
+    assert left_out == {LeftOut.NO_READING_AHEAD: 2}
+
+
+def test_a_path_learns_every_reading_up_to_the_horizon():
+    task = a_task(length=2, horizon=3)
+    task = task.model_copy(update={"task": task.task.model_copy(update={"path": True})})
+
+    examples, _ = cut(readings(task, [float(x) for x in range(6)]), task)
+
+    assert examples.targets.tolist() == [[2, 3, 4], [3, 4, 5]]
+    assert naive(task, examples, examples).tolist() == [[1, 1, 1], [2, 2, 2]]
+
+
+def test_the_longest_window_that_costs_few_examples_is_cut_and_shorter_ones_are_its_end():
+    task = a_task(length="auto")
+    many = readings(task, [float(x) for x in range(200)])
+
+    examples, _, lengths = cut_longest(many, task)
+
+    assert lengths == [1, 8, 32]  # 64 readings would cost a third
+    assert examples.windows.shape == (168, 32, 1)
+    shortened = examples.shortened(task.with_length(8))
+    assert shortened.windows[0, :, 0].tolist() == list(range(24, 32))
+    assert shortened.targets[0] == 32
+
+
+def test_windows_of_a_file_kept_for_the_test_hold_no_reading_of_the_other():
+    task = a_task(length=2, validation=0)
+    first, second = (readings(task, [float(start + x) for x in range(4)]) for start in (0, 10))
+
+    parts = split(cut(first.joined(second), task)[0], task)
+
+    assert parts.test.windows[:, :, 0].tolist() == [[10, 11], [11, 12]]
+    assert parts.train.windows[:, :, 0].tolist() == [[0, 1], [1, 2]]
 
 
 def test_a_regression_learns_the_labels():

@@ -10,7 +10,7 @@ from support.bundles import make_bundle
 from atoll_contract.bundle import Bundle
 from atoll_contract.manifest import Training
 from atoll_trainer.dataset import Examples
-from atoll_trainer.gate import Gate
+from atoll_trainer.gate import Gate, Limits
 
 LINEAR = make_bundle(release=1)
 TRIPLE = make_bundle(release=2, file="triple_float")
@@ -23,9 +23,10 @@ def claiming(bundle: Bundle, **metrics: float) -> Bundle:
 
 
 def examples_of(bundle: Bundle) -> Examples:
-    """Return windows whose targets are what ``bundle`` promises for them."""
-    windows = np.array([case.samples for case in bundle.golden.cases], dtype=np.float32)
-    targets = np.array([case.output[0] for case in bundle.golden.cases], dtype=np.float64)
+    """Return windows whose targets are about what ``bundle`` promises for them."""
+    windows = np.array([case.samples for case in bundle.golden.cases] * 8, dtype=np.float32)
+    targets = np.array([case.output[0] for case in bundle.golden.cases] * 8, dtype=np.float64)
+    targets += np.random.default_rng(0).normal(0, 0.01, len(targets))
     return Examples(windows, targets, np.arange(len(targets), dtype=np.float64))
 
 
@@ -36,7 +37,7 @@ def test_on_a_run_both_answer_and_what_their_manifests_tell_does_not_count() -> 
     assert gate.refusal(right, wrong) is None
     refusal = gate.refusal(wrong, right)
     assert refusal is not None
-    assert "is worse than" in refusal
+    assert "is worse: the difference lies between" in refusal
     assert Gate(0.05).refusal(wrong, right) is None
 
 
@@ -58,3 +59,33 @@ def test_a_naive_guess_must_be_beaten_even_without_a_champion() -> None:
     refusal = Gate(0.05).refusal(claiming(LINEAR, float_mae=2.0, naive_mae=2.0), None)
 
     assert refusal == "its mean absolute error 2 is no better than a naive guess (2)"
+
+
+def test_a_release_like_the_champion_is_not_better_and_passes_with_a_margin() -> None:
+    other = replace(LINEAR, manifest=LINEAR.manifest.model_copy(update={"release": 2}))
+    examples = examples_of(LINEAR)
+
+    refusal = Gate(0.0, examples).refusal(other, LINEAR)
+
+    assert refusal is not None
+    assert "may be chance" in refusal
+    assert Gate(0.05, examples).refusal(other, LINEAR) is None
+
+
+def test_few_windows_tell_nothing() -> None:
+    examples = examples_of(LINEAR)
+    few = Examples(examples.windows[:5], examples.targets[:5], examples.times_ms[:5])
+
+    refusal = Gate(0.05, few).refusal(LINEAR, TRIPLE)
+
+    assert refusal == "5 windows are too few to tell it from release 2: 10 are needed"
+
+
+def test_limits_of_size_and_latency_refuse() -> None:
+    small, fast = Limits(size_bytes=10), Limits(latency_us=1e-6)
+
+    assert "more than 10" in str(Gate(0.0, limits=small).refusal(LINEAR, None))
+    assert "µs for an answer, more than 1e-06" in str(
+        Gate(0.0, examples_of(LINEAR), fast).refusal(LINEAR, None)
+    )
+    assert Gate(0.0, examples_of(LINEAR), Limits(10**6, 1e6)).refusal(LINEAR, None) is None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from atoll_contract.errors import ConfigError
 from atoll_contract.manifest import Task
-from atoll_trainer.task import FamilyName, Optimiser, TaskFile
+from atoll_trainer.task import FitTable, Optimiser, TaskFile
+from atoll_trainer.task_tables import FamilyName
 
+SCENARIOS = Path(__file__).parents[3] / "config" / "scenarios"
 FORECAST = """
 [task]
 model = "oven"
@@ -57,8 +60,10 @@ def test_what_is_left_out_has_a_default(tmp_path):
     task = read(tmp_path, '[task]\nmodel="a"\nstream="b"\nkind="regression"\nvalues={x={}}\n')
 
     assert task.window.length == 1
-    assert task.fit.family is FamilyName.LINEAR
-    assert task.fit.optimiser is Optimiser.ADAM
+    assert task.fit is None
+    assert FitTable().family is FamilyName.LINEAR
+    assert FitTable().optimiser is Optimiser.ADAM
+    assert task.search.trials > 1
     assert 0 < task.split.train + task.split.validation < 1
 
 
@@ -104,8 +109,43 @@ epochs = 0
         ("pressure = {}", "pressure = { low = 2, high = 1 }", r"low \(2\) must be below high"),
         ('unit = "°C"', "shape = [3]", "an array cannot be forecast"),
         ("pressure = {}", "pressure = { shape = [4096, 4096] }", "at most 16777216 are allowed"),
+        ('kind = "forecast"', 'kind = "anomaly"', "a anomaly learns 'label'"),
+        ('target = "temp"', 'target = "temp"\nlabels = ["a", "b"]', "nothing else has any"),
+        ("length = 12", 'length = "auto"\nduration_ms = 5000', "auto goes with a search"),
+        ("length = 12\nmax_gap_ms = 5000", 'length = "auto"\n[fit]', "auto goes with a search"),
+        ("[window]", "[split]\nfold = 5\n[window]", "must be below folds"),
+        ("[window]", "[csv]\nvalues = { speed = 'v' }\n[window]", "speed: the task has no such value"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(tmp_path, old, new, fault):
     with pytest.raises(ConfigError, match=fault):
         read(tmp_path, FORECAST.replace(old, new))
+
+
+def test_a_window_that_is_looked_for_takes_the_length_that_was_found(tmp_path):
+    task = read(tmp_path, FORECAST.replace("length = 12", 'length = "auto"'))
+
+    assert task.is_auto
+    assert task.with_length(8).manifest().inputs[0].shape == [1, 16]
+    assert not task.with_length(8).is_auto
+
+
+def test_a_classification_becomes_a_manifest_with_labels(tmp_path):
+    text = """
+[task]
+model = "a"
+stream = "b"
+kind = "classification"
+labels = ["good", "bad", "ugly"]
+values = { x = {} }
+"""
+
+    manifest = read(tmp_path, text).manifest()
+
+    assert manifest.outputs[0].shape == [1, 3]
+    assert manifest.output.labels == ["good", "bad", "ugly"]
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_shipped_scenario_can_be_read(path):
+    assert TaskFile.read(path).fit is None

@@ -117,7 +117,7 @@ def _packed(arguments: argparse.Namespace) -> bytes:
             arguments.usage_error(f"{given[0]} does not go with --run")
         source = Run(arguments.run_folder)
         release = arguments.release or _next_release(arguments.home, source.task().task.model)
-        return bundling.from_run(source, release, is_float=arguments.float)
+        return bundling.from_run(source, release, is_float=arguments.float or None)
     if missing := [option for option, path in own.items() if path is None]:
         arguments.usage_error(
             f"{', '.join(missing)} missing: give --run, or --manifest, --model and --samples"

@@ -15,7 +15,7 @@ from atoll_contract.release import ReleaseTerms
 from atoll_link.exits import Exit
 from atoll_trainer.commands.options import add_trainer_options, trainer_from
 from atoll_trainer.commands.outcome import add_term_options, add_wait_options, asked_terms, conclude
-from atoll_trainer.gate import Gate
+from atoll_trainer.gate import Gate, Limits
 from atoll_trainer.publication import Publication, open_publication
 from atoll_trainer.repository import Repository
 from atoll_trainer.runs import Run
@@ -43,9 +43,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     gate.add_argument(
         "--worse-by",
         type=_excess,
-        default=0.05,
+        default=0.0,
         metavar="SHARE",
-        help="how much larger its error may be than the champion's (default: %(default)s)",
+        help="it must, with 95%% confidence, be better than a champion whose error were larger by this "
+        "share: 0.05 lets through what is hardly worse (default: %(default)s)",
+    )
+    gate.add_argument("--max-size", type=_count, metavar="BYTES", help="most bytes of its model file")
+    gate.add_argument(
+        "--max-latency", type=_limit, metavar="US", help="most microseconds for an answer here; needs --run"
     )
     gate.add_argument("--no-gate", action="store_true", help="publish it however bad it is")
     add_wait_options(parser)
@@ -67,7 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
     content = _read(arguments.bundle)
     bundle = _unpacked(arguments.bundle, content)
     examples = None if arguments.run_folder is None else Run(arguments.run_folder).split().test
-    gate = None if arguments.no_gate else Gate(arguments.worse_by, examples)
+    if arguments.max_latency is not None and examples is None:
+        raise ConfigError("--max-latency: answers are timed on the windows of a run: give --run")
+    limits = Limits(arguments.max_size, arguments.max_latency)
+    gate = None if arguments.no_gate else Gate(arguments.worse_by, examples, limits)
     with open_publication(trainer, may_replace=arguments.replace_repository) as publication:
         repository = publication.repository
         terms = _terms(repository, bundle, content, asked_terms(arguments))
@@ -135,6 +143,22 @@ def _champion(publication: Publication, model: str) -> Bundle | None:
     if terms is None:
         return None
     return _unpacked(f"release {terms.release} of {model}", publication.bundle(terms))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+def _limit(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def _excess(text: str) -> float:

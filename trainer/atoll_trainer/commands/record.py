@@ -42,7 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     parser.epilog = (
         f"{parser.epilog}\n\n"
-        "Messages go to HOME/recordings/{reading,label,prediction}/NAME/DAY/part-*.parquet and are\n"
+        "Messages go to HOME/recordings/{reading,label,prediction}/NAME/DAY/part-*.parquet, or to the\n"
+        "bucket that [recordings] names; the oldest are deleted when they reach its bounds. They are\n"
         "acknowledged once they are on disk. SIGTERM and Ctrl-C end it cleanly; the broker then keeps\n"
         "QoS 1 messages for the next run. With --for or --readings it keeps nothing afterwards."
     )
@@ -61,8 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
         tuple(stream.build(settings.trainer.site) for stream in settings.stream),
         frozenset(settings.trainer.trusted_writers),
     )
-    with Recording(home.recordings) as recording:
-        _log.info("recording.started", folder=str(home.recordings), broker=str(broker))
+    kept = settings.recordings
+    bucket = kept.bucket()
+    where = str(bucket or home.recordings)
+    with Recording(home.recordings, bucket=bucket, bounds=kept.bounds) as recording:
+        _log.info("recording.started", folder=where, broker=str(broker))
         session = Session(broker, client_id, is_clean=False, acknowledges_by_hand=True)
         recorder = Recorder(session, recording, site)
         metrics = RecorderMetrics(recorder.tally, lambda: session.is_connected, home.repository)
@@ -74,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     if has_ended_itself:
         _forget_session(broker, client_id)
     _log.info("recording.ended", rows=recording.written)
-    print(_summary(recorder.tally, home.recordings, as_json=arguments.json))  # noqa: T201 - the result
+    print(_summary(recorder.tally, where, as_json=arguments.json))  # noqa: T201 - the result
     return 0
 
 
@@ -126,7 +130,7 @@ def _status() -> Iterator[Status | None]:
         yield status
 
 
-def _summary(tally: Tally, folder: Path, *, as_json: bool) -> str:
+def _summary(tally: Tally, folder: str, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(
             {
@@ -134,7 +138,7 @@ def _summary(tally: Tally, folder: Path, *, as_json: bool) -> str:
                 "labels": tally.labels,
                 "predictions": tally.predictions,
                 "refused": {reason.value: count for reason, count in sorted(tally.refused.items())},
-                "folder": str(folder),
+                "folder": folder,
             }
         )
     lines = [

@@ -18,13 +18,18 @@ from atoll_contract.ids import require_id
 from atoll_ingest.stream import Stream
 from atoll_link.csv_columns import Columns, add_form_arguments, name_and_column
 from atoll_link.files import make_folder, storage_error
-from atoll_trainer import dataset, sources
+from atoll_link.place import Folder, place
+from atoll_trainer import sources, suitability
+from atoll_trainer.commands.each_options import add_each_options
+from atoll_trainer.commands.search_shown import show_search, trial_progress
 from atoll_trainer.dataset import Readings
 from atoll_trainer.families import Epoch
 from atoll_trainer.home import Home
 from atoll_trainer.runs import Run, RunFacts, Span
 from atoll_trainer.settings import TrainerSettings
 from atoll_trainer.task import TaskFile
+from atoll_trainer.task_tables import CsvValue
+from atoll_trainer.training import prepare, train
 
 _MOST_STEPS_SHOWN: Final = 5
 _MOST_WEIGHTS_SHOWN: Final = 24
@@ -54,14 +59,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--recordings", type=Path, metavar="DIR", help="recorded readings (default: HOME/recordings)"
+        "--recordings", metavar="DIR|URL", help="recorded readings (default: as in the settings)"
     )
     source.add_argument("--csv", type=Path, metavar="FILE", help="a CSV file with a header, .csv or .csv.gz")
-    table = parser.add_argument_group("rows of a CSV file, as in atoll-sim replay")
-    device = table.add_mutually_exclusive_group()
-    device.add_argument(
-        "--device", type=_device, default="csv", metavar="ID", help="the device of all rows (default: csv)"
+    parser.add_argument(
+        "--test-csv",
+        type=Path,
+        metavar="FILE",
+        help="a CSV file of the same form whose windows are the test part (default: split as the task says)",
     )
+    table = parser.add_argument_group("rows of a CSV file, as in atoll-sim replay, before the task's [csv]")
+    device = table.add_mutually_exclusive_group()
+    device.add_argument("--device", type=_device, metavar="ID", help="the device of all rows (default: csv)")
     device.add_argument("--device-column", metavar="COLUMN", help="column with the name of the device")
     table.add_argument(
         "--time",
@@ -79,8 +88,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=COLUMN",
         help="column of a value; may be repeated (default: the column of that name)",
     )
-    table.add_argument("--label", metavar="COLUMN", help="what a regression learns")
+    table.add_argument("--label", metavar="COLUMN", help="what a regression or a classification learns")
     add_form_arguments(table)
+    add_each_options(parser)
+    parser.set_defaults(time_format=None, separator=None, decimal=None)
     parser.epilog = (
         f"{parser.epilog}\n"
         "  atoll-trainer train --task oven.toml --csv oven.csv --time timestamp --value temperature=value\n\n"
@@ -103,21 +114,31 @@ def _train(
     arguments: argparse.Namespace, task: TaskFile, target: Run, read: Callable[[], tuple[Readings, int]]
 ) -> int:
     readings, lost = read()
-    examples, left_out = dataset.cut(readings, task)
-    parts = dataset.split(examples, task)
+    if arguments.each_device:
+        from atoll_trainer.commands.each import train_each  # noqa: PLC0415 - Dask
+
+        return train_each(arguments, task, readings, target.folder)
+    prepared = prepare(readings, task)
     out = Console(soft_wrap=True, quiet=arguments.json, highlight=False, markup=False)
     _show_readings(out, readings, lost)
-    notes = "".join(f"; left out: {reason.value} {count:,}" for reason, count in left_out.items())
-    out.print(f"windows      {len(examples):,} of {_extent(task)}{notes}")
-    for name, part in parts:
+    notes = "".join(f"; left out: {reason.value} {count:,}" for reason, count in prepared.left_out.items())
+    longest = task.with_length(max(prepared.lengths))
+    out.print(f"windows      {len(prepared.examples):,} of {_extent(longest)}{notes}")
+    for name, part in prepared.parts:
         out.print(f"{name:<12} {_span(Span.of(part))}")
-    # TensorFlow takes seconds to load: first everything that can fail without it.
-    from atoll_trainer.learn import learn, store  # noqa: PLC0415
-
-    with _progress(task.fit.epochs) as on_epoch:
-        learnt = learn(task, parts, on_epoch)
-    facts = store(target, arguments.task, task, readings, left_out, parts, learnt)
-    _show_fit(out, facts, task)
+    refused = {reason.value: count for reason, count in readings.refusals.counts.items()}
+    for note in suitability.notes(prepared.parts, longest, len(readings), refused):
+        out.print(f"! {note}")
+    if task.fit is not None:
+        with _progress(task.fit.epochs) as on_epoch:
+            facts = train(target, arguments.task, task, readings, prepared, on_epoch)
+        _show_fit(out, facts, task)
+    else:
+        with trial_progress(task.search.trials) as on_trial:
+            facts = train(target, arguments.task, task, readings, prepared, on_trial=on_trial)
+        if facts.search is not None:
+            show_search(out, facts.search)
+        out.print(f"seconds      {facts.seconds:.1f}")
     out.print(f"run          {target.folder}")
     if arguments.json:
         print(json.dumps({"run": str(target.folder), **facts.model_dump(mode="json")}))  # noqa: T201
@@ -126,10 +147,10 @@ def _train(
 
 def _extent(task: TaskFile) -> str:
     """Return what one window holds, in words."""
-    window, lags = task.window, task.manifest().depth - task.window.length
+    window, lags = task.window, task.manifest().depth - task.length
     if window.duration_ms is not None:
         return f"{window.duration_ms / 1e3:g} s"
-    extent = f"{window.length:,} {'steps' if window.resample else 'readings'}"
+    extent = f"{task.length:,} {'steps' if window.resample else 'readings'}"
     return f"{extent} and {lags:,} before" if lags else extent
 
 
@@ -141,20 +162,36 @@ def _readings(
             raise ConfigError("--since: goes with recorded readings only")
         if len(values := dict(arguments.value)) < len(arguments.value):
             raise ConfigError("--value: a name is given twice")
+        table = task.csv
+        plain = {name: column for name, column in table.values.items() if isinstance(column, str)}
+        plain |= {
+            name: spec.column
+            for name, spec in table.values.items()
+            if isinstance(spec, CsvValue) and not spec.per and not spec.words
+        }
+        label = arguments.label or (table.label if isinstance(table.label, str) else None)
+        is_one_device = arguments.device is not None
         columns = Columns(
-            time=arguments.time,
-            values=values,
-            device=arguments.device,
-            device_column=arguments.device_column,
-            label=arguments.label,
-            time_format=arguments.time_format,
-            decimal=arguments.decimal,
-            missing=frozenset(arguments.missing),
+            time=arguments.time or table.time,
+            values=plain | values,
+            device=arguments.device or table.device,
+            device_column=arguments.device_column or (None if is_one_device else table.device_column),
+            label=label,
+            time_format=arguments.time_format or table.time_format,
+            decimal=arguments.decimal or table.decimal,
+            missing=frozenset(arguments.missing or table.missing),
             step_ms=task.task.step_ms or _STEP_MS,
         )
-        return sources.from_csv(arguments.csv, columns, task, arguments.separator), 0
-    folder = arguments.recordings or home.recordings
-    return sources.from_recording(folder, task, _stream(settings, task), arguments.since)
+        separator = arguments.separator or table.separator
+        readings = sources.from_csv(arguments.csv, columns, task, separator)
+        if arguments.test_csv is not None:
+            readings = readings.joined(sources.from_csv(arguments.test_csv, columns, task, separator))
+        return readings, 0
+    if arguments.test_csv is not None:
+        raise ConfigError("--test-csv: goes with --csv")
+    bucket = settings.recordings.bucket() if settings else None
+    where = place(arguments.recordings) if arguments.recordings else bucket or Folder(home.recordings)
+    return sources.from_recording(where, task, _stream(settings, task), arguments.since)
 
 
 def _stream(settings: TrainerSettings | None, task: TaskFile) -> Stream | None:

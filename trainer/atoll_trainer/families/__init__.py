@@ -15,7 +15,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll_trainer.task import FamilyName, FitTable
+from atoll_trainer.task import FitTable
+from atoll_trainer.task_tables import FamilyName
 
 _MODULES: Final = {FamilyName.LINEAR: "atoll_trainer.families.linear"}
 

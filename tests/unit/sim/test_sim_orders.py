@@ -9,9 +9,9 @@ from atoll_contract.errors import PeerError, Reason
 from atoll_contract.messages import Command
 from atoll_contract.topics import CommandTopic
 from atoll_sim.device import Device, DevicePlan
+from atoll_sim.orders import Order, Reboot, Sleep, ordered
 from atoll_sim.signals import Constant
 from atoll_sim.truth import Truth
-from atoll_sim.truth_command import changed_truth
 
 NOW_MS = 1_730_000_000_000.0
 TRUTH = Truth(model="wear", slope={"x": 2.0, "slope_y": 1.0}, intercept=1.0)
@@ -31,8 +31,8 @@ def decide(
     name: str = "truth",
     is_retained: bool = False,
     now_ms: float = NOW_MS,
-) -> tuple[Device, Truth]:
-    return changed_truth(
+) -> Order:
+    return ordered(
         str(CommandTopic("plant-a", writer, device, name)),
         payload,
         is_retained=is_retained,
@@ -74,7 +74,7 @@ def test_noise_may_be_commanded() -> None:
         ({"writer": "press-1"}, Reason.UNTRUSTED_WRITER),
         ({"is_retained": True}, Reason.RETAINED),
         ({"now_ms": NOW_MS + 1000}, Reason.EXPIRED),
-        ({"name": "reboot"}, Reason.MALFORMED_TOPIC),
+        ({"name": "dance"}, Reason.MALFORMED_TOPIC),
         ({"device": "press-9"}, Reason.MALFORMED_TOPIC),
         ({"device": "dumb-1"}, Reason.MALFORMED_TOPIC),
         ({"payload": b""}, Reason.MALFORMED_PAYLOAD),
@@ -98,9 +98,22 @@ def test_other_commands_are_refused_by_reason(changes: dict[str, object], reason
     assert refusal.value.reason is reason
 
 
+def test_a_device_sleeps_and_reboots_when_it_is_told_to() -> None:
+    asleep = Command(expires_ms=NOW_MS + 1000, value=30.0).encode()
+
+    assert decide(asleep, name="sleep", device="dumb-1") == Order(DEVICES["dumb-1"], Sleep(30.0))
+    assert decide(asleep, name="reboot") == Order(DEVICES["press-1"], Reboot())
+
+
+@pytest.mark.parametrize("value", [None, True, "30", 0.0, -1.0, 1e12])
+def test_a_sleep_that_is_no_time_is_refused(value) -> None:
+    with pytest.raises(PeerError, match="sleep"):
+        decide(Command(expires_ms=NOW_MS + 1000, value=value).encode(), name="sleep")
+
+
 def test_a_topic_that_is_no_command_is_refused() -> None:
     with pytest.raises(PeerError) as refusal:
-        changed_truth(
+        ordered(
             "atoll/v1/plant-a/demo/status",
             PAYLOAD,
             is_retained=False,

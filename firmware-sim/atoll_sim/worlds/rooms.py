@@ -1,0 +1,275 @@
+"""Three rooms with three nodes each that agree on who is there, and command ventilation and heating.
+
+People exhale carbon dioxide and give off warmth; ventilation carries both out, and what it lets in must
+be heated. A room's air is one well-mixed volume. Each node sees a part of its room only: a motion sensor
+a corner, a light sensor what the window lets it, and in every run some sensors get stuck. So no node
+can be believed alone; the mean of what their models say of the room can.
+
+Without commands ventilation and heating go by the clock, as they do in most buildings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from atoll_contract.messages import Command
+from atoll_sim.worlds import replayed
+from atoll_sim.worlds.scenario import Figure, Known, Lesson, Scenario, Sensed
+
+_STEPS: Final = 960
+"""06:00 to 22:00 in minutes."""
+_ROOMS: Final = 3
+_NODES: Final = 3
+_VOLUME_M3: Final = 150.0
+_EXHALED_M3: Final = 0.018 / 60
+"""CO2 of one person in a minute."""
+_OUTSIDE_PPM: Final = 420.0
+_AIR_M3: Final = (0.2, 4.0, 10.0)
+"""Fresh air in a minute at each level of ventilation; 0: leaks."""
+_FAN_KW: Final = (0.0, 0.1, 0.6)
+_PERSON_KW: Final = 0.1
+_AIR_KWH: Final = 1.2 * 1.006 / 3600 * 0.5
+"""To warm a cubic metre by a kelvin; half of it is recovered."""
+_HEATER_KW: Final = 3.0
+_LOSS_KW_K: Final = 0.04
+_CAPACITY_KWH_K: Final = 0.45
+_OCCUPIED_C, _EMPTY_C = 21.0, 19.5
+_MOST_PPM: Final = 1000.0
+_LEAST_C: Final = 20.0
+
+_TASK: Final = """\
+[task]
+model = "people"
+stream = "node"
+kind = "regression"
+[task.values]
+temperature = { unit = "°C" }
+co2 = { unit = "ppm" }
+light = { unit = "lx" }
+sound = { unit = "dB" }
+motion = {}
+[window]
+length = 5
+max_gap_ms = 600000.0
+[fit]
+learning_rate = 0.02
+epochs = 150
+[pass]
+shadow_windows = 0
+probation_windows = 0
+"""
+
+_STREAMS: Final = """\
+[[stream]]
+name = "node"
+[stream.values]
+temperature = { unit = "°C" }
+co2 = { unit = "ppm" }
+light = { unit = "lx" }
+sound = { unit = "dB" }
+motion = {}
+"""
+
+
+def _rules(room: int) -> str:
+    nodes = ", ".join(f'"room-{room}-node-{node}"' for node in range(1, _NODES + 1))
+    occupied, empty, crowded, calm = (
+        f'[[rule.command]]\non = "{on}"\nname = "{name}"\ndevice = "air-{room}"\nvalue = {value}\n'
+        for on, name, value in (
+            ("raised", "occupied", "true"),
+            ("cleared", "occupied", "false"),
+            ("raised", "crowded", "true"),
+            ("cleared", "crowded", "false"),
+        )
+    )
+    return f"""
+[[rule]]
+name = "occupied-{room}"
+model = "people"
+devices = [{nodes}]
+when = {{ above = 0.9, clear = 0.5, at_least = 2, of = 3 }}
+cleared_for_s = 0
+group = {{ name = "room-{room}", combine = "mean" }}
+{occupied}{empty}
+[[rule]]
+name = "crowded-{room}"
+model = "people"
+devices = [{nodes}]
+when = {{ above = 7, clear = 5.5, at_least = 2, of = 3 }}
+group = {{ name = "room-{room}", combine = "mean" }}
+{crowded}{calm}"""
+
+
+_MODELS: Final = "\n".join(
+    [
+        '[[model]]\nname = "people"\nstream = "node"',
+        "\n# The nodes of a room agree: the mean of what their models say counts.",
+        *(_rules(room) for room in range(1, _ROOMS + 1)),
+    ]
+)
+
+
+class Rooms:
+    """The rooms, minute by minute; see :class:`atoll_sim.worlds.scenario.World`."""
+
+    def __init__(self, seed: int, data: Path | None = None) -> None:
+        chance = np.random.default_rng(seed)
+        if data is None:
+            self._people = np.array([_day_of_meetings(chance) for _ in range(_ROOMS)])
+        else:
+            self._people = 3 * replayed.people_of_a_day(data, seed, _ROOMS, _STEPS)
+        self._noise = np.random.default_rng([seed, 1])
+        self._outside_c = chance.uniform(2.0, 10.0)
+        self._cloud = float(chance.uniform(0.3, 1.0))
+        self._gains = chance.uniform(0.7, 1.3, (_ROOMS, _NODES, 3))
+        self._stuck_since = np.where(
+            chance.random((_ROOMS, _NODES)) < 1 / 4,
+            chance.integers(60, _STEPS, (_ROOMS, _NODES)),
+            10 * _STEPS,
+        )
+        self._stuck: dict[str, dict[str, float]] = {}
+        self._ppm = np.full(_ROOMS, _OUTSIDE_PPM + 40.0)
+        self._warmth_c = np.full(_ROOMS, _EMPTY_C)
+        self._minute = -1
+        self._is_commanded = [False] * _ROOMS
+        self._is_occupied = [False] * _ROOMS
+        self._is_crowded = [False] * _ROOMS
+        self._tampered: list[tuple[int, bool] | None] = [None] * _ROOMS
+        self._kwh = self._stale = self._cold = self._there = 0.0
+
+    def advance(self) -> None:
+        """See the protocol."""
+        self._minute += 1
+        for room in range(_ROOMS):
+            self._live(room, int(self._people[room, self._minute % _STEPS]))
+
+    def _live(self, room: int, people: int) -> None:
+        level, is_heated = self._orders(room)
+        air = _AIR_M3[level]
+        self._ppm[room] += 1e6 * people * _EXHALED_M3 / _VOLUME_M3
+        self._ppm[room] += (_OUTSIDE_PPM - self._ppm[room]) * (1 - np.exp(-air / _VOLUME_M3))
+        warmth = self._warmth_c[room]
+        lack = (_OCCUPIED_C + 0.3 if is_heated else _EMPTY_C) - warmth
+        heat = float(np.clip(4.0 * lack, 0.0, _HEATER_KW))
+        vented = air * _AIR_KWH * (warmth - self._outside_c)  # kWh in this minute
+        losses = _LOSS_KW_K * (warmth - self._outside_c)
+        self._warmth_c[room] += ((heat + people * _PERSON_KW - losses) / 60 - vented) / _CAPACITY_KWH_K
+        self._kwh += (heat + _FAN_KW[level]) / 60
+        self._there += people
+        self._stale += people * bool(self._ppm[room] > _MOST_PPM)
+        self._cold += people * bool(self._warmth_c[room] < _LEAST_C)
+
+    def _orders(self, room: int) -> tuple[int, bool]:
+        tampered = self._tampered[room]
+        if tampered is not None:
+            return tampered
+        if self._is_commanded[room]:
+            return (2 if self._is_crowded[room] else int(self._is_occupied[room])), self._is_occupied[room]
+        hour = 6 + self._minute % _STEPS / 60
+        is_day = 7 <= hour < 19  # noqa: PLR2004 - by the clock
+        return int(is_day), is_day
+
+    def sensed(self) -> Sequence[Sensed]:
+        """See the protocol."""
+        return [self._node(room, node) for room in range(_ROOMS) for node in range(_NODES)]
+
+    def _node(self, room: int, node: int) -> Sensed:
+        people = int(self._people[room, self._minute % _STEPS])
+        hour = 6 + self._minute % _STEPS / 60
+        gains, noise = self._gains[room, node], self._noise.standard_normal(4)
+        daylight = 400 * self._cloud * max(0.0, np.sin(np.pi * (hour - 7.5) / 9.0)) * (0.3 + 0.35 * node)
+        lamps = 320.0 if people else 0.0
+        seen = people and self._noise.random() < 1 - 0.75**people
+        values = {
+            "temperature": self._warmth_c[room] + 0.1 * noise[0] + 0.2 * (node - 1),
+            "co2": self._ppm[room] * (0.97 + 0.03 * gains[0]) + 8.0 * noise[1],
+            "light": max(0.0, (daylight + lamps) * gains[1] + 10.0 * noise[2]),
+            "sound": 32.0 + 2.2 * gains[2] * people + 2.0 * abs(noise[3]),
+            "motion": float(bool(seen)),
+        }
+        said = {name: round(float(value), 2) for name, value in values.items()}
+        device = f"room-{room + 1}-node-{node + 1}"
+        if self._minute >= self._stuck_since[room, node]:
+            said = self._stuck.setdefault(device, said)
+        return Sensed(device, "node", said)
+
+    def known(self) -> Sequence[Known]:
+        """See the protocol."""
+        at = self._minute % _STEPS
+        return [
+            Known(f"room-{room + 1}-node-{node + 1}", "people", "node", float(self._people[room, at]))
+            for room in range(_ROOMS)
+            for node in range(_NODES)
+        ]
+
+    def obey(self, device: str, name: str, command: Command) -> bool:
+        """See the protocol."""
+        match device.split("-"), name, command.value:
+            case ["air", number], "occupied" | "crowded", bool(value) if number.isdecimal():
+                room = int(number) - 1
+                self._is_commanded[room] = True
+                if name == "occupied":
+                    self._is_occupied[room] = value
+                else:
+                    self._is_crowded[room] = value
+                return True
+            case _:
+                return False
+
+    def heed(self, device: str, model: str, value: float) -> None:
+        """See the protocol."""
+
+    def meddle(self, chance: Generator) -> None:
+        """See the protocol."""
+        for room in range(_ROOMS):
+            if chance.random() < 1 / 40:
+                self._tampered[room] = (int(chance.integers(3)), bool(chance.random() < 1 / 2))
+
+    def figures(self) -> dict[str, float]:
+        """See the protocol."""
+        minutes = max(self._there, 1.0)
+        return {
+            "energy_kwh": self._kwh,
+            "stale_air": 100 * self._stale / minutes,
+            "cold": 100 * self._cold / minutes,
+            "person_hours": self._there / 60,
+        }
+
+
+def _day_of_meetings(chance: Generator) -> NDArray[np.int64]:
+    people = np.zeros(_STEPS, np.int64)
+    at = int(chance.integers(60, 180))
+    while at < _STEPS - 90:
+        length = int(chance.integers(25, 120))
+        most = int(chance.integers(1, 11))
+        people[at : at + length] = most
+        # Not all of them come in the same minute.
+        for late in chance.integers(0, 6, size=most):
+            people[at : at + int(late)] -= 1
+        at += length + int(chance.integers(10, 200))
+    return np.clip(people, 0, None)
+
+
+ROOMS: Final = Scenario(
+    name="rooms",
+    title="three rooms whose nodes agree on who is there, and command ventilation and heating",
+    build=Rooms,
+    step_s=60.0,
+    steps=_STEPS,
+    lesson_steps=3 * _STEPS,
+    streams=_STREAMS,
+    models=_MODELS,
+    lessons=[Lesson("people", _TASK)],
+    meanings=[
+        Figure("energy_kwh", "kWh", "heating and fans"),
+        Figure("stale_air", "%", f"of the person-minutes above {_MOST_PPM:.0f} ppm of CO2"),
+        Figure("cold", "%", f"of the person-minutes below {_LEAST_C:.0f} °C"),
+        Figure("person_hours", "h", "spent in the rooms", None),
+    ],
+)

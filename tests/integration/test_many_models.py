@@ -1,0 +1,141 @@
+"""``train --each-device``: many models, on this machine and on a cluster of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("distributed")
+
+from atoll_contract.errors import ConfigError
+from atoll_trainer.dataset import Observed, Refusals, collect
+from atoll_trainer.group import Ending, group_of
+from atoll_trainer.many import ClusterLostError, summary, train_all, works_of
+from atoll_trainer.runs import Run
+from atoll_trainer.task import TaskFile
+
+pytestmark = pytest.mark.timeout(300)
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+TASK = """
+[task]
+model = "press"  # the name of the device is added
+stream = "press"
+kind = "forecast"
+target = "x"
+[task.values.x]
+[fit]
+epochs = 3
+"""
+
+
+@pytest.fixture
+def task_path(tmp_path):
+    path = tmp_path / "task.toml"
+    path.write_text(TASK)
+    return path
+
+
+def readings(task, **counts):
+    """Return a sine of as many readings of each device."""
+    observed = [
+        Observed(at + 1, device, at * 1000.0, {"x": float(np.sin(at / 5) + place)})
+        for place, (device, count) in enumerate(counts.items())
+        for at in range(count)
+    ]
+    return collect(observed, task, "test", "0", Refusals())
+
+
+def works(path, *, least=200, limit_s=240.0, **counts):
+    task = TaskFile.read(path)
+    return works_of(path, task, readings(task, **counts), least, limit_s)
+
+
+@contextmanager
+def cluster():
+    """A scheduler and a worker process, and the address of the scheduler."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    commands = [
+        ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"],
+        ["worker", address, "--nthreads", "1", "--dashboard-address", "127.0.0.1:0"],
+    ]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dask", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for words in commands
+    ]
+    try:
+        yield address
+    finally:
+        for process in reversed(running):
+            process.terminate()
+        for process in running:
+            process.wait(30)
+
+
+def test_each_device_has_its_readings_and_a_task_with_its_name(task_path):
+    first, second = works(task_path, b=30, a=20)
+
+    assert (first.name, second.name) == ("a", "b")
+    assert (len(first.readings), set(first.readings.devices)) == (20, {"a"})
+    assert first.task == TASK.replace('"press"  #', '"press-a"  #')
+    assert first.readings.sha256 != second.readings.sha256
+    assert group_of(readings(TaskFile.read(task_path), a=3), "a").times_ms.tolist() == [0, 1000, 2000]
+
+
+def test_a_name_that_becomes_too_long_is_refused(task_path):
+    with pytest.raises(ConfigError, match="no id of at most 48 characters: press-aaa"):
+        works(task_path, **{"a" * 45: 5})
+
+
+@pytest.mark.skipif(not HAS_TENSORFLOW, reason="tensorflow is not installed (pip install 'atoll[trainer]')")
+@pytest.mark.tensorflow
+def test_the_outcome_is_the_same_on_two_workers_and_on_a_cluster(task_path, tmp_path):
+    todo = works(task_path, full=260, small=60, tiny=5)
+    heard = []
+
+    here = train_all(todo, tmp_path / "here", workers=2, scheduler=None, on_end=heard.append)
+    with cluster() as address:
+        there = train_all(todo, tmp_path / "there", workers=1, scheduler=address, on_end=lambda _: None)
+
+    assert [one.ending for one in here] == [Ending.FITTED, Ending.NAIVE, Ending.NONE]
+    assert here[1].why == "59 windows, at least 200 are wanted"
+    assert "windows" in here[2].why
+    assert {one.name for one in heard} == {"full", "small", "tiny"}
+    assert summary(here) == summary(there) == (tmp_path / "here" / "groups.json").read_text()
+    for name in ("full", "small"):
+        run = Run(tmp_path / "here" / name)
+        assert run.int8_model.read_bytes() == Run(tmp_path / "there" / name).int8_model.read_bytes()
+        assert run.task().task.model == f"press-{name}"
+        assert run.evaluation() is not None
+    # The naive guess, as a model: what comes next is what is now.
+    small = json.loads(summary(here))["groups"][1]
+    assert small["float_model"]["mae"] == pytest.approx(small["naive"]["mae"], rel=1e-3)
+
+
+def test_a_group_that_takes_too_long_is_given_up_and_others_go_on(task_path, tmp_path):
+    [ended] = train_all(
+        works(task_path, a=300, limit_s=0.05), tmp_path, workers=1, scheduler=None, on_end=lambda _: None
+    )
+
+    assert (ended.ending, ended.why) == (Ending.NONE, "not done after 0.05 s")
+
+
+def test_a_scheduler_that_is_not_there_is_told(task_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("atoll_trainer.many._CONNECT_S", 1)
+
+    with pytest.raises(ClusterLostError, match=r"--scheduler tcp://127\.0\.0\.1:1: does not answer"):
+        train_all(
+            works(task_path, a=30), tmp_path, workers=1, scheduler="tcp://127.0.0.1:1", on_end=lambda _: None
+        )

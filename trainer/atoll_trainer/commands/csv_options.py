@@ -1,0 +1,166 @@
+"""Options that say what the columns of a CSV file mean; what is not given is guessed and told."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from atoll_contract.errors import ConfigError, MalformedMessageError
+from atoll_contract.ids import require_id
+from atoll_link.csv_columns import Columns, name_and_column
+from atoll_trainer.csv_guess import Form, guess
+
+_MOST_CHARS: Final = 64
+"""Of a value's name."""
+_NO_TIME: Final = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a file means.
+
+    Attributes:
+        form: How it is written.
+        columns: Which columns mean what.
+    """
+
+    form: Form
+    columns: Columns
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield what was understood, for people."""
+        separator = {"\t": "tab"}.get(self.form.separator, self.form.separator)
+        yield "form", f"separator {separator!r}, decimal sign {self.form.decimal!r}"
+        if self.columns.time:
+            yield (
+                "time",
+                f"{' and '.join(self.columns.time)} ({self.columns.time_format}; without a zone it is UTC)",
+            )
+        else:
+            yield "time", f"none: rows are {self.columns.step_ms:g} ms apart, from 1970 on"
+        yield "device", self.columns.device_column or f"{self.columns.device} (all rows)"
+        yield "values", ", ".join(self.columns.values)
+        if self.columns.label is not None:
+            yield "label", self.columns.label
+        used = {
+            *self.columns.values.values(),
+            self.columns.label,
+            self.columns.device_column,
+            *self.columns.time,
+        }
+        if left := [name for name in (*self.form.numbers, *self.form.texts) if name not in used]:
+            yield "not taken", ", ".join(left)
+
+
+def add_csv_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that :func:`meaning_of` reads."""
+    table = parser.add_argument_group("columns; what is not given is guessed and told")
+    device = table.add_mutually_exclusive_group()
+    device.add_argument(
+        "--device", type=_device, default="csv", metavar="ID", help="the device of all rows (default: csv)"
+    )
+    device.add_argument(
+        "--device-column", "--group", metavar="COLUMN", help="column with the name of the device, or group"
+    )
+    table.add_argument(
+        "--time",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="column of the event time; given twice, the cells are joined by a space; none: there is none",
+    )
+    table.add_argument(
+        "--value",
+        action="append",
+        default=[],
+        type=_value,
+        metavar="[NAME=]COLUMN",
+        help="a value of the readings; may be repeated (default: every column of numbers)",
+    )
+    table.add_argument("--label", metavar="COLUMN", help="column of the truth")
+    table.add_argument(
+        "--time-format",
+        metavar="FORMAT",
+        help="iso8601, s, ms, us, ns, or like '%%d/%%m/%%Y %%H:%%M'; without a zone it is UTC",
+    )
+    table.add_argument("--separator", type=_sign, metavar="SIGN", help="between two cells")
+    table.add_argument("--decimal", type=_sign, metavar="SIGN", help="the decimal sign")
+    table.add_argument(
+        "--missing",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what stands for a missing number, beside nothing and nan; may be given several times",
+    )
+    table.add_argument(
+        "--step-ms",
+        type=_positive,
+        default=1000.0,
+        metavar="MS",
+        help="between the rows of a file without times (default: 1000)",
+    )
+
+
+def meaning_of(path: Path, arguments: argparse.Namespace) -> Meaning:
+    """Return what ``path`` means, by the options and by its cells.
+
+    Raises:
+        ConfigError: It cannot be read, or is ambiguous; the message says which option decides.
+    """
+    has_no_time = arguments.time == [_NO_TIME]
+    form = guess(
+        path,
+        arguments.separator,
+        arguments.decimal,
+        () if has_no_time else arguments.time,
+        arguments.time_format,
+    )
+    time = () if has_no_time else form.time
+    taken = {arguments.label, arguments.device_column}
+    values = dict(arguments.value)
+    if len(values) < len(arguments.value):
+        raise ConfigError("--value: a name is given twice")
+    if not values:
+        values = {name[:_MOST_CHARS]: name for name in form.numbers if name not in taken}
+    if not values:
+        raise ConfigError(f"{path}: no column of numbers; name the values with --value, or give --decimal")
+    columns = Columns(
+        time=time,
+        values=values,
+        device=arguments.device,
+        device_column=arguments.device_column,
+        label=arguments.label,
+        time_format=form.time_format,
+        decimal=form.decimal,
+        missing=frozenset(arguments.missing),
+        step_ms=arguments.step_ms,
+    )
+    return Meaning(form, columns)
+
+
+def _value(text: str) -> tuple[str, str]:
+    return name_and_column(text) if "=" in text else (text, text)
+
+
+def _device(text: str) -> str:
+    try:
+        return require_id(text, "name")
+    except MalformedMessageError as error:
+        raise argparse.ArgumentTypeError(error.detail) from error
+
+
+def _sign(text: str) -> str:
+    sign = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(sign) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
+    return sign
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
