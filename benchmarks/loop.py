@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from support import brokers
+from support.spy import Spy
 from support.town import Town, first_release
 
 from atoll_contract.drift import DriftReport
@@ -43,12 +44,13 @@ class Ear:
     """Everything that was said, paired."""
 
     town: Town
+    spy: Spy
 
     def errors(self, since_ms: float, until_ms: float) -> list[float]:
         """Return the absolute errors of all agents on readings of that time."""
         truths: dict[tuple[str, float], float] = {}
         predictions: list[tuple[str, float, float]] = []
-        for one in list(self.town.spy.deliveries):
+        for one in list(self.spy.deliveries):
             match parse(one.topic):
                 case LabelTopic() as topic:
                     label = Label.decode(one.payload)
@@ -160,13 +162,17 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with brokers.mosquitto(folder / "broker") as broker, Town(folder, broker, *AGENTS, **LOOP) as town:
+        with (
+            brokers.mosquitto(folder / "broker") as broker,
+            Town(folder, broker, *AGENTS, **LOOP) as town,
+            Spy(broker.port, LabelTopic.any_of(), PredictionTopic.any_of(), client_id="ear") as spy,
+        ):
             town.trainer.publish(first_release())
             town.start_agents()
             wait(town, lambda: town.all_run(1), "release 1")
             town.start_devices()
             town.start_loop()
-            ear = Ear(town)
+            ear = Ear(town, spy)
             found: dict[str, Any] = {"agents": len(AGENTS), "loop": LOOP}
             wait(town, lambda: town.labelled(50, 1, AGENTS[0]), "labels")
             started_ms = now_ms()

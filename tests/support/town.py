@@ -112,7 +112,11 @@ class Town:
         self.world.write_text(WORLD)
         root = self.trainer.home / "root.json"
         self.agents = {name: AgentProcess(folder / name, broker.port, root, agent=name) for name in agents}
-        self.spy = Spy(broker.port, f"atoll/v1/{SITE}/#")
+        # Not readings and predictions: whoever waits for a fact looks through all that was heard.
+        kinds = ("slot", "drift", "response")
+        self.spy = Spy(
+            broker.port, f"atoll/v1/{SITE}/+/status", *(f"atoll/v1/{SITE}/+/{kind}/#" for kind in kinds)
+        )
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._boss = Session(Broker(host="127.0.0.1", port=broker.port), "boss")
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from atoll_contract.errors import ConfigError
+from atoll_link.recording import Recording
 from atoll_link.stop import Stop, stop_on_signals
 from atoll_link.systemd import Notifier
 from atoll_trainer.commands.options import add_trainer_options
@@ -82,9 +83,13 @@ def run(arguments: argparse.Namespace) -> int:
         if settings.loop.records:
             streams = tuple(stream.build(trainer.site) for stream in settings.stream)
             client_id = f"{trainer.id}-record-{home.client_token()}"
-            recorder = stack.enter_context(
-                RecorderThread(broker, client_id, home, Site(trainer.site, streams, trusted))
-            )
+            kept, site = settings.recordings, Site(trainer.site, streams, trusted)
+            bucket = kept.bucket()
+
+            def open_recording() -> Recording:
+                return Recording(home.recordings, bucket=bucket, bounds=kept.bounds)
+
+            recorder = stack.enter_context(RecorderThread(broker, client_id, home, site, open_recording))
         stack.enter_context(stop_on_signals(stop, loop.wake))
         service.tell(READY="1")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final, Self
 
 import structlog
@@ -26,11 +27,14 @@ class RecorderThread:
         tally: What has been recorded so far.
     """
 
-    def __init__(self, broker: Broker, client_id: str, home: Home, site: Site) -> None:
+    def __init__(
+        self, broker: Broker, client_id: str, home: Home, site: Site, open_recording: Callable[[], Recording]
+    ) -> None:
         self._broker = broker
         self._client_id = client_id
         self._home = home
         self._site = site
+        self._open_recording = open_recording
         self._stop = Stop()
         self._session: Session | None = None
         self._failure: BaseException | None = None
@@ -56,7 +60,7 @@ class RecorderThread:
 
     def _work(self) -> None:
         try:
-            with Recording(self._home.recordings) as recording:
+            with self._open_recording() as recording:
                 self._session = Session(
                     self._broker, self._client_id, is_clean=False, acknowledges_by_hand=True
                 )
