@@ -126,7 +126,8 @@ def test_the_backoff_grows_to_its_cap_and_a_stable_connection_resets_it(opened: 
 
     opened.connect()
     opened.lose()
-    assert session._backoff.until - time.monotonic() > 25  # it had lasted no time
+    # It had lasted no time, but the broker is there.
+    assert 3 < session._backoff.until - time.monotonic() <= 4
 
     opened.connect()
     session._connected_since -= 10

@@ -48,8 +48,12 @@ class Paired:
     block: int
 
     def is_better(self, worse_by: float = 0.0) -> bool:
-        """Whether it is, with 95 % confidence, better than a champion that were worse by that share."""
-        return self.windows >= FEWEST and self.high < worse_by * self.champion
+        """Whether it is, with 95 % confidence, better than a champion that were worse by that share.
+
+        With a share above 0 one that errs just as the champion is let through, also where neither errs.
+        """
+        most = worse_by * self.champion
+        return self.windows >= FEWEST and (self.high < most or (worse_by > 0 and self.high <= most))
 
 
 def compare(challenger: Doubles, champion: Doubles) -> Paired:

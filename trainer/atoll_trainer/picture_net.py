@@ -38,10 +38,18 @@ class FittedNet:
             StorageError: It cannot be written.
         """
         shape = self.net.input_shape[1:]
+        # The converter would look for the variables of a Keras model in vain: its weights are constants.
+        weights = [tf.constant(one) for one in self.net.trainable_variables]
+        others = [tf.constant(one) for one in self.net.non_trainable_variables]
+
+        def probabilities(window: Any) -> dict[str, Any]:
+            picture = tf.reshape(window, [1, *shape])
+            found, _ = self.net.stateless_call(weights, others, picture, training=False)
+            return {"probabilities": found}
+
         module = tf.Module()
-        module.net = self.net
         module.predict = tf.function(
-            lambda window: {"probabilities": self.net(tf.reshape(window, [1, *shape]), training=False)},
+            probabilities,
             input_signature=[tf.TensorSpec([1, int(np.prod(shape))], tf.float32, name="window")],
         )
         try:
