@@ -101,6 +101,7 @@ def test_a_name_that_becomes_too_long_is_refused(task_path):
 
 @pytest.mark.skipif(not HAS_TENSORFLOW, reason="tensorflow is not installed (pip install 'atoll[trainer]')")
 @pytest.mark.tensorflow
+@pytest.mark.long
 def test_the_outcome_is_the_same_on_two_workers_and_on_a_cluster(task_path, tmp_path):
     todo = works(task_path, full=260, small=60, tiny=5)
     heard = []

@@ -29,7 +29,9 @@ def publish_kills(monkeypatch):
 @pytest.mark.parametrize(
     ("kills", "killed"),
     [
-        pytest.param(6, 4, id="publishing"),  # a third is for three rotations, and that is too few
+        pytest.param(
+            6, 4, id="publishing", marks=pytest.mark.long
+        ),  # a third is for three rotations, and that is too few
         pytest.param(9, 9, id="and rotating", marks=pytest.mark.long),
     ],
 )

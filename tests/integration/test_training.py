@@ -271,6 +271,7 @@ patience = 100
 
 
 @pytest.mark.real_data
+@pytest.mark.long
 def test_a_machines_temperature_is_forecast_better_than_by_its_last_value(real_data, tmp_path):
     path = real_data / "data" / "nab" / "machine_temperature_system_failure.csv"
     (tmp_path / "machine.toml").write_text(MACHINE)
