@@ -32,7 +32,7 @@ def test_a_trainer_that_is_killed_while_it_publishes_harms_nobody(publish_kills,
 
     told = capsys.readouterr().out
     assert status == 0, told
-    assert f"killed {killed} times" in told
+    assert "killed 9 times" in told
     assert "faults 0" in told
 
 
