@@ -275,7 +275,7 @@ class EdgeTpu:
         except AtollError as error:
             detail = error.detail
             if child is not None:
-                detail = child.end() or detail
+                detail = child.end() or child.with_log(detail)  # all that it wrote has been read
                 child.close()
             self._opening = None
             if not self._is_closing:

@@ -72,11 +72,11 @@ class EdgeTpuChild:
         """Let it open the device at ``path``.
 
         Raises:
-            AcceleratorLostError: It cannot; says why, as far as anybody tells.
+            AcceleratorLostError: It cannot; the driver's own words are in the log, see :meth:`with_log`.
         """
         answer = self._order({"do": "open", "library": library, "path": path}, timeout_s)
         if "reason" in answer:
-            raise AcceleratorLostError(self._with_log(answer["detail"]), Reason(answer["reason"]))
+            raise AcceleratorLostError(answer["detail"], Reason(answer["reason"]))
         self.runtime, self._opened = answer["runtime"], answer["library"]
 
     def load(
@@ -166,7 +166,13 @@ class EdgeTpuChild:
         hint = ""
         if -status == signal.SIGSEGV:
             hint = f"; {self._opened or 'libedgetpu'} may be too old for {self.runtime or 'the runtime'}"
-        return self._with_log(f"its child ended with {how}{hint}")
+        return self.with_log(f"its child ended with {how}{hint}")
+
+    def with_log(self, detail: str) -> str:
+        """Return ``detail`` with the last that the driver wrote and :meth:`heed` has read."""
+        lines = [line for line in self._log.decode(errors="replace").splitlines() if line[:4] != "INFO"]
+        words = " ".join(lines[-1].split())[:200] if lines else ""
+        return f"{detail}: {words}" if words else detail
 
     def _order(self, message: dict[str, Any], timeout_s: float, descriptors: tuple[int, ...] = ()) -> Any:
         """Say ``message`` and return what it answers."""
@@ -203,12 +209,6 @@ class EdgeTpuChild:
         if answered != number:
             raise AcceleratorLostError("its child has lost count")
         return int(outcome)
-
-    def _with_log(self, detail: str) -> str:
-        """Return ``detail`` with the last that the driver wrote."""
-        lines = [line for line in self._log.decode(errors="replace").splitlines() if line[:4] != "INFO"]
-        words = " ".join(lines[-1].split())[:200] if lines else ""
-        return f"{detail}: {words}" if words else detail
 
     def _close_ends(self) -> None:
         os.close(self._orders)
