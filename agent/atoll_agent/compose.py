@@ -21,14 +21,13 @@ from atoll_agent.adapters.crashes import CrashRecord
 from atoll_agent.adapters.edgetpu_care import Care
 from atoll_agent.adapters.edgetpus import EdgeTpus
 from atoll_agent.adapters.notes import NotesFile
-from atoll_agent.adapters.spool import DiskSpool
 from atoll_agent.adapters.store import KeptWindows, StateStore
 from atoll_agent.adapters.unwatched import Unwatched
 from atoll_agent.adapters.wire import StreamWires
 from atoll_agent.decisions.exception import Exceptions
 from atoll_agent.decisions.rules import Rules
 from atoll_agent.lane.lane import Lane
-from atoll_agent.ports import LanePlan, Line, Onlooker
+from atoll_agent.ports import LanePlan, Line, Onlooker, Spool
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rule_settings import RuleTable
 from atoll_agent.settings import AgentSettings, AgentTable, EdgeTpuTable, require_changeable
@@ -191,9 +190,11 @@ def _onlooker(settings: AgentSettings) -> Onlooker:
     return AgentMetrics(settings.metrics, site=settings.agent.site, agent=settings.agent.id)
 
 
-def _spool(settings: AgentSettings, store: StateStore) -> DiskSpool | None:
+def _spool(settings: AgentSettings, store: StateStore) -> Spool | None:
     if not settings.spool.enabled:
         return None
+    from atoll_agent.adapters.spool import DiskSpool  # noqa: PLC0415 - memory that few agents need
+
     spool = DiskSpool(store.folder / "spool.db", settings.spool.max_bytes)
     spool.open()
     return spool
