@@ -113,7 +113,7 @@ def test_failures_that_stay_start_the_child_anew(make_bench, monkeypatch):
 
 
 def test_an_abort_costs_no_answer_and_tells_what_the_driver_said(make_bench):
-    bench = make_bench()
+    bench = make_bench(deadline_s=5.0)
     predictor = bench.ready()
 
     bench.control.write_text("abort")
@@ -122,7 +122,7 @@ def test_an_abort_costs_no_answer_and_tells_what_the_driver_said(make_bench):
     detail = bench.tpus.states[0].detail
     until(predictor, degraded=False)
 
-    assert slowest_s < 0.5
+    assert slowest_s < 5.0  # nobody waited for the deadline
     assert detail.startswith(f"{USB}: its child ended with signal SIGABRT: F driver/usb/usb_driver.cc")
     assert bench.counts["edgetpu_failures"] == 1
     assert bench.changes == 3
@@ -213,9 +213,9 @@ def test_why_a_device_cannot_be_opened_comes_from_the_driver(make_bench, monkeyp
 
 def test_a_device_that_another_process_has_is_not_got(make_bench, monkeypatch, tmp_path):
     monkeypatch.setenv("EDGETPU_STUB_LOCKDIR", str(tmp_path))
-    first = make_bench()
+    first = make_bench(deadline_s=5.0)
     first.ready()
-    second = TpuBench(tmp_path / "second")
+    second = TpuBench(tmp_path / "second", deadline_s=5.0)
     second.sysfs.plug_usb("1-1")
 
     with pytest.raises(AcceleratorLostError, match="busy"):
