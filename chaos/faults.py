@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from device_faults import (
+    clock_1970,
+    clock_back,
+    clock_forward,
+    disk_full,
+    disk_read_only,
+    disk_slow,
+    no_descriptors,
+    no_memory,
+    state_corrupted,
+)
 from netns import Namespace
 from scene import SPOOL, Scene
+from scene_acts import let_pass, publish
 from support.agents import AgentProcess
-from support.brokers import select_pause
 from world import READING, SITE
 
-from atoll_link.session import Broker, Published, Session, wait_connected
-
-SLOW_FSYNC: Final = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <unistd.h>
-#define SLOW(name) \\
-    int name(int fd) { \\
-        int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, #name); \\
-        usleep(200000); \\
-        return real(fd); \\
-    }
-SLOW(fsync)
-SLOW(fdatasync)
-"""
 _BEYOND_KEEPALIVE_S: Final = 9.0
 Inflict = Callable[[Scene, random.Random], None]
 
@@ -59,20 +52,12 @@ class Fault:
     needs_root: bool = False
 
 
-def _for(scene: Scene, seconds: float) -> None:
-    """Let so much time pass."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        select_pause(0.05)
-        scene.tally.look()
-
-
 # The agent
 
 
 def agent_killed(scene: Scene, rng: random.Random) -> None:
     scene.agent.kill()
-    _for(scene, rng.uniform(0, 1))
+    let_pass(scene, rng.uniform(0, 1))
     scene.start_agent()
 
 
@@ -92,7 +77,7 @@ def agent_stopped_long(scene: Scene, _rng: random.Random) -> None:
 def _pause(scene: Scene, pid: int, seconds: float) -> None:
     os.kill(pid, signal.SIGSTOP)
     try:
-        _for(scene, seconds)
+        let_pass(scene, seconds)
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -128,8 +113,8 @@ def _beside(scene: Scene, twin: AgentProcess, seconds: float) -> None:
     try:
         deadline = time.monotonic() + 20
         while not twin.events("model.activated") and time.monotonic() < deadline:
-            _for(scene, 0.2)
-        _for(scene, seconds)
+            let_pass(scene, 0.2)
+        let_pass(scene, seconds)
     finally:
         # What it has taken and not answered, the broker sends to the other one only after a clean stop.
         twin.stop(timeout_s=60)
@@ -142,7 +127,7 @@ def _beside(scene: Scene, twin: AgentProcess, seconds: float) -> None:
 def trainer_killed(scene: Scene, rng: random.Random) -> None:
     scene.release += 1
     trainer = scene.publishing(scene.release)
-    _for(scene, rng.uniform(0.5, 8))
+    let_pass(scene, rng.uniform(0.5, 8))
     trainer.kill()
     trainer.wait(20)
     scene.complete_release()
@@ -151,7 +136,7 @@ def trainer_killed(scene: Scene, rng: random.Random) -> None:
 def trainer_stopped(scene: Scene, rng: random.Random) -> None:
     scene.release += 1
     trainer = scene.publishing(scene.release)
-    _for(scene, rng.uniform(0.5, 4))
+    let_pass(scene, rng.uniform(0.5, 4))
     _pause(scene, trainer.pid, 3)
     if trainer.wait(120):
         scene.complete_release()
@@ -161,7 +146,7 @@ def trainer_cut(scene: Scene, rng: random.Random) -> None:
     scene.release += 1
     trainer = scene.publishing(scene.release)
     while trainer.poll() is None:
-        _for(scene, rng.uniform(0.2, 2))
+        let_pass(scene, rng.uniform(0.2, 2))
         scene.trainer_line.cut()
         if rng.random() < 0.3:
             break
@@ -184,7 +169,7 @@ def broker_stopped_long(scene: Scene, _rng: random.Random) -> None:
 
 def broker_restarted(scene: Scene, rng: random.Random) -> None:
     scene.broker.stop()
-    _for(scene, rng.uniform(0, 2))
+    let_pass(scene, rng.uniform(0, 2))
     scene.broker.start()
 
 
@@ -198,79 +183,79 @@ def cut(scene: Scene, _rng: random.Random) -> None:
 def cuts(scene: Scene, rng: random.Random) -> None:
     for _ in range(5):
         scene.agent_line.cut()
-        _for(scene, rng.uniform(0.1, 0.8))
+        let_pass(scene, rng.uniform(0.1, 0.8))
 
 
 def refused(scene: Scene, rng: random.Random) -> None:
     scene.agent_line.refuses = True
     scene.agent_line.cut()
-    _for(scene, rng.uniform(1, 4))
+    let_pass(scene, rng.uniform(1, 4))
     scene.agent_line.heal()
 
 
 def delayed(scene: Scene, rng: random.Random) -> None:
     scene.agent_line.delay_s = rng.uniform(0.1, 0.5)
-    _for(scene, 3)
+    let_pass(scene, 3)
     scene.agent_line.heal()
 
 
 def half_open(scene: Scene, rng: random.Random) -> None:
     scene.agent_line.swallows = True
-    _for(scene, rng.uniform(1, 3))
+    let_pass(scene, rng.uniform(1, 3))
     scene.agent_line.heal()
 
 
 def half_open_long(scene: Scene, _rng: random.Random) -> None:
     scene.agent_line.swallows = True
-    _for(scene, 12)
+    let_pass(scene, 12)
     scene.agent_line.heal()
 
 
 def half_open_up(scene: Scene, rng: random.Random) -> None:
     """What is worst for answers: readings come, and nothing that is said arrives."""
     scene.agent_line.swallows_up = True
-    _for(scene, rng.uniform(1, 4))
+    let_pass(scene, rng.uniform(1, 4))
     scene.agent_line.heal()
 
 
 def slow_reader(scene: Scene, rng: random.Random) -> None:
     scene.agent_line.stalls = True
-    _for(scene, rng.uniform(1, 4))
+    let_pass(scene, rng.uniform(1, 4))
     scene.agent_line.heal()
 
 
 def loss(scene: Scene, rng: random.Random) -> None:
     with _net(scene) as net:
         net.lose(rng.choice((5, 10, 20, 40)))
-        _for(scene, 4)
+        let_pass(scene, 4)
         net.heal_loss()
 
 
 def rate(scene: Scene, rng: random.Random) -> None:
     with _net(scene) as net:
         net.throttle(rng.choice((32, 64, 128)))
-        _for(scene, 4)
+        let_pass(scene, 4)
         net.heal_rate()
 
 
 def unplugged(scene: Scene, rng: random.Random) -> None:
     with _net(scene) as net:
         net.unplug()
-        _for(scene, rng.uniform(1, 4))
+        let_pass(scene, rng.uniform(1, 4))
         net.plug()
 
 
 def partition(scene: Scene, rng: random.Random) -> None:
     with _net(scene) as net:
         net.lose(100)
-        _for(scene, rng.uniform(1, 4))
+        let_pass(scene, rng.uniform(1, 4))
         net.heal_loss()
 
 
 def partition_long(scene: Scene, _rng: random.Random) -> None:
     with _net(scene) as net:
         net.lose(100)
-        _for(scene, 12)
+        let_pass(scene, 12)
         net.heal_loss()
 
 
@@ -280,167 +265,15 @@ def _net(scene: Scene) -> Iterator[Namespace]:
     yield scene.agent_net
 
 
-# Disk, limits, clock, state
-
-
-def disk_full(scene: Scene, rng: random.Random) -> None:
-    """Full while the agent begins, loses the broker, and ends."""
-    filling = scene.state / "filling"
-    with filling.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError:
-            pass
-    try:
-        if rng.random() < 0.5:
-            scene.restart_agent()
-        scene.agent_line.refuses = True
-        scene.agent_line.cut()
-        _for(scene, 3)
-        scene.agent_line.heal()
-        _for(scene, 1)
-        scene.tend()
-    finally:
-        filling.unlink()
-
-
-def disk_read_only(scene: Scene, _rng: random.Random) -> None:
-    scene.agent.kill()
-    _remount(scene.state, "ro")
-    try:
-        scene.start_agent()
-        scene.agent_line.cut()
-        _for(scene, 4)
-        scene.tend()
-    finally:
-        _remount(scene.state, "rw")
-
-
-def _remount(folder: Path, mode: str) -> None:
-    for _ in range(100):
-        ended = subprocess.run(
-            ["mount", "-o", f"remount,{mode}", folder], check=False, capture_output=True, timeout=20
-        )
-        if ended.returncode == 0:
-            return
-        select_pause(0.1)  # a file that was open for writing a moment ago
-    raise OSError(f"{folder} cannot be remounted: {ended.stderr.decode()}")
-
-
-def disk_slow(scene: Scene, _rng: random.Random) -> None:
-    scene.restart_agent(LD_PRELOAD=str(_slow_fsync(scene.folder)))
-    _for(scene, 2)
-    scene.agent_line.refuses = True
-    scene.agent_line.cut()
-    _for(scene, 3)
-    scene.agent_line.heal()
-    _for(scene, 2)
-    scene.restart_agent()
-
-
-def _slow_fsync(folder: Path) -> Path:
-    library = folder / "slow_fsync.so"
-    if not library.exists():
-        source = library.with_suffix(".c")
-        source.write_text(SLOW_FSYNC)
-        subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, timeout=60)
-    return library
-
-
-def no_descriptors(scene: Scene, _rng: random.Random) -> None:
-    open_now = len(list(Path(f"/proc/{scene.pid}/fd").iterdir()))
-    with _limited(scene, resource.RLIMIT_NOFILE, max(8, open_now - 2)):
-        scene.agent_line.cut()
-        _for(scene, 3)
-
-
-def no_memory(scene: Scene, rng: random.Random) -> None:
-    lines = Path(f"/proc/{scene.pid}/status").read_text().splitlines()
-    size_kb = next(int(line.split()[1]) for line in lines if line.startswith("VmSize:"))
-    with _limited(scene, resource.RLIMIT_AS, (size_kb + 2048) * 1024):
-        _publish(scene, READING, [rng.randbytes(1_000_000) for _ in range(10)])
-        _for(scene, 2)
-
-
-@contextmanager
-def _limited(scene: Scene, what: int, soft: int) -> Iterator[None]:
-    pid = scene.pid
-    before = resource.prlimit(pid, what)
-    resource.prlimit(pid, what, (soft, before[1]))
-    try:
-        yield
-    finally:
-        if scene.agent.process is not None and scene.agent.process.poll() is None:
-            resource.prlimit(pid, what, before)
-
-
-def clock_1970(scene: Scene, _rng: random.Random) -> None:
-    _set_clock(scene, "@1970-01-01 00:01:00")
-
-
-def clock_forward(scene: Scene, _rng: random.Random) -> None:
-    _set_clock(scene, "+20d")
-
-
-def clock_back(scene: Scene, _rng: random.Random) -> None:
-    _set_clock(scene, "-20d")
-
-
-def _set_clock(scene: Scene, to: str) -> None:
-    """Begin with the right time, which jumps and comes back while the agent runs; then without."""
-    [library] = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
-    file = scene.folder / "faketime"
-    file.write_text("+0d\n")
-    scene.restart_agent(
-        LD_PRELOAD=str(library),
-        FAKETIME_TIMESTAMP_FILE=str(file),
-        FAKETIME_NO_CACHE="1",
-        FAKETIME_DONT_FAKE_MONOTONIC="1",
-        DONT_FAKE_MONOTONIC="1",
-    )
-    _for(scene, 4)
-    file.write_text(f"{to}\n")
-    _for(scene, 3)
-    scene.agent_line.cut()
-    _for(scene, 2)
-    file.write_text("+0d\n")
-    _for(scene, 1)
-    scene.restart_agent()
-
-
-def state_corrupted(scene: Scene, rng: random.Random) -> None:
-    scene.agent.kill()
-    files = [
-        path
-        for path in sorted(scene.state.rglob("*"))
-        # Token and root are who it is: without them it is not enrolled, and says so.
-        if path.is_file() and path.name not in {"token", "root.json"}
-    ]
-    path = rng.choice(files)
-    content = path.read_bytes()
-    path.write_bytes(
-        rng.choice(
-            (
-                b"",
-                content[: len(content) // 2],
-                bytes(len(content)),
-                rng.randbytes(max(1, len(content))),
-            )
-        )
-    )
-    scene.start_agent()
-
-
 # Messages
 
 
 def malformed_flood(scene: Scene, rng: random.Random) -> None:
-    _publish(scene, READING, [rng.randbytes(rng.randrange(200)) for _ in range(3000)])
+    publish(scene, READING, [rng.randbytes(rng.randrange(200)) for _ in range(3000)])
 
 
 def oversized(scene: Scene, _rng: random.Random) -> None:
-    _publish(scene, READING, [b"[" * 5_000_000, b'{"values":' * 400_000])
+    publish(scene, READING, [b"[" * 5_000_000, b'{"values":' * 400_000])
 
 
 def retained_rubbish(scene: Scene, rng: random.Random) -> None:
@@ -457,25 +290,13 @@ def retained_rubbish(scene: Scene, rng: random.Random) -> None:
     ]
     releases = ["atoll/v1/releases/metadata/timestamp.json", "atoll/v1/releases/metadata/root.json"]
     for topic in (*topics, *releases):
-        _publish(scene, topic, [rng.randbytes(300)], retain=True)
-    _for(scene, 1)
+        publish(scene, topic, [rng.randbytes(300)], retain=True)
+    let_pass(scene, 1)
     scene.agent_line.cut()
-    _for(scene, 3)
+    let_pass(scene, 3)
     for topic in topics:
-        _publish(scene, topic, [b""], retain=True)
+        publish(scene, topic, [b""], retain=True)
     scene.complete("republish")
-
-
-def _publish(scene: Scene, topic: str, payloads: list[bytes], *, retain: bool = False) -> None:
-    session = Session(Broker(host="127.0.0.1", port=scene.broker.port), "rubbish", max_inflight=100)
-    try:
-        wait_connected(session, 20)
-        waiting = {session.publish(topic, payload, retain=retain) for payload in payloads}
-        deadline = time.monotonic() + 60
-        while waiting and time.monotonic() < deadline:
-            waiting -= {event.mid for event in session.step(0.5) if isinstance(event, Published)}
-    finally:
-        session.close()
 
 
 FAULTS: Final = (

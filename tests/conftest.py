@@ -25,6 +25,7 @@ LONGEST = (
     "test_loop.py",
     "test_agent.py",
     "test_training.py",
+    "test_search.py",
     "test_chaos.py",
     "test_release_faults.py",
     "test_trials.py",

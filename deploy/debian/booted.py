@@ -116,9 +116,9 @@ class Trial:
         assert machine.show("ActiveState") == "inactive", "it must not start before it is enrolled"
         put(self.root / "etc/atoll/agent.toml", self.settings(), 0o640)
         machine.run("chgrp", "atoll", "/etc/atoll/agent.toml")
-        shutil.copy(self.trainer.home / "root.json", self.root / "root/root.json")
+        shutil.copy(self.trainer.home / "root.json", self.root / "srv/root.json")
         machine.run("atoll-agent", "check", "--settings", "/etc/atoll/agent.toml", is_needed=False)
-        machine.run("atoll-agent", "enrol", "--root", "/root/root.json")
+        machine.run("atoll-agent", "enrol", "--root", "/srv/root.json")
         machine.run("systemctl", "enable", "--now", SERVICE)
         assert machine.show("User") == "atoll"
 
@@ -212,8 +212,8 @@ class Trial:
         )
 
     def put_package(self, package: Path) -> str:
-        shutil.copy(package, self.root / "root" / package.name)
-        return f"/root/{package.name}"
+        shutil.copy(package, self.root / "srv" / package.name)
+        return f"/srv/{package.name}"
 
     def higher_version(self) -> Path:
         tree = self.folder / "tree"

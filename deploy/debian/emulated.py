@@ -33,7 +33,7 @@ name = "wear"
 stream = "press"
 """
 CHECK: Final = ("atoll-agent", "check", "--settings", "/etc/atoll/agent.toml")
-SAMPLE: Final = ("--sample", "/root/reading.json", "--topic", "atoll/v1/site/press-1/reading/press")
+SAMPLE: Final = ("--sample", "/srv/reading.json", "--topic", "atoll/v1/site/press-1/reading/press")
 
 
 def main() -> int:
@@ -66,16 +66,16 @@ def main() -> int:
 def try_out(root: Path, package: Path) -> int:
     """Install, check, answer; print what was seen."""
     print(f"machine   {within(root, 'uname', '-m')}")
-    (root / "root" / package.name).write_bytes(package.read_bytes())
+    (root / "srv" / package.name).write_bytes(package.read_bytes())
     started_s = time.monotonic()
-    within(root, "dpkg", "-i", f"/root/{package.name}")
+    within(root, "dpkg", "-i", f"/srv/{package.name}")
     took_s = time.monotonic() - started_s
     print(f"installed {package.name} ({package.stat().st_size / 1e6:.1f} MB) in {took_s:.0f} s")
     put(root / "etc/atoll/agent.toml", SETTINGS)
     print(within(root, *CHECK))
-    (root / "root/wear-1.atoll").write_bytes(make_bundle(release=1, file="linear_int8").pack())
-    put(root / "root/reading.json", '{"time_ms":1730794500000,"values":{"x":3}}')
-    told = within(root, *CHECK, *SAMPLE, "--bundle", "/root/wear-1.atoll")
+    (root / "srv/wear-1.atoll").write_bytes(make_bundle(release=1, file="linear_int8").pack())
+    put(root / "srv/reading.json", '{"time_ms":1730794500000,"values":{"x":3}}')
+    told = within(root, *CHECK, *SAMPLE, "--bundle", "/srv/wear-1.atoll")
     print(told)
     within(root, "dpkg", "--purge", "atoll-agent")
     return 0 if "says" in told else 1

@@ -24,13 +24,15 @@ def chaos():
     """The programs, as modules."""
     require_mosquitto()
     sys.path.insert(0, str(CHAOS))
+    import device_faults
     import faults
     import scene
+    import scene_acts
     import suite
 
     yield sys.modules
     sys.path.remove(str(CHAOS))
-    for module in (faults, scene, suite):
+    for module in (device_faults, faults, scene, scene_acts, suite):
         del sys.modules[module.__name__]
 
 

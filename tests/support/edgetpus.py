@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,6 +42,7 @@ class TpuBench:
         self.control = folder / "control"
         self.control.write_text("")
         self.changes = 0
+        self._changed = threading.Condition()
         options = {"deadline_s": 0.5, "return_after_s": 0.5, "restarts_per_minute": 100} | care
         self.tpus = EdgeTpus(Care(library=str(edgetpu_stub.build()), sysfs=self.sysfs.root, **options))
         self.tpus.on_change = self._count
@@ -64,16 +66,19 @@ class TpuBench:
 
     def wait_state(self, fact: Callable[[object], object], timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
-        while not fact(self.tpus.states[0]):
-            assert time.monotonic() < deadline, self.tpus.states
-            time.sleep(0.005)
+        with self._changed:
+            while not fact(self.tpus.states[0]):
+                assert time.monotonic() < deadline, self.tpus.states
+                self._changed.wait(0.02)  # of some changes nobody is told
 
     @property
     def counts(self) -> dict[str, int]:
         return dict(self.tpus.states[0].counts)
 
     def _count(self) -> None:
-        self.changes += 1
+        with self._changed:
+            self.changes += 1
+            self._changed.notify_all()
 
 
 def is_degraded(predictor: Predictor, x: float = 3.0) -> bool:
