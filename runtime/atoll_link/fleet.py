@@ -94,8 +94,8 @@ class Fleet:
             agent.status = None
             return
         status, before = _printable(Status.decode(payload)), agent.status
-        is_late_will = before is not None and before.token == status.token and status.session < before.session
-        if not is_late_will:
+        is_will = before is not None and before.token == status.token and status.health is Health.OFFLINE
+        if before is None or not is_will or status.session >= before.session:  # else of an earlier connection
             agent.status = status
 
     def _take_slot(self, agent: Agent, model: str, payload: bytes) -> None:

@@ -157,6 +157,15 @@ def test_a_will_of_an_earlier_connection_silences_nobody() -> None:
     assert fleet.agents[0].is_silent
 
 
+def test_an_agent_whose_session_numbers_begin_anew_is_heard() -> None:
+    fleet = fleet_of(pi=slot())
+    say(fleet, "pi", Status(health=Health.OFFLINE, session=40, token="t"))
+
+    say(fleet, "pi", Status(health=Health.READY, session=3, token="t"))
+
+    assert not fleet.agents[0].is_silent
+
+
 # Who has a vote
 
 
