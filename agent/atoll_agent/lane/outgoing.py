@@ -42,6 +42,11 @@ class Outgoing:
         spilling = 0 if self._spill is None else self._spill.waiting
         return len(self._predictions) + len(self._acts) + self._ledger.outstanding + spilling
 
+    @property
+    def undelivered(self) -> int:
+        """How many predictions neither the broker nor the disk has."""
+        return len(self._on_their_way()) + sum(map(is_fresh, self._predictions))
+
     def predict(self, topic: str, payload: bytes, entry: Entry | None) -> None:
         """Take a prediction; at the QoS of its reading, which ``entry`` stands for at QoS 1."""
         self._predictions.append((topic, payload, entry))
@@ -89,15 +94,14 @@ class Outgoing:
         if self._acts:
             self._send_acts()
 
-    def finish(self, timeout_s: float) -> None:
-        """Bring to disk, where there is a spool, what was not delivered."""
+    def finish(self, deadline: float) -> None:
+        """Bring to disk, where there is a spool, what was not delivered; monotonic time."""
         if self._spill is not None:
-            self._spill.finish(self._take_back(), self._predictions, timeout_s)
+            self._spill.finish(self._take_back(), self._predictions, deadline)
 
     def _take_back(self) -> list[Waiting]:
         """Take back the predictions on their way, and those that wait; what comes from disk stays there."""
-        mine = [mid for mid in self._ledger.numbers() if mid not in self._acts_sent]
-        taken = self._wire.take_back(mine)
+        taken = self._wire.take_back(self._on_their_way())
         batch: list[Waiting] = [
             (topic, payload, self._ledger.take_back(mid)) for mid, topic, payload in taken
         ]
@@ -105,6 +109,9 @@ class Outgoing:
         self._predictions.clear()
         self._predictions += [one for one in batch if not is_fresh(one)]
         return [one for one in batch if is_fresh(one)]
+
+    def _on_their_way(self) -> list[int]:
+        return [mid for mid in self._ledger.numbers() if mid not in self._acts_sent]
 
     def _send(self) -> None:
         predictions, ledger, publish = self._predictions, self._ledger, self._wire.publish

@@ -1,7 +1,8 @@
 """Predictions that cannot be delivered: to disk while the broker is away, and from there once it is back.
 
-Live predictions go first. What waits on disk follows, oldest first, a batch at a time; a batch leaves the
-disk when all of it is acknowledged, so that a kill sends some of it again and loses nothing.
+Live predictions go first, but for a batch a second. What waits on disk follows, oldest first, a batch at a
+time; a batch leaves the disk when all of it is acknowledged, so that a kill sends some of it again and
+loses nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ BATCH: Final = 100
 _COMMIT_EVERY_S: Final = 1.0
 """Wear is set by commits: fewer than :data:`BATCH` predictions wait so long for others."""
 _RETRY_S: Final = 10.0
+_PATIENCE_S: Final = 1.0
+"""After so long a batch follows though live predictions are on their way: on a long line they always are."""
 
 
 class Spill:
@@ -98,9 +101,8 @@ class Spill:
         self._counts["predictions_spooled"] += len(batch)
         log.info("predictions.spooled", count=len(batch))
 
-    def finish(self, batch: list[Waiting], backlog: deque[Waiting], timeout_s: float) -> None:
-        """Bring the last ones to disk before the process ends, and wait for it."""
-        deadline = time.monotonic() + timeout_s
+    def finish(self, batch: list[Waiting], backlog: deque[Waiting], deadline: float) -> None:
+        """Bring the last ones to disk before the connection ends, and wait for it; monotonic time."""
         self._join(backlog, deadline)
         batch += [one for one in backlog if is_fresh(one)]
         backlog.clear()
@@ -120,8 +122,12 @@ class Sender(Protocol):
     """Who can send what waits on disk."""
 
     @property
+    def is_connected(self) -> bool:
+        """Whether its connection stands."""
+
+    @property
     def has_time(self) -> bool:
-        """Whether it is connected, and nothing live waits."""
+        """Whether it is connected, and hardly anything live is on its way."""
 
     def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
         """Send them at QoS 1; each entry tells when one is acknowledged."""
@@ -139,6 +145,7 @@ class Replay:
         self._entries: list[Entry] = []
         self._last = 0
         self._retry_s = 0.0
+        self._patient_s = 0.0
         self.counts: Counter[str] = Counter()
 
     def work(self, senders: Collection[Sender], now_s: float) -> None:
@@ -147,9 +154,22 @@ class Replay:
             self._send(senders, now_s)
         elif self._sender is not None:
             self._see_through(senders, now_s)
-        elif self._spool.state.rows and now_s >= self._retry_s and any(one.has_time for one in senders):
+        elif now_s >= self._retry_s and self._may_hold_any and self._chosen(senders, now_s) is not None:
             self._asked = self._spool.oldest(BATCH)
             self._asked.add_done_callback(lambda _asked: self._wake())
+
+    @property
+    def _may_hold_any(self) -> bool:
+        """Whether something waits on disk, or may, since it could not be read."""
+        state = self._spool.state
+        return state.rows > 0 or state.fault is not None
+
+    def _chosen(self, senders: Collection[Sender], now_s: float) -> Sender | None:
+        """Return who sends the next batch: one that has time, or after a while whoever is connected."""
+        free = next((one for one in senders if one.has_time), None)
+        if free is not None or now_s < self._patient_s:
+            return free
+        return next((one for one in senders if one.is_connected), None)
 
     def _send(self, senders: Collection[Sender], now_s: float) -> None:
         if self._asked is None or not self._asked.done():
@@ -160,8 +180,9 @@ class Replay:
         except StorageError as error:
             self._fail(error, now_s)
             return
-        sender = next((one for one in senders if one.has_time), None)
+        sender = self._chosen(senders, now_s)
         if sender is not None and stored:
+            self._patient_s = now_s + _PATIENCE_S
             self._sender, self._last = sender, stored[-1].number
             self._entries = sender.send_stored(stored)
 

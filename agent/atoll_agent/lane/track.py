@@ -96,6 +96,11 @@ class Track:
         return not (any(answering.executor.waiting for answering in heard) or self._outgoing.waiting)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether each reading was answered, and acknowledged on the connection that stands."""
+        return self.is_idle and self.is_connected and not self._ledger.waiting
+
+    @property
     def has_time(self) -> bool:
         """Whether it is connected, and hardly anything live is on its way."""
         return self.is_connected and self._outgoing.waiting < BATCH
@@ -224,15 +229,27 @@ class Track:
         """Send predictions from the spool; each entry tells when one is acknowledged."""
         return self._outgoing.send_stored(stored)
 
-    def spill_rest(self, timeout_s: float) -> None:
-        """Bring to disk, where there is a spool, what was not delivered: the process ends."""
-        self._outgoing.finish(timeout_s)
+    def spill_rest(self, deadline: float) -> None:
+        """Bring to disk, where there is a spool, what was not delivered: nothing is sent any more.
 
-    def close(self) -> None:
-        """End the models' threads and the connection."""
+        What has its place there is acknowledged. Monotonic time.
+        """
+        self._outgoing.finish(deadline)
+        self._acknowledge()
+
+    def give_up(self) -> None:
+        """Count what is neither delivered nor on disk as lost: the broker is about to forget its readings."""
+        answerers = [*self._answering.values(), *self._retiring]
+        lost = self._outgoing.undelivered + sum(answering.executor.waiting for answering in answerers)
+        if lost:
+            self.counts["predictions_lost"] += lost
+            log.warning("predictions.lost", stream=self.stream.name, count=lost)
+
+    def close(self, timeout_s: float) -> None:
+        """End the models' threads and the connection; the broker has so long to take what was written."""
         for answering in self._at_work():
             answering.executor.close()
-        self._wire.close()
+        self._wire.close(timeout_s)
 
     def heed(self, events: Sequence[Event]) -> None:
         """Take in what happened on the connection."""
@@ -265,6 +282,9 @@ class Track:
             self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
         self._outgoing.work(is_connected=self.is_connected, now_s=now_s)
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
         due = self._ledger.due()
         if due:
             for delivery in due:
