@@ -376,6 +376,8 @@ class Track:
                 continue
             if trial is not None:
                 trial.take(reading, device, delivery)
+                if trial.unheard.executor.is_full:
+                    self._collect(trial.unheard)
             if pending is not None:
                 self._submit(answering, pending, trial)
 
