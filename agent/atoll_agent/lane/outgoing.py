@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final
 
-from atoll_agent.lane.ledger import Entry, Ledger
+from atoll_agent.lane.ledger import Entry, Ledger, Resent
 from atoll_agent.lane.spill import Spill, Waiting, is_fresh
 from atoll_agent.ports import Stored, Wire
 
@@ -63,14 +63,17 @@ class Outgoing:
         if self._ledger.settle(mid) and not (self._acts_sent and self._is_act(mid)):
             self._counts["predictions_acknowledged"] += 1
 
-    def refused(self, mid: int) -> str:
-        """Note that the broker refused a message, which it would do again; return what it was."""
-        self._ledger.settle(mid)
+    def refused(self, mid: int, *, is_passing: bool) -> str:
+        """Note that the broker refused a message; return what it was.
+
+        One from the spool that it may take later stays there.
+        """
+        self._ledger.refuse(mid, is_passing=is_passing)
         return "a decision or command" if self._is_act(mid) else "a prediction"
 
-    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+    def send_stored(self, stored: Sequence[Stored]) -> list[Resent]:
         """Take predictions from the spool; each entry tells when one is acknowledged."""
-        entries = [Entry(1, is_stored=True) for _ in stored]
+        entries = [Resent(1) for _ in stored]
         for one, entry in zip(stored, entries, strict=True):
             self._predictions.append((one.topic, one.payload, entry))
         return entries

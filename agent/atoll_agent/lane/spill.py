@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from atoll_agent.lane.ledger import Entry
+from atoll_agent.lane.ledger import Entry, Resent
 from atoll_agent.ports import Spool, Stored
 from atoll_contract.errors import StorageError
 
@@ -129,7 +129,7 @@ class Sender(Protocol):
     def has_time(self) -> bool:
         """Whether it is connected, and hardly anything live is on its way."""
 
-    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+    def send_stored(self, stored: Sequence[Stored]) -> list[Resent]:
         """Send them at QoS 1; each entry tells when one is acknowledged."""
 
 
@@ -142,10 +142,11 @@ class Replay:
         self._asked: Future[Sequence[Stored]] | None = None
         self._dropped: Future[None] | None = None
         self._sender: Sender | None = None
-        self._entries: list[Entry] = []
-        self._last = 0
+        self._entries: list[Resent] = []
+        self._numbers: list[int] = []
         self._retry_s = 0.0
         self._patient_s = 0.0
+        self._put_off_s = 0.0
         self.counts: Counter[str] = Counter()
 
     def work(self, senders: Collection[Sender], now_s: float) -> None:
@@ -154,7 +155,11 @@ class Replay:
             self._send(senders, now_s)
         elif self._sender is not None:
             self._see_through(senders, now_s)
-        elif now_s >= self._retry_s and self._may_hold_any and self._chosen(senders, now_s) is not None:
+        elif (
+            now_s >= max(self._retry_s, self._put_off_s)
+            and self._may_hold_any
+            and self._chosen(senders, now_s) is not None
+        ):
             self._asked = self._spool.oldest(BATCH)
             self._asked.add_done_callback(lambda _asked: self._wake())
 
@@ -183,18 +188,29 @@ class Replay:
         sender = self._chosen(senders, now_s)
         if sender is not None and stored:
             self._patient_s = now_s + _PATIENCE_S
-            self._sender, self._last = sender, stored[-1].number
+            self._sender, self._numbers = sender, [one.number for one in stored]
             self._entries = sender.send_stored(stored)
 
     def _see_through(self, senders: Collection[Sender], now_s: float) -> None:
-        """Delete a batch that is acknowledged; one whose sender has gone is sent again."""
+        """Delete a batch that is acknowledged; one whose sender has gone is sent again.
+
+        What the broker may take later is sent again too, after a pause, and what follows it.
+        """
         if self._dropped is not None:
             self._end(now_s)
         elif any(entry.outstanding for entry in self._entries):
             if self._sender not in senders:
                 self._sender, self._entries = None, []
         elif now_s >= self._retry_s:
-            self._dropped = self._spool.drop(self._last)
+            for place, entry in enumerate(self._entries):
+                if entry.is_put_off:
+                    self._put_off_s = now_s + _RETRY_S
+                    del self._entries[place:]
+                    break
+            if not self._entries:
+                self._sender = None
+                return
+            self._dropped = self._spool.drop(self._numbers[len(self._entries) - 1])
             self._dropped.add_done_callback(lambda _dropped: self._wake())
 
     def _end(self, now_s: float) -> None:
@@ -206,7 +222,7 @@ class Replay:
         except StorageError as error:  # once more, later: it is not sent again
             self._fail(error, now_s)
             return
-        self.counts["predictions_replayed"] += len(self._entries)
+        self.counts["predictions_replayed"] += sum(not entry.is_refused for entry in self._entries)
         if not self._spool.state.rows:
             log.info("predictions.replayed", count=self.counts["predictions_replayed"])
         self._sender, self._entries = None, []
@@ -219,8 +235,7 @@ class Replay:
 
 def is_fresh(waiting: Waiting) -> bool:
     """Whether a prediction does not come from the disk."""
-    entry = waiting[2]
-    return entry is None or not entry.is_stored
+    return not isinstance(waiting[2], Resent)
 
 
 def _tell(predictions: int, error: StorageError) -> None:

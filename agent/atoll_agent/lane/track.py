@@ -16,7 +16,7 @@ import structlog
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.handover import Handover
 from atoll_agent.lane.intakes import Intakes
-from atoll_agent.lane.ledger import Entry, Ledger
+from atoll_agent.lane.ledger import Entry, Ledger, Resent
 from atoll_agent.lane.live_trial import LiveTrial
 from atoll_agent.lane.outgoing import Outgoing
 from atoll_agent.lane.outlet import Outlet
@@ -225,7 +225,7 @@ class Track:
         """Take in no more readings."""
         self._is_stopping = True
 
-    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+    def send_stored(self, stored: Sequence[Stored]) -> list[Resent]:
         """Send predictions from the spool; each entry tells when one is acknowledged."""
         return self._outgoing.send_stored(stored)
 
@@ -259,7 +259,7 @@ class Track:
             elif isinstance(event, Published):
                 self._outgoing.settle(event.mid)
             elif isinstance(event, Refused):
-                what = self._outgoing.refused(event.mid)
+                what = self._outgoing.refused(event.mid, is_passing=event.is_passing)
                 self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"{what}: {event.detail}")
             else:
                 self._heed_connection(event)

@@ -8,6 +8,7 @@ from atoll_agent.adapters.store import KeptWindows
 from atoll_agent.lane.spill import BATCH
 from atoll_agent.ports import SpoolState, Stored
 from atoll_contract.errors import StorageError
+from atoll_link.session import Refused
 
 
 class ListSpool:
@@ -160,6 +161,27 @@ def test_a_stop_brings_to_disk_what_was_not_delivered():
 
     assert times(spool) == [b'{"time_ms":1.0']
     assert spool.is_closed
+
+
+def test_what_the_broker_may_take_later_stays_on_disk_and_what_it_never_takes_leaves_it_uncounted():
+    spool = ListSpool(b"old-1", b"old-2", b"old-3")
+    bench = Bench(predictor(), spool=spool)
+    bench.turn()
+    bench.turn()
+    bench.wire.puback(1)
+    bench.wire.events += [Refused(2, "Not authorized"), Refused(3, "Quota exceeded", is_passing=True)]
+    bench.wire.sent.clear()
+
+    for _ in range(4):
+        bench.turn()
+
+    assert [one.payload for one in spool.stored] == [b"old-3"]
+    assert bench.wire.sent == []  # not at once
+    assert bench.counts()["predictions_replayed"] == 1
+    bench.lane._replay._put_off_s = 0.0
+    for _ in range(3):
+        bench.turn()
+    assert [payload for _, _, payload in bench.wire.sent] == [b"old-3"]
 
 
 def test_a_disk_that_could_not_be_read_at_the_start_is_asked_again():
