@@ -11,8 +11,8 @@ from atoll_agent.lane.spill import Spill, Waiting, is_fresh
 from atoll_agent.ports import Stored, Wire
 
 MAX_OUTSTANDING: Final = 20_000
-"""Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
-as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
+"""Predictions on their way without PUBACK. Beyond that they wait here, a QoS 0 reading is refused as
+overload, and a QoS 1 reading waits unread: the broker stops by itself at its in-flight limit, which is
 65,535 at the most."""
 
 
@@ -33,7 +33,7 @@ class Outgoing:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more readings at QoS 0 should be answered for now."""
+        """Whether no more readings should be answered for now."""
         return self.waiting >= MAX_OUTSTANDING
 
     @property
