@@ -48,8 +48,8 @@ class Wire(Protocol):
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it now."""
 
-    def close(self) -> None:
-        """End the connection cleanly."""
+    def close(self, timeout_s: float) -> None:
+        """End the connection cleanly; the broker has so long to take what was written."""
 
 
 class Waiter(Protocol):

@@ -6,7 +6,9 @@ heard, and the champion takes in readings so that it could go on at once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import suppress
+from typing import Final
 
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.pending import Pending
@@ -18,6 +20,9 @@ from atoll_contract.messages import Label, Reading
 from atoll_infer.predictor import Answer
 from atoll_ingest.stream import Overload
 from atoll_link.session import Delivery
+
+MAX_OPEN: Final = 4096
+"""Windows that wait for both answers; more than wait for one model."""
 
 
 class LiveTrial:
@@ -50,7 +55,7 @@ class LiveTrial:
         self.overload = overload
         self._phase = TrialPhase(self._rules, manifest.task, self._rules.shadow_windows, now_s)
         self._recent = Recent()
-        self._open: dict[int, Asked] = {}
+        self._open: OrderedDict[int, Asked] = OrderedDict()
 
     @property
     def unheard(self) -> Answering:
@@ -91,6 +96,9 @@ class LiveTrial:
         """Note a window that the challenger is about to answer."""
         asked = Asked(pending.reading)
         self._open[id(pending.reading)] = asked
+        if len(self._open) > MAX_OPEN:  # windows of other lengths are never answered by both
+            _, oldest = self._open.popitem(last=False)
+            oldest.reading = None
         self._recent.add(pending.device, pending.time_ms, asked)
 
     def leave_out(self, pending: Pending) -> None:
@@ -127,9 +135,11 @@ class LiveTrial:
         """Note what one of the two said of a window."""
         if answering is self.challenger and pending.is_heard is self.is_on_probation:
             self._note_challenger(pending, answer)
-        elif answering is self.champion and isinstance(answer, Answer):
+        elif answering is self.champion:
             asked = self._open.get(id(pending.reading))
-            if asked is not None:
+            if isinstance(answer, Reason):
+                self._forget(pending.reading)  # there is nothing to compare with
+            elif asked is not None:
                 asked.champion = answer.value
                 self._close(asked)
 

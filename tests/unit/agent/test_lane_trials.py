@@ -60,6 +60,30 @@ def test_in_shadow_only_the_champion_is_heard_and_both_are_compared():
     assert trial.verdict.outcome is Outcome.PASSED
 
 
+def test_a_message_with_many_windows_does_not_make_a_fast_release_too_slow(monkeypatch):
+    mean = {"file": "mean12_float", "length": 12}
+    monkeypatch.setattr("atoll_agent.lane.pending.MAX_BYTES", 100 * 12 * 4)
+    bench = TrialBench(rated(2, shadow=500, **mean), **mean)
+
+    bench.deliver(b"[" + b",".join([b'{"values":{"x":1}}'] * 400) + b"]")
+
+    assert bench.trial().verdict is None
+    assert bench.trial().windows == 389
+
+
+def test_windows_that_the_champion_does_not_answer_are_kept_in_a_fixed_number(monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.live_trial.MAX_OPEN", 5)
+    bench = Bench(predictor(file="mean12_float", length=12))
+    bench.lane.try_out(rated(2, shadow=100))
+
+    for number in range(11):
+        bench.deliver(b'{"time_ms":%d,"values":{"x":1}}' % number, mid=number + 1)
+
+    [trial] = bench.lane._tracks["press"]._trials.values()
+    assert trial.report().windows == 11
+    assert len(trial._open) == 5
+
+
 def test_a_release_that_differs_too_much_from_the_champion_is_stopped_in_shadow():
     bench = TrialBench(rated(2, output=OFF_BY_TEN, rules={"max_disagreement": 5.0}))
 
