@@ -377,7 +377,13 @@ class Track:
         if not pending.is_heard:
             return
         if not successor.keeps_readings:  # windows hold the reading already
-            again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
+            try:
+                again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
+            except MalformedMessageError as error:  # it needs more than the one that leaves
+                if pending.entry is not None:
+                    pending.entry.outstanding -= 1
+                self._refuse(successor.model, error.reason, f"{pending.device}: {error.detail}")
+                return
             left_out = again if again is None else successor.executor.submit(again)
             if again is not None and left_out is not again:
                 if left_out is not None:
