@@ -26,7 +26,13 @@ class Overdue(NamedTuple):
 
 
 class Joining(Protocol):
-    """How parts become readings."""
+    """How parts become readings.
+
+    Attributes:
+        max_devices: Of how many devices something is kept at the most.
+    """
+
+    max_devices: int
 
     def add(self, device: str, part: Reading, arrival_ms: float) -> list[Reading]:
         """Take in what a message said of ``device``; return the readings that are whole with it."""
@@ -83,7 +89,7 @@ class Join:
     ) -> None:
         self._names = frozenset(values)
         self._tolerance_ms = tolerance_ms
-        self._max_devices = max_devices
+        self.max_devices = max_devices
         self._counts = counts
         self._needs_time = needs_time
         self._groups: OrderedDict[str, _Group] = OrderedDict()
@@ -159,7 +165,7 @@ class Join:
         return any(abs(stamp_ms - known.stamp_ms) > self._tolerance_ms for known in group.values.values())
 
     def _open(self, device: str) -> _Group:
-        while len(self._groups) >= self._max_devices:
+        while len(self._groups) >= self.max_devices:
             self._groups.popitem(last=False)
             self._counts["joins_forgotten"] += 1
         group = self._groups[device] = _Group()
@@ -197,7 +203,7 @@ class Hold:
     ) -> None:
         self._names = tuple(values)
         self._hold_ms = hold_ms
-        self._max_devices = max_devices
+        self.max_devices = max_devices
         self._counts = counts
         self._held: OrderedDict[str, dict[str, _Stamped]] = OrderedDict()
 
@@ -206,7 +212,7 @@ class Hold:
         stamp_ms = arrival_ms if part.time_ms is None else part.time_ms
         held = self._held.get(device)
         if held is None:
-            while len(self._held) >= self._max_devices:
+            while len(self._held) >= self.max_devices:
                 self._held.popitem(last=False)
                 self._counts["held_forgotten"] += 1
             held = self._held[device] = {}

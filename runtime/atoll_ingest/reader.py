@@ -109,6 +109,7 @@ class StreamReader:
         self._patterns = tuple(patterns)
         self._ignored = tuple(ignored)
         self._is_succeeded = False
+        self._max_devices = max_devices
         self._topics: OrderedDict[str, tuple[TopicPattern, dict[str, str]] | None] = OrderedDict()
         self._way: _PlainWay | _RecipeWay
         if isinstance(reads, Recipe):
@@ -145,8 +146,10 @@ class StreamReader:
 
     def succeed(self, former: StreamReader) -> None:
         """Go on with what ``former`` remembers, if both read in the same way; it then has nothing left."""
-        if isinstance(self._way, _RecipeWay) and self._way.is_like(former._way):
-            self._way = former._way
+        way = former._way
+        if isinstance(self._way, _RecipeWay) and isinstance(way, _RecipeWay) and self._way.is_like(way):
+            self._way = way
+            way.limit(self._max_devices)
             former._is_succeeded = True
 
     def knows(self, topic: str) -> bool:
@@ -214,9 +217,15 @@ class _RecipeWay:
         self._ids: OrderedDict[str, str] = OrderedDict()
         self._joining = _joining(recipe, values, max_devices, counts)
 
-    def is_like(self, other: object) -> bool:
+    def is_like(self, other: _RecipeWay) -> bool:
         """Whether ``other`` reads the same messages in the same way."""
-        return isinstance(other, _RecipeWay) and self.recipe == other.recipe and self.values == other.values
+        return self.recipe == other.recipe and self.values == other.values
+
+    def limit(self, max_devices: int) -> None:
+        """Remember so many devices at the most; those that go are forgotten as others come."""
+        self._decoder.max_devices = max_devices
+        if self._joining is not None:
+            self._joining.max_devices = max_devices
 
     def read(
         self,
