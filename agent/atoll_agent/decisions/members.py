@@ -44,7 +44,7 @@ class Members:
 
     def is_like(self, other: Members | None) -> bool:
         """Whether both know the same, in whatever order it came."""
-        return other is not None and dict(self._members) == dict(other._members)
+        return other is not None and self.state() == other.state()
 
     def state(self) -> dict[str, Member]:
         """Return what each device said."""
