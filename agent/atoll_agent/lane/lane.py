@@ -384,4 +384,5 @@ class Lane:
                 for model, devices in track.known_devices(self._shown_devices).items()
             },
             None if self._spool is None else self._spool.state.fault,
+            frozenset(champion.model for track in tracks for champion in track.champions if champion.devices),
         )

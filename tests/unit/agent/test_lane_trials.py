@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 from support.lanes import TOPIC, Bench, Hold, predictor, slow_down, stream, turn_until
 
+from atoll_agent.lane import live_trial
 from atoll_agent.rollout.trial import Outcome
 from atoll_contract.errors import Reason
 from atoll_contract.manifest import OutputSpec, PassRules
@@ -151,6 +153,59 @@ def test_a_release_that_gets_slow_on_probation_is_taken_back():
 
     assert bench.trial().verdict.reason is Reason.TOO_SLOW
     assert bench.releases == [1] + [2] * 30 + [1] * 5
+
+
+@pytest.mark.parametrize("is_on_probation", [False, True])
+def test_a_release_that_hangs_is_taken_back(monkeypatch, is_on_probation):
+    monkeypatch.setattr(live_trial, "_MUTE_S", 0.05)
+    challenger = rated(2, shadow=1, probation=100)
+    hold = Hold(challenger)
+    bench = TrialBench(challenger)
+    if is_on_probation:
+        hold.let_go()
+        bench.read(1)
+        turn_until(bench, lambda: bench.trial().verdict)
+        bench.lane.begin_probation("wear")
+
+    bench.read(2)
+    turn_until(bench, lambda: bench.trial().verdict)
+    bench.read(1)
+
+    assert bench.trial().verdict.reason is Reason.TOO_SLOW
+    assert bench.trial().is_on_probation is is_on_probation
+    assert bench.releases[-1] == 1
+    hold.let_go(3)
+
+
+def test_time_that_the_lane_stood_still_is_no_fault_of_the_release(monkeypatch):
+    monkeypatch.setattr(live_trial, "_MUTE_S", 10.0)
+    challenger = rated(2, shadow=100)
+    hold = Hold(challenger)
+    bench = TrialBench(challenger)
+    bench.read(1)
+    trial, now_s = bench.lane._tracks["press"]._trials["wear"], time.monotonic()
+
+    assert trial.judge(now_s + 3600) is None
+    assert trial.judge(now_s + 3604) is None
+    assert trial.judge(now_s + 3609).reason is Reason.TOO_SLOW
+    hold.let_go()
+
+
+def test_a_release_that_cannot_keep_up_on_probation_is_taken_back():
+    challenger = rated(2, shadow=1, probation=100)
+    hold = Hold(challenger, answer_s=0.5)
+    bench = TrialBench(challenger)
+    hold.let_go()
+    bench.read(1)
+    turn_until(bench, lambda: bench.trial().verdict)
+    bench.lane.begin_probation("wear")
+
+    for _ in range(5):  # at QoS 0 no more wait than are answered in a second
+        bench.deliver(b'{"values":{"x":3}}', qos=0)
+    hold.let_go(9)
+
+    assert bench.trial().is_on_probation
+    assert bench.trial().verdict.reason is Reason.TOO_SLOW
 
 
 def test_a_nan_on_probation_brings_the_champion_back_and_costs_one_prediction():
