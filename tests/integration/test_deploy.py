@@ -110,6 +110,17 @@ def test_the_access_rules_in_the_cluster_are_those_that_are_tried():
     assert f"```\n{(KUBERNETES / 'base/broker/acl').read_text()}```" in page
 
 
+def test_the_broker_in_the_cluster_is_as_the_page_advises_and_writes_nothing_at_each_message():
+    page = (ROOT / "docs/operate/mosquitto.md").read_text()
+    block = re.search(r"atoll\.conf`:\n\n```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    advised = [line for line in block[1].splitlines() if not line.startswith("#")]
+    lines = (KUBERNETES / "base/broker/mosquitto.conf").read_text().splitlines()
+
+    assert set(advised) <= set(lines)
+    assert "autosave_interval 1" in lines
+    assert not [line for line in lines if line.startswith("autosave_on_changes")]
+
+
 def test_mosquitto_starts_with_the_configuration_of_the_cluster(tmp_path):
     program = brokers.require_mosquitto()
     authority = Authority(tmp_path / "authority")
