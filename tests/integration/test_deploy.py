@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import yaml
 from support import brokers
 from support.certificates import Authority
+from support.releases import Trainer
 
 from atoll_agent.settings import AgentSettings
 from atoll_link.session import Broker, Session, wait_connected
@@ -102,6 +105,39 @@ def test_the_settings_in_the_cluster_are_right(monkeypatch):
 
     assert agent.agent.alive_file == Path("/run/atoll/alive")
     assert agent.broker.host == trainer.broker.host == "broker.atoll.svc.cluster.local"
+
+
+def test_a_node_is_enrolled_once_and_again_for_another_root(tmp_path):
+    [pod] = [pod for _, name, pod in pods() if name == "agent"]
+    [enrol] = [one for one in pod["initContainers"] if one["name"] == "enrol"]
+    state, trust = tmp_path / "state", tmp_path / "trust"
+    trust.mkdir()
+    (trust / "root.json").write_bytes(Trainer.create(tmp_path / "trainer").root)
+    script = enrol["command"][-1]
+    for there, here in (
+        ("/var/lib/atoll", state),
+        ("/etc/atoll/trust", trust),
+        ("/etc/atoll/settings", KUBERNETES / "base/agent"),
+    ):
+        assert there in script
+        script = script.replace(there, str(here))
+    own = Path(sys.executable).parent
+    environment = {"PATH": f"{own}:{os.environ['PATH']}", "ATOLL_AGENT__STATE_DIR": str(state)}
+
+    def start() -> tuple[str, str, bytes]:
+        ended = subprocess.run(
+            ["sh", "-c", script], env=environment, check=True, capture_output=True, text=True, timeout=60
+        )
+        return ended.stdout, (state / "token").read_text(), (state / "root.json").read_bytes()
+
+    said, token, root = start()
+    assert said
+    assert start() == ("", token, root)
+    (state / "root.json").unlink()  # killed half-way, by an older version
+    assert start() == (said, token, root)
+    other = Trainer.create(tmp_path / "other").root
+    (trust / "root.json").write_bytes(other)
+    assert start() == (said, token, other)
 
 
 def test_the_access_rules_in_the_cluster_are_those_that_are_tried():
