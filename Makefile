@@ -8,6 +8,7 @@
 # make chaos-soak   500 readings a second for 20 minutes: memory and descriptors stay as they are
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
+# make bench-part CASES=rate-1000,release   some cases of it
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
@@ -61,6 +62,8 @@ check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=tests $(BIN)/mypy benchmarks/*.py benchmarks/*/*.py
+	MYPYPATH=tests $(BIN)/mypy chaos
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/docs
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from line import SlowLine
 from support import brokers
@@ -87,11 +88,12 @@ class Kills:
                 return "champion" if part == "champion" else str(slot["phase"])
         return None
 
-    def _slot(self) -> dict:
+    def _slot(self) -> dict[str, Any]:
         try:
-            return json.loads((self.state / "slots" / "wear.json").read_bytes())["slot"]
+            content = json.loads((self.state / "slots" / "wear.json").read_bytes())
         except FileNotFoundError:
             return {}
+        return dict(content["slot"])
 
     def _look(self) -> None:
         """Find what a kill has damaged: no slot, no bundle and no champion's file may be torn."""

@@ -24,7 +24,7 @@ SAID = f"atoll/v1/{SITE}/pi/#"
 CHUNK = 61_440
 
 
-def large_bundle(release: int, size: int, **manifest: object) -> Bundle:
+def large_bundle(release: int, size: int, **manifest: Any) -> Bundle:
     """A bundle that runs, and is ``size`` bytes larger than it needs to be."""
     small = make_bundle(release=release, file=("linear_float", "triple_float")[release % 2], **manifest)
     return Bundle(small.manifest, small.model + random.Random(release).randbytes(size), small.golden)
@@ -42,7 +42,8 @@ def champion(spy: Spy) -> int | None:
     """The release that answers, as the agent says it."""
     found = spy.on("/slot/wear")
     said = json.loads(found[-1].payload) if found else {}
-    return said.get("champion", {}).get("release")
+    release: int | None = said.get("champion", {}).get("release")
+    return release
 
 
 def status(spy: Spy) -> dict[str, Any]:
