@@ -28,7 +28,7 @@
 # make deb      the Debian package of the agent, in dist; ARCHITECTURE=arm64 for a Raspberry Pi
 # make test-systemd   Debian 12 and 13 booted with the package: installed, killed, hung, upgraded, purged; root
 # make test-arm64   the package for arm64, under emulation; root
-# make check-deploy   container files and Kubernetes manifests; needs kubectl or kustomize
+# make check-deploy   container files and Kubernetes manifests; with kubectl or kustomize the overlays too
 # make sbom     what a plain install consists of, as CycloneDX, in dist; EXTRA=[trainer] for the trainer's
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from atoll_agent.adapters.alive_file import AliveFile
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
@@ -47,6 +46,7 @@ from atoll_contract.errors import BundleRejectedError, ConfigError
 from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_ingest.picture import PictureDialect
 from atoll_ingest.topic import without_overlaps
+from atoll_link.alive_file import AliveFile
 from atoll_link.session import Broker, Will
 from atoll_link.systemd import Notifier
 

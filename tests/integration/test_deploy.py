@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import os
 import re
 import shutil
@@ -103,8 +104,44 @@ def test_the_settings_in_the_cluster_are_right(monkeypatch):
     agent = AgentSettings.read(KUBERNETES / "base/agent/agent.toml")
     trainer = TrainerSettings.read(KUBERNETES / "base/trainer/trainer.toml")
 
-    assert agent.agent.alive_file == Path("/run/atoll/alive")
+    assert agent.agent.alive_file == trainer.trainer.alive_file == Path("/run/atoll/alive")
     assert agent.broker.host == trainer.broker.host == "broker.atoll.svc.cluster.local"
+
+
+@pytest.mark.parametrize("name", ["agent", "trainer"])
+def test_what_goes_on_for_ever_is_watched(name):
+    [pod] = [pod for _, found, pod in pods() if found == name]
+    [container] = pod["containers"]
+
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert "/run/atoll/alive" in container[probe]["exec"]["command"][-1]
+    assert "/run/atoll" in [mount["mountPath"] for mount in container["volumeMounts"]]
+
+
+def test_the_broker_lets_no_network_in_that_holds_the_addresses_of_pods():
+    policies = [item for item in RESOURCES if item["kind"] == "NetworkPolicy"]
+    overlay = yaml.safe_load((KUBERNETES / "overlays/k3s/kustomization.yaml").read_text())
+    [patch] = [patch["patch"] for patch in overlay["patches"] if patch["target"]["kind"] == "NetworkPolicy"]
+    sources = [step["value"] for step in yaml.safe_load(patch)]
+
+    assert len(policies) == 5
+    assert "ipBlock" not in str(policies)
+    [network] = [ipaddress.ip_network(source["ipBlock"]["cidr"]) for source in sources if "ipBlock" in source]
+    for pods_or_services in ("10.42.0.0/16", "10.43.0.0/16"):
+        assert not network.overlaps(ipaddress.ip_network(pods_or_services))
+
+
+def test_the_closed_loop_takes_the_recorder_s_place():
+    component = yaml.safe_load((KUBERNETES / "components/loop/kustomization.yaml").read_text())
+    [patch] = component["patches"]
+    [target] = [item for item in RESOURCES if item["kind"] == patch["target"]["kind"]]
+    command, environment = yaml.safe_load(patch["patch"])
+    container = target["spec"]["template"]["spec"]["containers"][0]
+
+    assert target["metadata"]["name"] == patch["target"]["name"]
+    assert (container["args"][0], command["value"]) == ("record", "run")
+    assert environment["path"].endswith("/containers/0/env")
+    assert "env" not in container
 
 
 def test_a_node_is_enrolled_once_and_again_for_another_root(tmp_path):
@@ -268,3 +305,11 @@ def test_a_maintainer_script_can_be_read_by_sh(name):
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert script.read_text().startswith("#!/bin/sh\nset -e\n")
+
+
+def test_an_installed_package_starts_its_service_whatever_was_before():
+    """A version before is named also after a removal: there is nothing left then to try-restart."""
+    script = (ROOT / "deploy/debian/postinst").read_text()
+
+    assert "deb-systemd-invoke restart atoll-agent.service" in script
+    assert "try-restart" not in script
