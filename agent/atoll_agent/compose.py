@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import structlog
 
-from atoll_agent.adapters.alive_file import AliveFile
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
@@ -49,6 +48,7 @@ from atoll_contract.errors import BundleRejectedError, ConfigError
 from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_ingest.picture import PictureDialect
 from atoll_ingest.topic import without_overlaps
+from atoll_link.alive_file import AliveFile
 from atoll_link.session import Broker, Will
 from atoll_link.systemd import Notifier
 

@@ -28,6 +28,8 @@ class TrainerTable(Table):
         home: Folder of keys, repository, recordings and runs; by default ``/var/lib/atoll-trainer`` if
             that can be written, else ``atoll-trainer`` in the XDG state folder (``~/.local/state``).
         streams_file: A file with ``[[stream]]`` tables, shared with agents and simulator.
+        alive_file: A file that ``record`` and ``run`` touch every 15 s as long as they go on, for a
+            container's probe.
         trusted_writers: Whose labels count, besides those of a device about itself.
     """
 
@@ -35,6 +37,7 @@ class TrainerTable(Table):
     site: Site
     home: Path | None = None
     streams_file: Path | None = None
+    alive_file: Path | None = None
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
 
 

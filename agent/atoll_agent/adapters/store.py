@@ -92,7 +92,8 @@ class StateStore:
     def enrol(self, root: bytes) -> Identity:
         """Store the root of trust, and a token if there is none yet.
 
-        What a wrong clock made of the time that has passed is forgotten.
+        The token comes last: where it is, the agent is enrolled. What a wrong clock made of the time that
+        has passed is forgotten.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -100,10 +101,10 @@ class StateStore:
         make_folder(self.folder)
         try:
             (self.folder / "metadata" / LAST_GOOD_TIME).unlink(missing_ok=True)
+            write_whole(self.folder / "root.json", root)
             token_file = self.folder / "token"
             if not token_file.exists():
                 write_whole(token_file, secrets.token_hex(8).encode(), 0o600)
-            write_whole(self.folder / "root.json", root)
             if os.geteuid() == 0:
                 # Enrolled by root, run by a service user that owns the folder.
                 owner = self.folder.stat()

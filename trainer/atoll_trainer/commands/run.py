@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from atoll_contract.errors import ConfigError
+from atoll_link.alive_file import ALIVE_S, AliveFile
 from atoll_link.metrics import Exporter
 from atoll_link.recording import Recording
 from atoll_link.stop import Stop, stop_on_signals
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         for model, (table, _) in tasks.items()
     }
     loop = Loop(who, broker, home, courses, means, store, stored)
-    stop, service = Stop(), Notifier()
+    stop, service, alive = Stop(), Notifier(), AliveFile(trainer.alive_file, every_s=ALIVE_S)
     with ExitStack() as stack:
         recorder = None
         if settings.loop.records:
@@ -103,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         def on_step() -> None:
             service.beat()
+            alive.beat()
             if recorder is not None:
                 recorder.require_running()
 
