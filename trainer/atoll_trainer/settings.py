@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from atoll_contract.errors import ConfigError
 from atoll_link.broker import Broker
-from atoll_link.place import Bucket, place
+from atoll_link.place import Bucket, Folder, place
 from atoll_link.recording_bounds import Bounds
 from atoll_link.settings import BrokerTable, MetricsTable, Site, Table, Writer, load
 from atoll_link.stream_settings import StreamTable, all_streams, stream_faults
@@ -72,6 +73,15 @@ class RecordingsTable(Table):
             return found
         raise ConfigError(f"recordings.url: {self.url} is a folder of this machine: name it as trainer.home")
 
+    def where(self, folder: Path) -> Folder | Bucket:
+        """Return where readers find them, with what the recorder of ``folder`` has not stored yet.
+
+        Raises:
+            ConfigError: As :meth:`bucket`.
+        """
+        bucket = self.bucket()
+        return Folder(folder) if bucket is None else replace(bucket, journals=folder)
+
     @property
     def bounds(self) -> Bounds:
         """How much is kept."""
@@ -102,7 +112,10 @@ class ModelTable(Table):
         fresh_s: After a drift learn only from what was measured since it began, once that is so long ago.
         cool_down_s: Least time between two trainings; a request is obeyed all the same.
         train_s: A training that takes longer is ended.
-        worse_by: How much larger than the champion's the error of a release may be, as a share.
+        worse_by: How much larger than the champion's the error of a release may be, as a share; turn by turn,
+            so what is above 0 may add up.
+        max_size_bytes: Of the model file of a release; a larger one is not published.
+        max_latency_us: Of an answer of a release on this machine; a slower one is not published.
         canary_percent: Share of the devices that try it first; more where that would be nobody.
         settle_s: Devices that have not answered by then are not waited for.
         watch_s: How long the first devices run it before it is for all.
@@ -120,7 +133,9 @@ class ModelTable(Table):
     fresh_s: Annotated[float, Field(ge=0)] = 600.0
     cool_down_s: Annotated[float, Field(ge=0)] = 3600.0
     train_s: Annotated[float, Field(gt=0)] = 3600.0
-    worse_by: Annotated[float, Field(ge=0)] = 0.05
+    worse_by: Annotated[float, Field(ge=0)] = 0.0
+    max_size_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_latency_us: Annotated[float, Field(gt=0)] | None = None
     canary_percent: Annotated[int, Field(ge=1, le=100)] = 10
     settle_s: Annotated[float, Field(gt=0)] = 3600.0
     watch_s: Annotated[float, Field(ge=0)] = 600.0

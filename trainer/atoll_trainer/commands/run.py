@@ -36,9 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"{parser.epilog}\n\n"
         "Each [[model]] of the settings is learnt anew when its agents report drift, after so many new\n"
         "labels, on a schedule or by request; gated; tried by a share of the devices; watched there; and\n"
-        "then promoted or withdrawn. It learns from HOME/recordings: of the recorder that runs beside it,\n"
-        "or its own ([loop] records = true). What it is at stands on its status topic and in the log, and\n"
-        "survives a restart (HOME/loop/loop.json). SIGTERM and Ctrl-C end it cleanly."
+        "then promoted or withdrawn. It learns from what is recorded: by the recorder that runs beside it,\n"
+        "or by its own ([loop] records = true). What it is at stands on its status topic and in the log,\n"
+        "and survives a restart (HOME/loop/loop.json). SIGTERM and Ctrl-C end it cleanly."
     )
 
 
@@ -67,12 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
         model: Means(
             settings=path.absolute(),
             home=home,
-            recordings=home.recordings,
             keys=tuple(arguments.keys),
             passphrase_files=tuple(arguments.passphrase_file),
             task=table.task.absolute(),
             train_s=table.train_s,
             worse_by=table.worse_by,
+            max_size_bytes=table.max_size_bytes,
+            max_latency_us=table.max_latency_us,
             canary_percent=table.canary_percent,
             max_delay_s=table.max_delay_s,
             keep_runs=table.keep_runs,

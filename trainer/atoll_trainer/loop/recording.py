@@ -1,4 +1,4 @@
-"""The recorder beside the loop, in a thread of its own, unless another one has the folder."""
+"""The recorder beside the loop, in a thread of its own; another one that has the folder ends the loop."""
 
 from __future__ import annotations
 
