@@ -6,6 +6,7 @@ heard, and the champion takes in readings so that it could go on at once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import suppress
 from typing import Final
 
@@ -20,6 +21,8 @@ from atoll_infer.predictor import Answer
 from atoll_ingest.stream import Overload
 from atoll_link.session import Delivery
 
+MAX_OPEN: Final = 4096
+"""Windows that wait for both answers; more than wait for one model."""
 _MUTE_S: Final = 60.0
 """A release that leaves a window unanswered for so long answers no more."""
 _TURN_S: Final = 5.0
@@ -56,7 +59,7 @@ class LiveTrial:
         self.overload = overload
         self._phase = TrialPhase(self._rules, manifest.task, self._rules.shadow_windows, now_s)
         self._recent = Recent()
-        self._open: dict[int, Asked] = {}
+        self._open: OrderedDict[int, Asked] = OrderedDict()
         self._looked_s = now_s
         self._lived_s = 0.0
 
@@ -97,6 +100,11 @@ class LiveTrial:
         """Note a window that the challenger is about to answer."""
         asked = Asked(pending.reading, asked_s=self._lived_s)
         self._open[id(pending.reading)] = asked
+        if len(self._open) > MAX_OPEN:  # windows of other lengths are never answered by both
+            _, oldest = self._open.popitem(last=False)
+            oldest.reading = None
+            if oldest.challenger is None:
+                self._phase.broke(Reason.TOO_SLOW, f"it left {MAX_OPEN:,} readings unanswered")
         self._recent.add(pending.device, pending.time_ms, asked)
 
     def leave_out(self, pending: Pending) -> None:
@@ -141,7 +149,7 @@ class LiveTrial:
         elif answering is self.champion:
             asked = self._open.get(id(pending.reading))
             if isinstance(answer, Reason):
-                self._forget(pending.reading)
+                self._forget(pending.reading)  # there is nothing to compare with
             elif asked is not None:
                 asked.champion = answer.value
                 self._close(asked)
