@@ -286,14 +286,25 @@ class SlotStore(Protocol):
         """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
 
 
+class Kept(StrEnum):
+    """What the lane remembers over a clean stop."""
+
+    WINDOWS = "windows"
+    """Of a model."""
+    RULES = "rules"
+    """How the rules of a model stand."""
+    VALUES = "values"
+    """Values of a stream that wait for others, or are held."""
+
+
 class WindowStore(Protocol):
-    """Where windows wait from a clean stop to the next start."""
+    """Where windows, and what else the lane remembers, wait from a clean stop to the next start."""
 
-    def take(self, model: str) -> bytes | None:
-        """Return what was kept for ``model``, once: a start that ends in a kill has nothing to offer."""
+    def take(self, name: str, kind: Kept) -> bytes | None:
+        """Return what was kept for model or stream ``name``, once: after a kill it would be too old."""
 
-    def keep(self, model: str, windows: bytes) -> None:
-        """Keep the windows of ``model``; raises StorageError."""
+    def keep(self, name: str, kind: Kept, content: bytes) -> None:
+        """Keep what is remembered of ``name``; raises StorageError."""
 
     def drop(self) -> None:
         """Delete what nobody has taken."""

@@ -22,9 +22,16 @@ from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
 from atoll_agent.lane.handover import Handover
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.spill import Replay, Spill
-from atoll_agent.lane.survival import restore, save
+from atoll_agent.lane.survival import (
+    restore,
+    restore_rules,
+    restore_windows,
+    rules_as_bytes,
+    save,
+    save_bytes,
+)
 from atoll_agent.lane.track import Track
-from atoll_agent.ports import ClockState, LanePlan, LaneReport, Spool, Waiter, WindowStore, Wire
+from atoll_agent.ports import ClockState, Kept, LanePlan, LaneReport, Spool, Waiter, WindowStore, Wire
 from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
@@ -105,12 +112,13 @@ class Lane:
         """
         model = predictor.manifest.model
         track = self._track(model)
-        kept = self._windows.take(model) if self._windows is not None and has_restarted else None
+        kept = (
+            self._windows.take(model, Kept.WINDOWS) if self._windows is not None and has_restarted else None
+        )
 
         def work() -> None:
             answering = self._answering(predictor, track, has_restarted=has_restarted)
-            if kept is not None:
-                restore(answering, kept)
+            restore(model, Kept.WINDOWS, kept, partial(restore_windows, answering))
             track.swap(answering)
 
         return self._order(work)
@@ -161,6 +169,7 @@ class Lane:
     def run(self) -> None:
         """Work until stopped."""
         if self._windows is not None:
+            self.remember(self._windows)
             self._windows.drop()
         while not self._stopping.is_set():
             self.turn(_STEP_S)
@@ -174,12 +183,28 @@ class Lane:
             track.spill_rest(deadline)
         self._make_report(time.monotonic_ns())
         if self._windows is not None:
-            for track in self._tracks.values():
-                save(track.champions, self._windows, is_idle=track.is_settled)
+            self._keep(self._windows)
         for track in self._tracks.values():
             track.close(max(0.2, deadline - time.monotonic()))
         if self._spool is not None:
             self._spool.close()
+
+    def remember(self, store: WindowStore) -> None:
+        """Let rules, and streams that hold values, go on where a clean stop left them."""
+        for model, outlet in self._outlets.items():
+            if outlet.rules is not None:
+                begin = partial(restore_rules, outlet.rules)
+                restore(model, Kept.RULES, store.take(model, Kept.RULES), begin)
+        for name, track in self._tracks.items():
+            restore(name, Kept.VALUES, store.take(name, Kept.VALUES), track.intakes.present.restore)
+
+    def _keep(self, store: WindowStore) -> None:
+        for model, outlet in self._outlets.items():
+            if outlet.rules is not None:
+                save_bytes(model, Kept.RULES, rules_as_bytes(outlet.rules), store)
+        for name, track in self._tracks.items():
+            save(track.champions, store, is_idle=track.is_settled)
+            save_bytes(name, Kept.VALUES, track.intakes.present.state(), store)
 
     def turn(self, timeout_s: float) -> None:
         """Do once all that is due: orders, what arrived, predictions out, acknowledgements out."""
@@ -254,6 +279,8 @@ class Lane:
         for model in plan.rules.keys() | plan.exceptions.keys():
             outlet = Outlet(plan.rules.get(model), plan.exceptions.get(model), self._clock)
             former = self._outlets.get(model)
+            if former is not None and not former.is_same(outlet):
+                outlet.adopt(former)
             outlets[model] = former if former is not None and former.is_same(outlet) else outlet
         for model, former in self._outlets.items():
             successor = outlets.get(model)

@@ -44,6 +44,7 @@ class Track:
 
     Attributes:
         stream: The stream.
+        intakes: How its messages are read.
         is_connected: Whether its connection stands.
         counts: Counters by name.
         refusals: How many messages were refused, by where and why.
@@ -71,7 +72,7 @@ class Track:
         self.last_refusal: dict[tuple[str, Reason], str] = {}
         self.refused_filters: set[str] = set()
         self._wire = wire
-        self._intakes = Intakes(stream, self.counts, max_devices)
+        self.intakes = Intakes(stream, self.counts, max_devices)
         self._topic_filters: frozenset[str] = frozenset()
         self._twins = Twins()
         self._answering: dict[str, Answering] = {}
@@ -87,7 +88,7 @@ class Track:
         self._held = Held()
         self._is_stopping = False
         self._has_news = False
-        self._look_overdue_s = math.inf if self._intakes.is_plain else 0.0
+        self._look_overdue_s = math.inf if self.intakes.is_plain else 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -176,7 +177,7 @@ class Track:
 
     def shift(self, step_ms: float) -> None:
         """Move all times that came from arrival: the wall clock was set by ``step_ms``."""
-        self._intakes.shift(step_ms)
+        self.intakes.shift(step_ms)
         for answering in self._at_work():
             answering.shift(step_ms)
 
@@ -199,8 +200,8 @@ class Track:
         self.refused_filters &= self._topic_filters
         self._labels.trusted_writers = frozenset(trusted_writers)
         self._outlets = outlets
-        self._intakes.change(stream, max_devices)
-        self._look_overdue_s = math.inf if self._intakes.is_plain else 0.0
+        self.intakes.change(stream, max_devices)
+        self._look_overdue_s = math.inf if self.intakes.is_plain else 0.0
         self.stream = stream
         # Those that retire have taken in all that they ever will, and may need what the stream has no more.
         for answering in {*self._at_work()} - {*self._retiring}:
@@ -316,7 +317,7 @@ class Track:
         if entry is None and self._outgoing.is_full:
             self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
             return
-        intake = self._intakes.present
+        intake = self.intakes.present
         try:
             device = intake.device(delivery.topic)
             if device is None:
@@ -335,7 +336,7 @@ class Track:
         self._take_overdue_at(self._wall_ms())
 
     def _take_overdue_at(self, now_ms: float) -> None:
-        for device, reading, arrival_ms in self._intakes.overdue(now_ms):
+        for device, reading, arrival_ms in self.intakes.overdue(now_ms):
             delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
             self._take_reading(reading, device, delivery, None)
 
@@ -346,7 +347,7 @@ class Track:
             return
         # As the trainer does with a recording: what is joined does not depend on when the lane has time.
         self._take_overdue_at(delivery.arrival_ms)
-        for device, reading in self._intakes.told(delivery):
+        for device, reading in self.intakes.told(delivery):
             self._take_reading(reading, device, delivery, entry)
 
     def _take_reading(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> None:
@@ -386,7 +387,13 @@ class Track:
         if not pending.is_heard:
             return
         if not successor.keeps_readings:  # windows hold the reading already
-            again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
+            try:
+                again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
+            except MalformedMessageError as error:  # it needs more than the one that leaves
+                if pending.entry is not None:
+                    pending.entry.outstanding -= 1
+                self._refuse(successor.model, error.reason, f"{pending.device}: {error.detail}")
+                return
             left_out = again if again is None else successor.executor.submit(again)
             if again is not None and left_out is not again:
                 if left_out is not None:

@@ -279,6 +279,18 @@ def test_while_filters_change_the_second_copy_of_a_message_is_not_answered():
     assert bench.acknowledged == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("new", [[OLD], [OLD, NEW], []])
+def test_equal_readings_stay_two_where_no_filter_that_comes_overlaps_one_that_was_there(new):
+    bench = Bench(predictor(), streams=[mapped(OLD, "older/{device}")])
+
+    change(bench, lane_plan(mapped(*new, "older/{device}"), max_devices=99))
+    for mid in range(4):
+        bench.wire.deliver("older/p", payload(a=1), mid=mid + 1, arrival_ns=mid)
+    bench.turn()
+
+    assert len(bench.predictions) == 4
+
+
 def test_equal_readings_are_two_when_filters_do_not_overlap_or_time_has_passed():
     twins = Twins()
     first = Delivery("t", b"1", 1, 1, False, False, 1, 0.0, 0)

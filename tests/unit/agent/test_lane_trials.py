@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from support.lanes import TOPIC, Bench, Hold, predictor, slow_down, stream, turn_until
 
@@ -353,3 +355,24 @@ def test_when_the_newest_are_answered_a_hand_over_leaves_out_the_oldest_and_ackn
 
     turn_until(bench, are_all_acknowledged)
     assert bench.acknowledged == [1, 2, 3, 4, 5]
+
+
+def test_what_waits_at_the_end_of_a_trial_and_the_champion_cannot_use_is_refused():
+    champion, challenger = predictor(value="y"), rated(2, probation=100)
+    hold = Hold(challenger)
+    bench = Bench(champion, streams=[dataclasses.replace(stream(), units={"x": None, "y": None})])
+    bench.lane.try_out(challenger)
+    bench.lane.begin_probation("wear")
+    for number in range(3):
+        bench.deliver(b'{"time_ms":%d,"values":{"x":3}}' % number, mid=number + 1)
+    assert hold.at_work.acquire(timeout=20)
+
+    bench.lane.end_trial("wear", has_passed=False)
+    bench.turn()
+
+    assert bench.refusals()["wear", Reason.MISSING_VALUE] == 2
+    hold.let_go()
+    turn_until(bench, lambda: [told["release"] for told in bench.predictions] == [2])
+    bench.wire.puback(1)
+    bench.turn()
+    assert bench.acknowledged == [1, 2, 3]
