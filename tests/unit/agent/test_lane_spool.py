@@ -6,7 +6,7 @@ from support.lanes import TOPIC, Bench, lane_plan, predictor
 
 from atoll_agent.adapters.store import KeptWindows
 from atoll_agent.lane.spill import BATCH
-from atoll_agent.ports import SpoolState, Stored
+from atoll_agent.ports import Kept, SpoolState, Stored
 from atoll_contract.errors import StorageError
 from atoll_link.session import Refused
 
@@ -227,7 +227,7 @@ def test_a_stop_keeps_windows_only_with_the_acknowledgement_of_what_is_on_disk(t
     bench.lane.run()
 
     assert bench.acknowledged[-1] == 12
-    assert store.take("wear") is not None
+    assert store.take("wear", Kept.WINDOWS) is not None
 
 
 def test_a_stop_keeps_no_windows_of_readings_that_come_again(tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_a_stop_keeps_no_windows_of_readings_that_come_again(tmp_path, monkeypat
     bench.lane.run()
 
     assert 12 not in bench.acknowledged
-    assert store.take("wear") is None
+    assert store.take("wear", Kept.WINDOWS) is None
 
 
 def test_a_stream_that_is_removed_while_the_broker_is_away_leaves_its_predictions_on_disk(monkeypatch):
