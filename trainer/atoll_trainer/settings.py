@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -13,8 +13,7 @@ from atoll_link.broker import Broker
 from atoll_link.place import Bucket, place
 from atoll_link.recording_bounds import Bounds
 from atoll_link.settings import BrokerTable, MetricsTable, Site, Table, Writer, load
-from atoll_link.settings_faults import Fault, twice
-from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
+from atoll_link.stream_settings import StreamTable, all_streams, stream_faults
 
 _GB: Final = 1e9
 _DAY_MS: Final = 86_400_000.0
@@ -165,15 +164,6 @@ class TrainerSettings(Table):
         Raises:
             ConfigError: With one line per fault.
         """
-        settings = load(cls, path, across=lambda document: _faults_across(path, document))
-        streams = list(settings.stream)
-        if settings.trainer.streams_file is not None:
-            streams += load(StreamsFile, settings.trainer.streams_file, environment={}).stream
+        settings = load(cls, path, across=partial(stream_faults, path, "trainer"))
+        streams = all_streams(settings.stream, settings.trainer.streams_file)
         return settings.model_copy(update={"stream": streams})
-
-
-def _faults_across(path: Path, document: Mapping[str, Any]) -> Iterator[Fault | str]:
-    """Yield what is wrong between tables, and in the file of streams that they name."""
-    elsewhere, faults = streams_elsewhere(path, document, "trainer")
-    yield from faults
-    yield from twice(document, "stream", elsewhere)

@@ -188,11 +188,12 @@ class StateStore:
 
     # Slots
 
-    def load_slot(self, model: str, fingerprint: str) -> Slot:
+    def load_slot(self, model: str, fingerprint: str, *, blames_settled: bool = False) -> Slot:
         """Return the slot of ``model`` as it starts after a restart.
 
         What it holds as bad is forgotten when ``fingerprint`` (of settings and versions) differs
-        from the one it was stored with: what did not fit then may fit now.
+        from the one it was stored with: what did not fit then may fit now. ``blames_settled``: the
+        agent crashed, and no release did it that it had loaded just before.
         """
         path = self._slot_file(model)
         try:
@@ -205,7 +206,9 @@ class StateStore:
             )
             return Slot(model)
         has_rebooted = stored.boot != _boot()
-        slot = stored.slot.restarted(time.time() * 1e3, has_rebooted=has_rebooted)
+        slot = stored.slot.restarted(
+            time.time() * 1e3, has_rebooted=has_rebooted, blames_settled=blames_settled
+        )
         return slot if stored.fingerprint == fingerprint else slot.forgiven()
 
     def save_slot(self, slot: Slot, fingerprint: str) -> None:

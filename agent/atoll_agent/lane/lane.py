@@ -48,6 +48,8 @@ _IDLE_NS: Final = 100_000
 """A wait that lasted so long was one: all that had come was answered."""
 _BEHIND_AFTER_NS: Final = 1_000_000_000
 _STOP_AFTER_S: Final = 5.0
+_END_AFTER_S: Final = 2.0
+"""After that, for what is left to reach the disk and for the connections to end, of all streams together."""
 
 
 class Lane:
@@ -176,13 +178,14 @@ class Lane:
         deadline = time.monotonic() + _STOP_AFTER_S
         while self._has_work_left() and time.monotonic() < deadline:
             self.turn(0.1)
+        deadline = time.monotonic() + _END_AFTER_S
         for track in self._tracks.values():
-            track.spill_rest(_STOP_AFTER_S)
+            track.spill_rest(deadline)
         self._make_report(time.monotonic_ns())
         if self._windows is not None:
             self._keep(self._windows)
         for track in self._tracks.values():
-            track.close()
+            track.close(max(0.2, deadline - time.monotonic()))
         if self._spool is not None:
             self._spool.close()
 
@@ -200,7 +203,7 @@ class Lane:
             if outlet.rules is not None:
                 save_bytes(model, Kept.RULES, rules_as_bytes(outlet.rules), store)
         for name, track in self._tracks.items():
-            save(track.champions, store, is_idle=track.is_idle and track.is_connected)
+            save(track.champions, store, is_idle=track.is_settled)
             save_bytes(name, Kept.VALUES, track.intakes.present.state(), store)
 
     def turn(self, timeout_s: float) -> None:
@@ -287,12 +290,20 @@ class Lane:
         return outlets
 
     def _let_go(self, now_s: float) -> None:
-        """End the connections of streams that are gone, once all that they brought is answered."""
+        """End the connections of streams that are gone, once all that they brought is answered.
+
+        A broker that takes nothing is waited for, but no longer than a while where there is a spool or it is
+        there. While it is away nothing else keeps those predictions: the stream leaves when it is back.
+        """
         for name, until_s in list(self._leaving.items()):
             track = self._tracks[name]
-            if track.is_idle or now_s > until_s:
+            if self._spool is None and not track.is_connected and not track.is_idle:
+                self._leaving[name] = now_s + _STOP_AFTER_S
+            elif track.is_idle or now_s > until_s:
                 track.work(now_s, is_behind=False)
-                track.close()
+                track.spill_rest(time.monotonic() + _END_AFTER_S)
+                track.give_up()
+                track.close(0.0)
                 self._waiter.end(name)
                 self._by_wire = {wire: other for wire, other in self._by_wire.items() if other is not track}
                 self._past_counts.update(track.counts)
@@ -373,4 +384,5 @@ class Lane:
                 for model, devices in track.known_devices(self._shown_devices).items()
             },
             None if self._spool is None else self._spool.state.fault,
+            frozenset(champion.model for track in tracks for champion in track.champions if champion.devices),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import pytest
 from msgspec.structs import replace
@@ -136,6 +137,39 @@ def test_a_stream_that_is_removed_leaves_once_all_is_answered_and_its_counts_sta
     assert bench.acknowledged == [1]
     assert bench.waiter.ended == ["press"]
     assert bench.counts()["predictions"] == 1
+
+
+def test_a_stream_that_is_removed_while_the_broker_is_away_leaves_when_it_is_back(monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.lane._STOP_AFTER_S", 0.2)
+    bench = Bench(predictor())
+    bench.deliver()
+    bench.wire.disconnect()
+    bench.turn()
+
+    change(bench, lane_plan(models=()))
+    until = time.monotonic() + 0.3
+    turn_until(bench, lambda: time.monotonic() > until)
+    assert bench.waiter.ended == []
+    bench.wire.connect(session_present=True)
+    bench.deliver(is_duplicate=True)
+    bench.wire.puback(bench.wire.sent[0][0])
+    bench.turn()
+
+    assert bench.acknowledged == [1]
+    assert bench.waiter.ended == ["press"]
+    assert "predictions_lost" not in bench.counts()
+
+
+def test_what_a_stream_that_is_removed_could_not_deliver_is_counted(monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.lane._STOP_AFTER_S", 0.0)
+    bench = Bench(predictor())
+    bench.deliver()
+
+    change(bench, lane_plan(models=()))
+    bench.turn()
+
+    assert bench.waiter.ended == ["press"]
+    assert bench.counts()["predictions_lost"] == 1
 
 
 def test_a_stream_that_comes_back_before_it_has_left_goes_on():

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         _log.info("recording.started", folder=where, broker=str(broker))
         session = Session(broker, client_id, is_clean=False, acknowledges_by_hand=True)
         recorder = Recorder(session, recording, site)
-        metrics = RecorderMetrics(recorder.tally, lambda: session.is_connected, home.repository)
+        metrics = RecorderMetrics(lambda: recorder.tally, lambda: session.is_connected, home.repository)
         try:
             with Exporter(settings.metrics, metrics.collect):
                 has_ended_itself = _record(session, recorder, arguments.seconds, arguments.readings)

@@ -53,6 +53,11 @@ class RecorderThread:
             self._session.wake()
         self._thread.join(_STOP_S)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether its connection to the broker stands."""
+        return self._session is not None and self._session.is_connected
+
     def require_running(self) -> None:
         """Raise what has ended it: AtollError, or a bug."""
         if self._failure is not None:
