@@ -150,7 +150,7 @@ class Tape:
     def flush(self) -> None:
         """Nothing to write."""
 
-    def close(self) -> None:
+    def close(self, timeout_s: float) -> None:
         """Nothing to end."""
 
 

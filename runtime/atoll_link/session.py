@@ -64,6 +64,8 @@ _LIKELY_CONNACK_S: Final = 1.0
 """A broker that has said nothing for so long, and four times as long as connecting took, may not have
 MQTT 5."""
 _UNSUPPORTED_LEVEL: Final = 0x84
+_PASSING: Final = {0x80, 0x83, 0x97}
+"""Unspecified error, implementation specific error, quota exceeded."""
 
 
 class Session:
@@ -452,8 +454,7 @@ class Session:
                 mid, reason = unpack_puback(body, client.level)
                 number = self._outflow.acknowledge(mid)
                 if number is not None:
-                    is_taken = reason < REFUSED
-                    events.append(Published(number) if is_taken else Refused(number, words_of_code(reason)))
+                    events.append(Published(number) if reason < REFUSED else _refused(number, reason))
             else:
                 client.handle(first, body)
                 if not client.is_open:
@@ -498,3 +499,7 @@ class Session:
 
     def _on_unsubscribe(self, _client: Any, _userdata: Any, mid: int, *_: Any) -> None:
         self._subscriptions.answer_forgotten(mid)
+
+
+def _refused(number: int, reason: int) -> Refused:
+    return Refused(number, words_of_code(reason), reason in _PASSING)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from atoll_agent.adapters.delivery import fetch_bundle
-from atoll_agent.adapters.failure import failure_line
+from atoll_agent.children.failure import failure_line
 from atoll_agent.children.request import answer, opened, read_request
 from atoll_agent.rollout.release import Release
 from atoll_contract.errors import AtollError

@@ -38,6 +38,18 @@ def test_it_beats_while_both_planes_do_steps():
     assert [planes.look(lane=1, control=3) for _ in range(3)] == [1, 2, 3]
 
 
+def test_it_tells_for_how_long_a_plane_has_stood_still():
+    planes = Planes()
+    planes.look(lane=1, control=1)
+
+    for _ in range(6):
+        planes.look(control=1)
+    assert planes.watchdog.stalled_s == 90.0
+
+    planes.look(lane=1, control=1)
+    assert planes.watchdog.stalled_s == 0.0
+
+
 @pytest.mark.parametrize("still", ["lane", "control"])
 def test_it_is_silent_while_a_plane_stands_still_and_tells_which(still):
     planes = Planes()

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         _log.info("recording.started", folder=where, broker=str(broker))
         session = Session(broker, client_id, is_clean=False, acknowledges_by_hand=True)
         recorder = Recorder(session, recording, site)
-        metrics = RecorderMetrics(recorder.tally, lambda: session.is_connected, home.repository)
+        metrics = RecorderMetrics(lambda: recorder.tally, lambda: session.is_connected, home.repository)
         alive = AliveFile(settings.trainer.alive_file, every_s=ALIVE_S)
         try:
             with Exporter(settings.metrics, metrics.collect):

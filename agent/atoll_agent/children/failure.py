@@ -1,4 +1,7 @@
-"""What a child prints when it fails; a module of its own, as fetching and refreshing need no inference."""
+"""How a child tells what ended its work.
+
+It imports nothing of the agent: a child that asks the broker should not load all that answers readings.
+"""
 
 from __future__ import annotations
 
