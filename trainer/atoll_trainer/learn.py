@@ -219,6 +219,7 @@ def store(
         source=readings.source,
         data_sha256=readings.sha256,
         readings=len(readings),
+        cut_ms=readings.cut_ms,
         devices=len(set(readings.devices)),
         refused={reason.value: count for reason, count in sorted(readings.refusals.counts.items())},
         steps_back=readings.steps_back(),

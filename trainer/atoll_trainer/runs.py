@@ -155,6 +155,7 @@ class RunFacts(_Facts):
         source: Where the readings are from.
         data_sha256: Digest of what was read.
         readings: How many could be used.
+        cut_ms: There were too many: what had arrived before was left out.
         devices: Of how many devices.
         refused: Readings that could not be used, by reason.
         steps_back: Where times step back, in words.
@@ -179,6 +180,7 @@ class RunFacts(_Facts):
     source: str
     data_sha256: str
     readings: int
+    cut_ms: float | None = None
     devices: int
     refused: dict[str, int] = {}
     steps_back: list[str] = []

@@ -35,6 +35,7 @@ from atoll_trainer.task_tables import (
     AUTO,
     CsvTable,
     FamilyName,
+    Order,
     SearchTable,
     SplitTable,
     ThresholdTable,
@@ -292,6 +293,8 @@ class TaskFile(Table):
             raise ValueError(
                 "window.length: auto goes with a search, without duration_ms and summary features"
             )
+        if self.window.impute is Imputation.MEAN and self.split.order is Order.SHUFFLED:
+            raise ValueError("window.impute: the mean of the training part needs parts in order of time")
         if unknown := set(self.csv.values) - set(self.task.values):
             raise ValueError(f"csv.values: {', '.join(sorted(unknown))}: the task has no such value")
         return self
