@@ -213,6 +213,7 @@ def store(
     except OSError as error:
         raise storage_error(task_path, error) from error
     run.write_split(outcome.parts)
+    run.write_readings(readings, outcome.parts.test)
     outcome.save(run.saved_model)
     weights = outcome.weights
     facts = RunFacts(

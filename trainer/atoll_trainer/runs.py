@@ -1,8 +1,8 @@
 """A run folder: one trained model with everything that explains it.
 
 ``task.toml`` (as it was given), ``run.json`` (facts), ``windows.npz`` (the parts, before
-normalisation), ``model/`` (SavedModel), later ``model_float.tflite``, ``model_int8.tflite``,
-``evaluation.json``.
+normalisation), ``readings.npz`` (what the test part is cut from), ``model/`` (SavedModel), later
+``model_float.tflite``, ``model_int8.tflite``, ``evaluation.json``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ from atoll_contract.errors import ConfigError
 from atoll_contract.manifest import Manifest, Normalisation
 from atoll_link.files import write_whole
 from atoll_signal.matrix import Samples
-from atoll_trainer.dataset import Examples, Split
+from atoll_signal.recorded import recorded
+from atoll_trainer.dataset import Examples, Readings, Split
 from atoll_trainer.samples import places_spread, spread
 from atoll_trainer.task import TaskFile
 
 FORMAT: Final = 1
+_WINDOWS: Final = "windows.npz"
+_READINGS: Final = "readings.npz"
+_BEFORE: Final = 10_000
+"""Readings of a device before the test part: a day of one every ten seconds."""
 _FactsT = TypeVar("_FactsT", bound="_Facts")
 
 
@@ -342,7 +347,7 @@ class Run:
         Raises:
             ConfigError: ``windows.npz`` is missing or damaged.
         """
-        with self._windows() as arrays:
+        with self._arrays(_WINDOWS) as arrays:
             parts = [
                 Examples(
                     arrays[f"{name}_windows"],
@@ -355,13 +360,67 @@ class Run:
             ]
         return Split(*parts)
 
+    def write_readings(self, readings: Readings, test: Examples) -> None:
+        """Write ``readings.npz``: what lies in the time of the test part, and enough before it."""
+        names = {name: number for number, name in enumerate(sorted(set(readings.devices)))}
+        start_ms = test.times_ms.min()
+        chosen = []
+        for _, places in readings.spans():
+            if readings.tests is None or readings.tests[places[0]]:
+                begin = int(np.argmax(readings.times_ms[places] >= start_ms))
+                chosen.append(places[max(0, begin - _BEFORE) :])
+        places = np.concatenate(chosen)
+        buffer = BytesIO()
+        np.savez_compressed(
+            buffer,
+            rows=readings.rows[places],
+            times_ms=readings.times_ms[places],
+            devices=np.array([names[readings.devices[place]] for place in places.tolist()]),
+        )
+        write_whole(self.folder / _READINGS, buffer.getvalue())
+
+    def windows_for(
+        self, manifest: Manifest, test: Examples
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+        """Return the windows of a model of ``manifest`` at the times of ``test``, and which there are.
+
+        None: it reads values that the run does not hold.
+
+        Raises:
+            ConfigError: This is no run folder, or ``readings.npz`` is damaged.
+        """
+        task = self.task()
+        known = {spec.name: (spec.shape, spec.unit) for spec in task.specs}
+        if any(known.get(value.name) != (value.shape, value.unit) for value in manifest.sources):
+            return None
+        if test.devices is None or not (self.folder / _READINGS).exists():
+            return None
+        windows = np.zeros((len(test), manifest.rows, manifest.columns), np.float32)
+        is_there = np.zeros(len(test), np.bool_)
+        columns = task.columns_of(manifest)
+        with self._arrays(_READINGS) as arrays:
+            rows, times_ms, devices = arrays["rows"], arrays["times_ms"], arrays["devices"]
+        for device in np.unique(test.devices):
+            own, wanted = devices == device, np.flatnonzero(test.devices == device)
+            found = recorded(manifest, rows[own][:, columns], times_ms[own])
+            good = np.flatnonzero(~(found.has_gap | found.is_out_of_range))
+            if not len(good):
+                continue
+            order = good[np.argsort(found.end_ms[good], kind="stable")]
+            ends = found.end_ms[order]
+            at = np.minimum(np.searchsorted(ends, test.times_ms[wanted]), len(ends) - 1)
+            is_same = ends[at] == test.times_ms[wanted]
+            windows[wanted[is_same]] = found.features[order[at[is_same]]]
+            is_there[wanted[is_same]] = True
+        return windows, is_there
+
     def golden_samples(self) -> list[Samples]:
         """Return samples of windows of the test part, spread over it.
 
         Raises:
             ConfigError: ``windows.npz`` is missing or damaged.
         """
-        with self._windows() as arrays:
+        with self._arrays(_WINDOWS) as arrays:
             if "golden_rows" not in arrays:
                 return [Samples(window) for window in spread(arrays["test_windows"])]
             ends = np.cumsum(arrays["golden_counts"])[:-1]
@@ -390,11 +449,11 @@ class Run:
             )
             arrays["golden_counts"] = np.array([len(one.rows) for one in chosen])
         np.savez_compressed(buffer, **arrays)
-        write_whole(self.folder / "windows.npz", buffer.getvalue())
+        write_whole(self.folder / _WINDOWS, buffer.getvalue())
 
     @contextmanager
-    def _windows(self) -> Iterator[dict[str, NDArray[Any]]]:
-        path = self.folder / "windows.npz"
+    def _arrays(self, name: str) -> Iterator[dict[str, NDArray[Any]]]:
+        path = self.folder / name
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 yield dict(arrays)
