@@ -339,7 +339,7 @@ def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]
         one = recorded(manifest, readings.rows[places][:, columns], readings.times_ms[places])
         aims = aims_of(task, one, readings, places)
         has_gap = one.has_gap | aims.has_gap
-        targets = aims.targets.reshape(len(aims.targets), -1)
+        targets = aims.targets if aims.targets.ndim > 1 else aims.targets[:, None]
         has_none = ~has_gap & np.isnan(targets).any(axis=1)
         is_valid = _are_valid_targets(targets, task)
         if task.task.kind is TaskKind.ANOMALY:

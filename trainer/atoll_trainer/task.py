@@ -73,6 +73,14 @@ class TaskKind(StrEnum):
         return self is not TaskKind.FORECAST
 
 
+FAMILIES: Final[Mapping[TaskKind, tuple[FamilyName, ...]]] = {
+    TaskKind.REGRESSION: (FamilyName.LINEAR, FamilyName.MLP, FamilyName.CONV),
+    TaskKind.FORECAST: (FamilyName.LINEAR, FamilyName.SEASONAL, FamilyName.MLP, FamilyName.CONV),
+    TaskKind.CLASSIFICATION: (FamilyName.LINEAR, FamilyName.SVM, FamilyName.MLP, FamilyName.CONV),
+    TaskKind.ANOMALY: (FamilyName.LINEAR, FamilyName.AUTOENCODER),
+}
+
+
 class InputTable(Table):
     """``[task.values.NAME]``: one value of a reading that the model sees.
 
@@ -287,6 +295,12 @@ class TaskFile(Table):
         ):
             raise ValueError(
                 "fit: a line by gradient descent is for one number; leave [fit] out for a search"
+            )
+        possible = FAMILIES[self.task.kind]
+        if unsuited := [name.value for name in self.search.families if name not in possible]:
+            raise ValueError(
+                f"search.families: {', '.join(unsuited)}: of a {self.task.kind.value} there are "
+                f"{', '.join(name.value for name in possible)}"
             )
         has_summary = any(table.kind in SUMMARIES for table in self.feature)
         if self.is_auto and (self.fit is not None or has_summary or self.window.duration_ms):

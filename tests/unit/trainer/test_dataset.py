@@ -340,3 +340,21 @@ def test_the_mean_that_stands_for_missing_numbers_is_that_of_the_training_part(s
     found = readings(task, rows, devices=["a", "b"] * 8, times=times)
 
     assert fills(found, task) == {"x": mean + (0 if "grouped" in split_table else 5)}
+
+
+def test_a_day_of_more_readings_than_a_window_can_hold_is_not_tried():
+    task = TaskFile.model_validate(
+        {
+            "task": {
+                "model": "m",
+                "stream": "s",
+                "kind": "forecast",
+                "target": "x",
+                "step_ms": 100,
+                "values": {"x": {}},
+            },
+            "window": {"length": "auto"},
+        }
+    )
+
+    assert cut_longest(readings(task, [float(x) for x in range(60)]), task)[2] == [1, 8]
