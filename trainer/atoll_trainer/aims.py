@@ -63,6 +63,21 @@ def aims_of(task: TaskFile, windows: Recorded, readings: Readings, places: NDArr
     return Aims(targets, np.zeros(len(windows), np.bool_), last, until_ms)
 
 
+def are_valid(targets: NDArray[np.float64], task: TaskFile) -> NDArray[np.bool_]:
+    """Return which targets, shape (n, any), are a class, or within the valid range of what is forecast."""
+    low, high = -np.inf, np.inf
+    if task.task.kind is TaskKind.CLASSIFICATION:
+        low, high = 0, len(task.task.labels) - 1
+        if not (np.isnan(targets) | (targets == np.floor(targets))).all():
+            targets = np.where(targets == np.floor(targets), targets, np.inf)
+    if task.task.kind is TaskKind.FORECAST:
+        value = task.task.values[task.task.target]
+        low = low if value.low is None else value.low
+        high = high if value.high is None else value.high
+    valid: NDArray[np.bool_] = ((targets >= low) & (targets <= high)).all(axis=1)
+    return valid
+
+
 def _newest(task: TaskFile, windows: Recorded, times_ms: Floats) -> NDArray[np.int64]:
     """Return the newest reading of each window; the one that completes it may lie behind it."""
     is_tumbling = task.window.kind is WindowKind.TUMBLING

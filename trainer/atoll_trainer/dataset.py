@@ -26,7 +26,7 @@ from atoll_signal.matrix import Samples
 from atoll_signal.numbers import Numbers
 from atoll_signal.order import StepBack, describe, steps_back
 from atoll_signal.recorded import recorded
-from atoll_trainer.aims import aims_of
+from atoll_trainer.aims import aims_of, are_valid
 from atoll_trainer.splits import parts
 from atoll_trainer.task import InputTable, TaskFile, TaskKind
 
@@ -341,7 +341,7 @@ def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]
         has_gap = one.has_gap | aims.has_gap
         targets = aims.targets if aims.targets.ndim > 1 else aims.targets[:, None]
         has_none = ~has_gap & np.isnan(targets).any(axis=1)
-        is_valid = _are_valid_targets(targets, task)
+        is_valid = are_valid(targets, task)
         if task.task.kind is TaskKind.ANOMALY:
             has_none, is_valid = np.zeros_like(has_none), np.ones_like(is_valid)
         is_outside = ~has_gap & ~has_none & (one.is_out_of_range | ~is_valid)
@@ -349,7 +349,8 @@ def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]
         left_out[LeftOut.NO_READING_AHEAD if is_forecast else LeftOut.NO_LABEL] += int(has_none.sum())
         left_out[LeftOut.OUT_OF_RANGE] += int(is_outside.sum())
         good = np.flatnonzero(~(has_gap | has_none | is_outside))
-        chosen = _evenly(good, math.ceil(most * len(places) / len(readings)))
+        share = min(len(good), math.ceil(most * len(places) / len(readings)))
+        chosen = good[np.linspace(0, len(good) - 1, share).astype(np.int64)]
         left_out[LeftOut.TOO_MANY] += len(good) - len(chosen)
         tests = None if readings.tests is None else np.repeat(readings.tests[places[:1]], len(chosen))
         found.append(
@@ -364,14 +365,13 @@ def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]
                 aims.until_ms[chosen],
             )
         )
-    left_out = +left_out
     if not any(len(one) for one in found):
-        raise UnsuitableDataError(_nothing(readings, task, left_out))
+        raise UnsuitableDataError(_nothing(readings, task, +left_out))
     # Readings may come device by device: the parts are cut by time all the same. Where a moment is
     # the same the device decides, so that the order of the rows does not.
     examples = _joined(found)
     devices = np.zeros(len(examples)) if examples.devices is None else examples.devices
-    return examples.take(np.lexsort((devices, examples.times_ms))), left_out
+    return examples.take(np.lexsort((devices, examples.times_ms))), +left_out
 
 
 def cut_longest(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut], list[int]]:
@@ -460,12 +460,6 @@ def _rooms(
         yield names.index(device), places[-room:]
 
 
-def _evenly(places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    if len(places) <= most:
-        return places
-    return places[np.linspace(0, len(places) - 1, most).astype(np.int64)]
-
-
 def _joined(found: Sequence[Examples]) -> Examples:
     def all_of(get: Callable[[Examples], NDArray[Any] | None]) -> NDArray[Any] | None:
         arrays = [array for array in map(get, found) if array is not None]
@@ -488,20 +482,6 @@ def _day(task: TaskFile) -> set[int]:
         return set()
     day = max(1, round(_DAY_MS / task.task.step_ms))
     return {day} if day <= MAX_WINDOW_LENGTH else set()
-
-
-def _are_valid_targets(targets: NDArray[np.float64], task: TaskFile) -> NDArray[np.bool_]:
-    low, high = -np.inf, np.inf
-    if task.task.kind is TaskKind.CLASSIFICATION:
-        low, high = 0, len(task.task.labels) - 1
-        if not (np.isnan(targets) | (targets == np.floor(targets))).all():
-            targets = np.where(targets == np.floor(targets), targets, np.inf)
-    if task.task.kind is TaskKind.FORECAST:
-        value = task.task.values[task.task.target]
-        low = low if value.low is None else value.low
-        high = high if value.high is None else value.high
-    valid: NDArray[np.bool_] = ((targets >= low) & (targets <= high)).all(axis=1)
-    return valid
 
 
 def _nothing(readings: Readings, task: TaskFile, left_out: Counter[LeftOut]) -> str:

@@ -23,7 +23,6 @@ from atoll_contract.errors import ConfigError
 from atoll_contract.manifest import Manifest, Normalisation
 from atoll_link.files import write_whole
 from atoll_signal.matrix import Samples
-from atoll_signal.recorded import recorded
 from atoll_trainer.dataset import Examples, Readings, Split
 from atoll_trainer.samples import places_spread, spread
 from atoll_trainer.task import TaskFile
@@ -379,40 +378,16 @@ class Run:
         )
         write_whole(self.folder / _READINGS, buffer.getvalue())
 
-    def windows_for(
-        self, manifest: Manifest, test: Examples
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
-        """Return the windows of a model of ``manifest`` at the times of ``test``, and which there are.
-
-        None: it reads values that the run does not hold.
+    def readings(self) -> dict[str, NDArray[Any]] | None:
+        """Return ``rows``, ``times_ms`` and ``devices`` of ``readings.npz``; None where there is none.
 
         Raises:
-            ConfigError: This is no run folder, or ``readings.npz`` is damaged.
+            ConfigError: It is damaged.
         """
-        task = self.task()
-        known = {spec.name: (spec.shape, spec.unit) for spec in task.specs}
-        if any(known.get(value.name) != (value.shape, value.unit) for value in manifest.sources):
+        if not (self.folder / _READINGS).exists():
             return None
-        if test.devices is None or not (self.folder / _READINGS).exists():
-            return None
-        windows = np.zeros((len(test), manifest.rows, manifest.columns), np.float32)
-        is_there = np.zeros(len(test), np.bool_)
-        columns = task.columns_of(manifest)
         with self._arrays(_READINGS) as arrays:
-            rows, times_ms, devices = arrays["rows"], arrays["times_ms"], arrays["devices"]
-        for device in np.unique(test.devices):
-            own, wanted = devices == device, np.flatnonzero(test.devices == device)
-            found = recorded(manifest, rows[own][:, columns], times_ms[own])
-            good = np.flatnonzero(~(found.has_gap | found.is_out_of_range))
-            if not len(good):
-                continue
-            order = good[np.argsort(found.end_ms[good], kind="stable")]
-            ends = found.end_ms[order]
-            at = np.minimum(np.searchsorted(ends, test.times_ms[wanted]), len(ends) - 1)
-            is_same = ends[at] == test.times_ms[wanted]
-            windows[wanted[is_same]] = found.features[order[at[is_same]]]
-            is_there[wanted[is_same]] = True
-        return windows, is_there
+            return arrays
 
     def golden_samples(self) -> list[Samples]:
         """Return samples of windows of the test part, spread over it.

@@ -126,7 +126,8 @@ def from_recording(
     readings = collect(observed(), task, str(folder), "", refusals)
     join = LabelJoin(devices, np.array(times), np.array(arrivals), task.task.label_tolerance_ms)
     if arrived_ms is not None:
-        found = [one for one in found if _end_ms(one.label) >= min(times)]
+        first_ms = min(times)
+        found = [one for one in found if _end_ms(one.label) >= first_ms]
     labels, lost = join.join(found)
     digest.update(labels.tobytes())
     own = labels[readings.labels.astype(np.int64)]

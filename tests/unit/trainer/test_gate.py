@@ -12,6 +12,7 @@ from atoll_contract.bundle import Bundle
 from atoll_contract.manifest import OutputSpec, Task, Training
 from atoll_trainer.dataset import Examples, Observed, Refusals, collect, cut, split
 from atoll_trainer.gate import Gate, Limits
+from atoll_trainer.recut import windows_for
 from atoll_trainer.runs import Run
 from atoll_trainer.task import TaskFile
 
@@ -81,10 +82,10 @@ def test_a_champion_of_longer_windows_reads_its_own_from_the_readings_of_the_run
     run = Run(tmp_path)
     run.write_readings(readings, test)
 
-    verdict = Gate(0.0, test, recut=lambda manifest: run.windows_for(manifest, test)).judge(LINEAR, champion)
+    verdict = Gate(0.0, test, recut=lambda manifest: windows_for(run, manifest, test)).judge(LINEAR, champion)
 
     longer, _ = cut(readings, task.with_length(12))
-    windows, is_there = run.windows_for(champion.manifest, test)
+    windows, is_there = windows_for(run, champion.manifest, test)
     assert is_there.all()
     assert np.array_equal(windows, longer.take(np.arange(len(longer))[-len(test) :]).windows)
     assert verdict.refusal is None

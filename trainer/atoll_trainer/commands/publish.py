@@ -18,6 +18,7 @@ from atoll_trainer.commands.outcome import add_term_options, add_wait_options, a
 from atoll_trainer.dataset import Examples
 from atoll_trainer.gate import Gate, Limits, Recut
 from atoll_trainer.publication import Publication, open_publication
+from atoll_trainer.recut import windows_for
 from atoll_trainer.repository import Repository
 from atoll_trainer.runs import Run
 
@@ -145,7 +146,7 @@ def _terms(
 def _recut(run: Run | None, examples: Examples | None) -> Recut:
     if run is None or examples is None:
         return lambda _: None
-    return lambda manifest: run.windows_for(manifest, examples)
+    return lambda manifest: windows_for(run, manifest, examples)
 
 
 def _champion(publication: Publication, model: str) -> Bundle | None:
