@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from atoll_contract.errors import ConfigError
+from atoll_link.recorder import Site
 from atoll_link.recording import Recording
 from atoll_link.stop import Stop, stop_on_signals
 from atoll_link.systemd import Notifier
@@ -19,7 +20,6 @@ from atoll_trainer.loop.loop import Loop, Who
 from atoll_trainer.loop.recording import RecorderThread
 from atoll_trainer.loop.state import LoopFile, LoopStore, ModelState
 from atoll_trainer.loop.work import Means
-from atoll_trainer.record import Site
 from atoll_trainer.repository import Repository
 from atoll_trainer.settings import ModelTable, TrainerSettings
 from atoll_trainer.task import TaskFile
