@@ -101,6 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         seconds = time.monotonic() - start
         close()
+        for device in devices:
+            device.firmware.end()
         firmware = sum((device.firmware.counts for device in devices), Counter[str]())
         _print({**_summary(counts, uplink, seconds), "firmware": dict(firmware)}, arguments)
     return Exit.SUCCESS
