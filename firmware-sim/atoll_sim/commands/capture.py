@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         "readings": tally.readings,
         "labels": tally.labels,
         "predictions": tally.predictions,
-        "refused": dict(tally.refused),
+        "refused": {reason.value: count for reason, count in tally.refused.items()},
     }
     (summary.print_json if arguments.json else summary.print_text)(numbers)
     return Exit.SUCCESS
