@@ -201,8 +201,8 @@ def shown(name: str, result: dict[str, Any]) -> str:
     count = len(result["seeds"])
     ways = {"without": "without", "present": "same rules, no forecast", "with": "with atoll"}
     ways = {way: title for way, title in ways.items() if way in result["runs"]}
-    than = [way for way in ways if way != "with"]
-    heads = [f"{name}: {count} seeds", *ways.values(), *(f"better than {ways[way]}" for way in than)]
+    than = {way: title for way, title in (("without", "without"), ("present", "no forecast")) if way in ways}
+    heads = [f"{name}: {count} seeds", *ways.values(), *(f"better than {title}" for title in than.values())]
     lines = [
         f"| {' | '.join(heads)} |",
         "|---|" + "---|" * (len(ways) + len(than)),
