@@ -42,6 +42,9 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
 
+# Images for containers set it; every program of every test would compile atoll anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-long check bench bench-quick bench-part bench-bytes bench-models test-homeassistant \
   bench-many bench-worlds bench-swarm bench-fleet bench-loop bench-dashboard screenshots bench-edgetpu \
   chaos-edgetpu chaos-line chaos-kills chaos-reload chaos-trials chaos chaos-soak chaos-intruders \

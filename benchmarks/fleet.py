@@ -31,11 +31,11 @@ from support.bundles import make_bundle
 from support.releases import refresh as refresh_once
 from support.spy import Spy
 
-from atoll_agent.adapters.children import failure_line
 from atoll_agent.adapters.control import ControlLink
 from atoll_agent.adapters.delivery import fetch_bundle
 from atoll_agent.adapters.repository import ReleaseRepository
 from atoll_agent.adapters.store import StateStore
+from atoll_agent.children.failure import failure_line
 from atoll_agent.ports import Line
 from atoll_agent.rollout.release import Release, choose
 from atoll_agent.supervisor import reports

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from atoll_agent.adapters.children import failure_line
 from atoll_agent.children import be_a_child
+from atoll_agent.children.failure import failure_line
 from atoll_agent.rollout.fit import require_fit
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import (
