@@ -65,8 +65,8 @@ check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=tests $(BIN)/mypy benchmarks/*.py benchmarks/*/*.py
-	MYPYPATH=tests $(BIN)/mypy chaos
+	MYPYPATH=tests $(BIN)/mypy benchmarks/*.py benchmarks/models/*.py benchmarks/systems/*.py
+	MYPYPATH=tests $(BIN)/mypy chaos deploy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/docs
 

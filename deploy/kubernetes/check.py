@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import kubernetes_validate
 import yaml
@@ -59,7 +59,7 @@ def newest_minors() -> list[str]:
     return [".".join(map(str, version)) for version in sorted(newest.values())[-_MINORS:]]
 
 
-def is_faulty(document: dict, version: str, name: str) -> bool:
+def is_faulty(document: dict[str, Any], version: str, name: str) -> bool:
     try:
         kubernetes_validate.validate(document, version, strict=True)
     except kubernetes_validate.ValidationError as error:

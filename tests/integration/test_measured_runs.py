@@ -1,8 +1,9 @@
-"""What the runs of chaos/ demand: what must not happen makes them fail, each by itself."""
+"""What measured runs demand: what must not happen makes them fail, each by itself."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections import Counter
 from pathlib import Path
@@ -97,3 +98,20 @@ def test_counts_are_those_of_the_agent():
     world = importlib.import_module("world")
 
     assert world.settled_counts(lambda: {"readings": 8, "repeated": 1, "readings_missing": 3}, 10) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [("sudden", "error_after", None), ("slow", "error_after", 0.5), ("quiet", "releases", 1)],
+)
+def test_a_loop_that_learns_nothing_or_too_much_fails(part, key, value):
+    spec = importlib.util.spec_from_file_location("bench_loop", CHAOS.parent / "benchmarks" / "loop.py")
+    loop = importlib.util.module_from_spec(spec)
+    sys.modules["bench_loop"] = loop  # dataclasses look their module up
+    spec.loader.exec_module(loop)
+    del sys.modules["bench_loop"]
+    found = {"sudden": {"error_after": 0.05}, "slow": {"error_after": 0.05}, "quiet": {"releases": 0}}
+
+    assert all(loop.demands(found).values())
+    found[part][key] = value
+    assert list(loop.demands(found).values()).count(False) == 1
