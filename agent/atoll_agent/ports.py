@@ -212,7 +212,7 @@ class LaneControl(Protocol):
 
     Attributes:
         report: What it has done since its start.
-        steps: Grows all the time, at the latest after an attempt to connect, until the lane ends or hangs.
+        steps: Grows all the time until the lane ends or hangs.
     """
 
     report: LaneReport

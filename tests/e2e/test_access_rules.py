@@ -120,7 +120,7 @@ def test_each_role_can_do_its_work_and_nobody_the_works_of_others(guarded, passw
             trainer.publish(make_bundle(release=1))
             agent.start(ATOLL_BROKER__USERNAME="pi", ATOLL_BROKER__PASSWORD_FILE=str(passwords / "pi"))
             spy.wait(lambda: spy.on("/slot/") and is_champion(spy.on("/slot/")[-1].payload), "a champion", 60)
-            trainer.publish(make_bundle(release=2), "--wait", "--withdraw-above", "0")
+            trainer.publish(make_bundle(release=2), "--wait")
             device.publish("atoll/v1/site/press-1/reading/press", reading)
             spy.wait(lambda: spy.on("/pi/prediction/press-1/"), "a prediction")
             for topic in (

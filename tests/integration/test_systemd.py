@@ -173,3 +173,7 @@ def test_the_agent_may_ask_whether_the_clock_is_set(analyze):
     assert "adjtimex" not in analyze("syscall-filter", "@system-service").stdout
     assert "\nSystemCallFilter=adjtimex\n" in text
     assert "\nProtectClock=" not in text
+
+
+def test_a_training_that_runs_out_of_memory_does_not_end_the_loop():
+    assert "\nOOMPolicy=continue\n" in (ROOT / "systemd" / "atoll-trainer-run.service").read_text()

@@ -223,7 +223,6 @@ class Lane:
             log.info("clock.stepped", step_ms=round(step_ms))
         for wire in ready:
             self._by_wire[wire].heed(wire.step(0.0))
-            self.steps += 1  # an attempt to connect takes its time
         if self._leaving:
             self._let_go(now_ns / 1e9)
         for track in self._tracks.values():

@@ -34,7 +34,8 @@ class Outgoing:
     @property
     def is_full(self) -> bool:
         """Whether no more readings should be answered for now."""
-        return self.waiting >= MAX_OUTSTANDING
+        # With nothing here there is room for one more; asked at each turn, so this comes first.
+        return bool(self._predictions or self._acts) and self.waiting >= MAX_OUTSTANDING
 
     @property
     def waiting(self) -> int:

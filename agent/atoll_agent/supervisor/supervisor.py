@@ -221,7 +221,7 @@ class Supervisor:
             self.slot_changed(model)
 
     async def _join(self, thread: threading.Thread) -> None:
-        """Wait for the lane, which may hang in looking up a name, but not for long."""
+        """Wait for the lane, which may hang in a model, but not for long."""
         deadline = time.monotonic() + _LANE_STOP_S
         while thread.is_alive() and time.monotonic() < deadline:
             await asyncio.to_thread(thread.join, 0.2)

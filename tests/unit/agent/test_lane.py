@@ -425,7 +425,7 @@ def test_readings_wait_unread_while_too_many_predictions_wait_for_the_broker(mon
     for mid in range(1, 5):
         bench.deliver(many, mid=mid)
     assert len(bench.wire.sent) == 10
-    assert bench.counts()["messages"] == 1
+    assert bench.counts()["messages"] == 2
 
     for mid in range(1, 5):
         first = 10 * mid - 9
@@ -439,16 +439,18 @@ def test_readings_wait_unread_while_too_many_predictions_wait_for_the_broker(mon
 def test_readings_that_wait_unread_are_answered_once_after_a_reconnect(monkeypatch):
     monkeypatch.setattr("atoll_agent.lane.outgoing.MAX_OUTSTANDING", 1)
     bench = Bench(tuned())
-    bench.deliver(mid=1)
-    bench.deliver(b'{"time_ms":6,"values":{"x":3}}', mid=2)
+    readings = {mid: b'{"time_ms":%d,"values":{"x":3}}' % mid for mid in (1, 2, 3)}
+    for mid, payload in readings.items():
+        bench.deliver(payload, mid=mid)
+    assert bench.counts()["messages"] == 2
 
     bench.wire.connect(session_present=True)
-    bench.deliver(mid=1, is_duplicate=True)
-    bench.deliver(b'{"time_ms":6,"values":{"x":3}}', mid=2, is_duplicate=True)
-    for mid in (1, 2):
+    for mid, payload in readings.items():
+        bench.deliver(payload, mid=mid, is_duplicate=True)
+    for mid in readings:
         bench.wire.puback(mid)
         bench.turn()
         bench.turn()
 
-    assert [prediction["time_ms"] for prediction in bench.predictions] == [5, 6]
-    assert bench.acknowledged == [1, 2]
+    assert [prediction["time_ms"] for prediction in bench.predictions] == [1, 2, 3]
+    assert bench.acknowledged == [1, 2, 3]
