@@ -88,6 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
         if refusal is not None:
             print(f"{arguments.bundle}: refused: {refusal} (--no-gate publishes it)", file=sys.stderr)  # noqa: T201
             return Exit.GATE_REFUSED
+        if is_new and gate is not None and examples is None and not bundle.manifest.training.metrics:
+            told = f"{arguments.bundle}: nothing tells how good it is, so the gate let it pass"
+            print(told, file=sys.stderr)  # noqa: T201
         dropped = repository.add(terms, content)
         summary = publication.bring_out(compare={terms.target})
         published = repository.release(terms.model, terms.release)
