@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from support import brokers
 from support.brokers import RunningBroker
+
+from atoll_trainer.publisher import Deadlines
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,6 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return len(LONGEST) + (0 if "e2e" in folders else 1 if "integration" in folders else 2)
 
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _publishers_look_briefly() -> Iterator[None]:
+    """Let a publisher wait less for what an empty broker does not hold: hundreds of tests publish to one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("atoll_trainer.publisher.Deadlines", partial(Deadlines, look_s=1.0, probe_s=0.2))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -40,13 +40,24 @@ from atoll_link.recording_parts import (
     batch_of,
     import_rows,
     part_rows,
+    part_size,
     parts_of,
     put_part,
     rows_by_part,
     rows_of,
 )
 
-__all__ = ["Kind", "Recording", "Row", "import_rows", "names", "read", "read_part", "without_redeliveries"]
+__all__ = [
+    "Kind",
+    "Recording",
+    "Row",
+    "import_rows",
+    "names",
+    "newest_since",
+    "read",
+    "read_part",
+    "without_redeliveries",
+]
 
 _JOURNAL: Final = re.compile(r"journal-(\d+)\.rows")
 _MAX_BUFFERED_ROWS: Final = 10_000
@@ -290,6 +301,27 @@ def read(source: Path | Place, kind: Kind, name: str, since_ms: float | None = N
             yield from part_rows(place, part)
         else:
             yield from unfolded[part]
+
+
+def newest_since(
+    source: Path | Place, kind: Kind, name: str, most_rows: int, most_bytes: int
+) -> float | None:
+    """Return from which arrival on the parts of one stream or model hold at most so many rows and bytes.
+
+    None: all of them do. The newest part counts whatever its size, and what is in a journal does not count.
+
+    Raises:
+        StorageError: A part is damaged, not a recording, or cannot be read.
+    """
+    place, _ = _opened(source)
+    in_order = sorted(parts_of(place, kind, name), key=part_order)
+    rows = size_bytes = 0
+    for at in range(len(in_order) - 1, -1, -1):
+        own_rows, own_bytes = part_size(place, in_order[at])
+        rows, size_bytes = rows + own_rows, size_bytes + own_bytes
+        if (rows > most_rows or size_bytes > most_bytes) and at < len(in_order) - 1:
+            return float(part_order(in_order[at + 1])[0])
+    return None
 
 
 def read_part(path: Path) -> Iterator[Row]:

@@ -142,10 +142,26 @@ def part_rows(place: Place, part: str) -> Iterator[Row]:
         with place.open(part) as opened, pq.ParquetFile(opened) as file:
             for batch in file.iter_batches(batch_size=8192):
                 yield from rows_of(batch)
+    except FileNotFoundError as error:
+        raise StorageError(f"{place}/{part}: was deleted while it was read: run it again") from error
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        text = str(error).partition("\n")[0]
-        message = f"{place}/{part}: damaged, or no part of a recording ({text}): move it out of the folder"
-        raise StorageError(message) from error
+        raise _damaged(place, part, error) from error
+
+
+def part_size(place: Place, part: str) -> tuple[int, int]:
+    """Return how many rows one part has, and their size in bytes, unpacked; see :func:`part_rows`.
+
+    Raises:
+        StorageError: It is damaged, no part of a recording, or cannot be read.
+    """
+    try:
+        with place.open(part) as opened, pq.ParquetFile(opened) as file:
+            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+            return file.metadata.num_rows, sum(group.total_byte_size for group in groups)
+    except FileNotFoundError:
+        return 0, 0
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(place, part, error) from error
 
 
 def put_part(place: Place, part: str, rows: list[Row]) -> None:
@@ -181,3 +197,10 @@ def rows_of(batch: Any) -> Iterator[Row]:
     columns = [batch.column(name).to_pylist() for name in SCHEMA.names]
     for arrival_ms, time_ms, kind, *rest in zip(*columns, strict=True):
         yield Row(arrival_ms, time_ms, Kind(kind), *rest)
+
+
+def _damaged(place: Place, part: str, error: Exception) -> StorageError:
+    text = str(error).partition("\n")[0]
+    return StorageError(
+        f"{place}/{part}: damaged, or no part of a recording ({text}): move it out of the folder"
+    )

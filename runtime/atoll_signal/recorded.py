@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,29 @@ def recorded(manifest: Manifest, rows: NDArray[np.float32], times_ms: NDArray[np
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Slices(Sequence[Samples]):
+    """Windows that are slices, each made when it is asked for."""
+
+    rows: NDArray[np.float32]
+    times_ms: NDArray[np.float64]
+    places: NDArray[np.int64]
+    depth: int
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, at: int) -> Samples: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Samples]: ...
+    def __getitem__(self, at: int | slice) -> Samples | Sequence[Samples]:
+        if isinstance(at, slice):
+            return _Slices(self.rows, self.times_ms, self.places[at], self.depth)
+        end = int(self.places[at]) + 1
+        return Samples(self.rows[end - self.depth : end], self.times_ms[end - self.depth : end])
+
+
 def _sliced(
     manifest: Manifest, frames: Frames, rows: NDArray[np.float32], times_ms: NDArray[np.float64]
 ) -> Recorded:
@@ -107,7 +130,6 @@ def _sliced(
     limit_ms = np.inf if spec.max_gap_ms is None else spec.max_gap_ms
     gaps = np.concatenate([[0], np.cumsum(np.diff(times_ms) > limit_ms)])
     never = np.zeros(len(places), np.bool_)
-    samples = [Samples(rows[at - depth + 1 : at + 1], times_ms[at - depth + 1 : at + 1]) for at in places]
     return Recorded(
         features,
         places,
@@ -116,7 +138,7 @@ def _sliced(
         never,
         never,
         outside,
-        samples,
+        _Slices(rows, times_ms, places, depth),
     )
 
 

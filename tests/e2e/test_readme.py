@@ -129,6 +129,12 @@ def test_the_trainers_commands_lead_from_a_csv_file_to_a_published_release(
     mosquitto_broker: RunningBroker, tmp_path
 ):
     shutil.copytree(ROOT / "config", tmp_path / "config")
+    task = tmp_path / "config" / "task.toml"
+    text = task.read_text()
+    assert "trials = 4" in text
+    assert 'length = "auto"' in text
+    # Searching is not what is tried here.
+    task.write_text(text.replace("trials = 4", "trials = 1").replace('length = "auto"', "length = 8"))
     with (tmp_path / "readings.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["time", "temperature", "vibration"])

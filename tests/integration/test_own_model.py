@@ -156,6 +156,8 @@ def test_a_child_that_crashes_is_told_from_one_that_refuses():
     with pytest.raises(BundleRejectedError) as caught:
         in_child(Bundle.unpack, b"no ZIP", deadline_s=30)
     assert caught.value.reason is Reason.MALFORMED_BUNDLE
+    with pytest.raises(ZeroDivisionError):
+        in_child(divmod, 1, 0, deadline_s=30)
 
 
 def bundle_command(*arguments):

@@ -64,7 +64,8 @@ def test_the_recorder_tells_the_same(tmp_path):
     pytest.importorskip("pyarrow")
     settings = tmp_path / "trainer.toml"
     settings.write_text(
-        f'[trainer]\nsite = "site"\n[broker]\nhost = "127.0.0.1"\nport = {free_port()}\n'
+        f'[trainer]\nsite = "site"\nalive_file = "alive"\n'
+        f'[broker]\nhost = "127.0.0.1"\nport = {free_port()}\n'
         '[[stream]]\nname = "press"\nvalues.x = {}\n'
     )
     with manager(tmp_path) as told:
@@ -82,6 +83,7 @@ def test_the_recorder_tells_the_same(tmp_path):
         finally:
             process.kill()
             process.wait()
+    assert (tmp_path / "alive").exists()
 
 
 def test_beats_are_sent_no_more_often_than_the_watchdog_needs(tmp_path):
@@ -171,3 +173,7 @@ def test_the_agent_may_ask_whether_the_clock_is_set(analyze):
     assert "adjtimex" not in analyze("syscall-filter", "@system-service").stdout
     assert "\nSystemCallFilter=adjtimex\n" in text
     assert "\nProtectClock=" not in text
+
+
+def test_a_training_that_runs_out_of_memory_does_not_end_the_loop():
+    assert "\nOOMPolicy=continue\n" in (ROOT / "systemd" / "atoll-trainer-run.service").read_text()

@@ -142,6 +142,7 @@ def test_int8_weights_have_one_scale_per_tensor(trained):
     assert {count for _, count in scale_counts(run / "model_int8.tflite")} == {1}
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_model(trained, tmp_path):
     run, facts, _ = trained
     again = json.loads(

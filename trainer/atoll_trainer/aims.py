@@ -28,11 +28,13 @@ class Aims:
         targets: What it should give, NaN where nobody knows, shape (n,); of a path (n, steps).
         has_gap: Whether readings are missing between it and what it should give, shape (n,).
         last: Of a forecast: what its value was at the end of the window, shape (n,).
+        until_ms: Event time of the last reading that the target is made of, shape (n,).
     """
 
     targets: Floats
     has_gap: NDArray[np.bool_]
     last: Floats
+    until_ms: Floats
 
 
 def aims_of(task: TaskFile, windows: Recorded, readings: Readings, places: NDArray[np.int64]) -> Aims:
@@ -43,7 +45,7 @@ def aims_of(task: TaskFile, windows: Recorded, readings: Readings, places: NDArr
         targets = readings.labels[places][newest]
         if task.window.resample is not None and task.task.step_ms is not None:
             targets[windows.end_ms - times_ms[newest] >= task.task.step_ms] = np.nan
-        return Aims(targets, np.zeros(len(windows), np.bool_), np.full(len(windows), np.nan))
+        return Aims(targets, np.zeros(len(windows), np.bool_), np.full(len(windows), np.nan), windows.end_ms)
     series = readings.rows[places, task.target_column].astype(np.float64)
     last = _known(series)[newest]
     if task.window.resample is None:
@@ -57,7 +59,23 @@ def aims_of(task: TaskFile, windows: Recorded, readings: Readings, places: NDArr
         targets = targets[:, 0]
     now = np.array([steps.get(end, np.nan) for end in ends.tolist()])
     last = np.where(np.isnan(now), last, now)
-    return Aims(targets, np.zeros(len(windows), np.bool_), last)
+    until_ms = windows.end_ms + task.task.horizon * (task.task.step_ms or 0.0)
+    return Aims(targets, np.zeros(len(windows), np.bool_), last, until_ms)
+
+
+def are_valid(targets: NDArray[np.float64], task: TaskFile) -> NDArray[np.bool_]:
+    """Return which targets, shape (n, any), are a class, or within the valid range of what is forecast."""
+    low, high = -np.inf, np.inf
+    if task.task.kind is TaskKind.CLASSIFICATION:
+        low, high = 0, len(task.task.labels) - 1
+        if not (np.isnan(targets) | (targets == np.floor(targets))).all():
+            targets = np.where(targets == np.floor(targets), targets, np.inf)
+    if task.task.kind is TaskKind.FORECAST:
+        value = task.task.values[task.task.target]
+        low = low if value.low is None else value.low
+        high = high if value.high is None else value.high
+    valid: NDArray[np.bool_] = ((targets >= low) & (targets <= high)).all(axis=1)
+    return valid
 
 
 def _newest(task: TaskFile, windows: Recorded, times_ms: Floats) -> NDArray[np.int64]:
@@ -94,7 +112,7 @@ def _readings_ahead(
     if limit_ms is not None:
         gaps = np.concatenate([[0], np.cumsum(np.diff(times_ms) > limit_ms)])
         has_gap = is_there & (gaps[ahead] > gaps[newest])
-    return Aims(targets, has_gap, last)
+    return Aims(targets, has_gap, last, times_ms[ahead])
 
 
 def _ahead(task: TaskFile) -> range:

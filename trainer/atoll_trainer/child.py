@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -16,7 +17,7 @@ def in_child(function: Callable[..., _EndT], *arguments: object, deadline_s: flo
     """Return ``function(*arguments)``, computed in a child; all of them can be pickled.
 
     Raises:
-        AtollError: As ``function`` raised it.
+        Exception: As ``function`` raised it.
         BundleRejectedError: The child crashed, or did not end within ``deadline_s`` and was killed:
             what it loaded is damaged or too slow.
     """
@@ -29,7 +30,7 @@ def in_child(function: Callable[..., _EndT], *arguments: object, deadline_s: flo
         if not receiver.poll(deadline_s):
             message = f"no answer within {deadline_s:.0f} s"
             raise BundleRejectedError(message, Reason.SELF_TEST_TIMEOUT)
-        answer: _EndT | AtollError = receiver.recv()
+        answer: _EndT | Exception = receiver.recv()
     except EOFError as error:
         child.join(deadline_s)
         message = f"crashes the inference runtime (exit status {child.exitcode}): the file is damaged"
@@ -38,7 +39,7 @@ def in_child(function: Callable[..., _EndT], *arguments: object, deadline_s: flo
         child.kill()
         child.join()
         receiver.close()
-    if isinstance(answer, AtollError):
+    if isinstance(answer, Exception):
         raise answer
     return answer
 
@@ -48,3 +49,14 @@ def _work(sender: Connection, function: Callable[..., object], arguments: tuple[
         sender.send(function(*arguments))
     except AtollError as error:
         sender.send(error)
+    except Exception as error:  # noqa: BLE001 - a bug, or no memory: raised again by whoever asked
+        sender.send(_sent(error))
+
+
+def _sent(error: Exception) -> Exception:
+    """Return ``error`` if it can be sent, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - whatever a class of others does
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

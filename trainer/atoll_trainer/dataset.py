@@ -7,23 +7,26 @@ would flag (``gap``, ``out_of_range``) is left out. Everything is counted.
 from __future__ import annotations
 
 import hashlib
+import math
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atoll_contract.errors import MalformedMessageError, PeerError, Reason
+from atoll_contract.feature import MAX_WINDOW_LENGTH
 from atoll_contract.manifest import Imputation
 from atoll_contract.messages import Value
 from atoll_signal.matrix import Samples
 from atoll_signal.numbers import Numbers
 from atoll_signal.order import StepBack, describe, steps_back
-from atoll_signal.recorded import Recorded, recorded
-from atoll_trainer.aims import Aims, aims_of
+from atoll_signal.recorded import recorded
+from atoll_trainer.aims import aims_of, are_valid
 from atoll_trainer.splits import parts
 from atoll_trainer.task import InputTable, TaskFile, TaskKind
 
@@ -32,7 +35,12 @@ _DAY_MS: Final = 86_400_000.0
 _MOST_LOST: Final = 0.2
 """Share of the windows that a longer one may cost, by gaps and starts."""
 _MOST_NUMBERS: Final = 60_000_000
-"""In the windows of the longest length together: 240 MB."""
+"""In all windows together: 240 MB. Of more an even choice is taken."""
+_MOST_WINDOWS: Final = 1_000_000
+_MOST_CUT: Final = 500_000_000
+"""Numbers in the windows of one device, before the choice: 2 GB."""
+MOST_READINGS: Final = 8_000_000
+"""Of a file, or of the messages of a recording that are read: some hundred bytes each."""
 
 
 class UnsuitableDataError(PeerError):
@@ -91,6 +99,7 @@ class Readings:
         refusals: What was not used.
         tests: Which were read from a file kept for the test, shape (n,); None: none. No window holds readings
             of both.
+        cut_ms: There was too much: what had arrived before was left out.
     """
 
     source: str
@@ -102,6 +111,7 @@ class Readings:
     labels: NDArray[np.float64]
     refusals: Refusals
     tests: NDArray[np.bool_] | None = None
+    cut_ms: float | None = None
 
     def __len__(self) -> int:
         return len(self.times_ms)
@@ -163,6 +173,7 @@ class LeftOut(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     NO_LABEL = "no_label"
     NO_READING_AHEAD = "no_reading_ahead"
+    TOO_MANY = "too_many"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +189,7 @@ class Examples:
         samples: What the features are computed from, n of them; none where that is the windows themselves.
         devices: Number of the device of each, in the order of their names, shape (n,).
         tests: Which are of the file kept for the test, shape (n,).
+        until_ms: Event time of the last reading that its target is made of, shape (n,).
     """
 
     windows: NDArray[np.float32]
@@ -187,6 +199,7 @@ class Examples:
     samples: Sequence[Samples] = ()
     devices: NDArray[np.int64] | None = None
     tests: NDArray[np.bool_] | None = None
+    until_ms: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -201,6 +214,7 @@ class Examples:
             [self.samples[place] for place in places.tolist()] if self.samples else (),
             None if self.devices is None else self.devices[places],
             None if self.tests is None else self.tests[places],
+            None if self.until_ms is None else self.until_ms[places],
         )
 
     def shortened(self, task: TaskFile) -> Examples:
@@ -243,33 +257,38 @@ def collect(
     columns = plain.columns_of(_of_values(plain, used).manifest())
     width = sum(spec.size for spec in task.specs)
     is_forecast = task.task.kind is TaskKind.FORECAST
-    rows, times, numbers, devices, labels = [], [], [], [], []
+    rows, times, numbers, labels = array("f"), array("d"), array("q"), array("d")
+    devices: list[str] = []
     for one in observed:
         try:
             row = np.full(width, np.nan, np.float32)
             row[columns] = numbers_of.of(one.values, one.step_ms)
             if is_forecast and isinstance(target := one.values.get(task.task.target), int | float):
                 row[task.target_column] = target
-            rows.append(row)
         except MalformedMessageError as error:
             refusals.add(one.number, error)
             continue
+        rows.frombytes(row.tobytes())
         times.append(one.time_ms)
         numbers.append(one.number)
         devices.append(one.device)
         labels.append(np.nan if one.label is None else one.label)
-    if not rows:
+        if len(devices) > MOST_READINGS:
+            raise UnsuitableDataError(
+                f"{source}: more than {MOST_READINGS:,} readings do not fit into memory: take fewer"
+            )
+    if not devices:
         refused = refusals.counts.total()
         why = f": {refused:,} refused, {next(iter(refusals.first.values()))}" if refused else ""
         raise UnsuitableDataError(f"{source}: no reading can be used{why}")
     return Readings(
         source,
         sha256,
-        np.array(rows, np.float32),
-        np.array(times, np.float64),
+        np.array(rows, np.float32).reshape(len(devices), width),
+        np.array(times),
         np.array(numbers, np.int64),
         devices,
-        np.array(labels, np.float64),
+        np.array(labels),
         refusals,
     )
 
@@ -283,9 +302,15 @@ def fills(readings: Readings, task: TaskFile) -> dict[str, float]:
     if task.window.impute is not Imputation.MEAN:
         return {}
     by_time = np.argsort(readings.times_ms, kind="stable")
-    if readings.tests is not None:
-        by_time = by_time[~readings.tests[by_time]]
-    rows = readings.rows[by_time[: max(1, int(len(by_time) * task.split.train))]].astype(np.float64)
+    names = {name: number for number, name in enumerate(sorted(set(readings.devices)))}
+    devices = np.array([names[device] for device in readings.devices])
+    train, _, _ = parts(
+        task.split,
+        readings.times_ms[by_time],
+        devices=devices[by_time],
+        is_test=None if readings.tests is None else readings.tests[by_time],
+    )
+    rows = readings.rows[by_time[train]].astype(np.float64)
     found = {}
     for column, name in enumerate(task.task.values):  # numbers all of them: arrays are not imputed
         if name not in task.used:
@@ -306,42 +331,47 @@ def cut(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut]]
     manifest = task.manifest(fills=fills(readings, task))
     is_forecast = task.task.kind is TaskKind.FORECAST
     columns = task.columns_of(manifest)
+    size = manifest.rows * manifest.columns
+    most = min(_MOST_WINDOWS, max(1, _MOST_NUMBERS // size))
     left_out: Counter[LeftOut] = Counter()
-    kept: list[tuple[float, str, int, int]] = []
-    found: list[tuple[Recorded, Aims]] = []
-    spans = readings.spans()
-    for number, (device, places) in enumerate(spans):
+    found: list[Examples] = []
+    for device, places in _rooms(readings, size, left_out):
         one = recorded(manifest, readings.rows[places][:, columns], readings.times_ms[places])
         aims = aims_of(task, one, readings, places)
-        found.append((one, aims))
         has_gap = one.has_gap | aims.has_gap
-        targets = aims.targets.reshape(len(aims.targets), -1)
+        targets = aims.targets if aims.targets.ndim > 1 else aims.targets[:, None]
         has_none = ~has_gap & np.isnan(targets).any(axis=1)
-        is_valid = _are_valid_targets(targets, task)
+        is_valid = are_valid(targets, task)
         if task.task.kind is TaskKind.ANOMALY:
             has_none, is_valid = np.zeros_like(has_none), np.ones_like(is_valid)
         is_outside = ~has_gap & ~has_none & (one.is_out_of_range | ~is_valid)
         left_out[LeftOut.GAP] += int(has_gap.sum())
         left_out[LeftOut.NO_READING_AHEAD if is_forecast else LeftOut.NO_LABEL] += int(has_none.sum())
         left_out[LeftOut.OUT_OF_RANGE] += int(is_outside.sum())
-        good = np.flatnonzero(~(has_gap | has_none | is_outside)).tolist()
-        kept += [(float(one.end_ms[place]), device, number, place) for place in good]
-    left_out = +left_out
-    if not kept:
-        raise UnsuitableDataError(_nothing(readings, task, left_out))
+        good = np.flatnonzero(~(has_gap | has_none | is_outside))
+        share = min(len(good), math.ceil(most * len(places) / len(readings)))
+        chosen = good[np.linspace(0, len(good) - 1, share).astype(np.int64)]
+        left_out[LeftOut.TOO_MANY] += len(good) - len(chosen)
+        tests = None if readings.tests is None else np.repeat(readings.tests[places[:1]], len(chosen))
+        found.append(
+            Examples(
+                one.features[chosen],
+                aims.targets[chosen],
+                one.end_ms[chosen],
+                aims.last[chosen] if is_forecast else None,
+                [] if manifest.is_plain else [one.samples[place] for place in chosen.tolist()],
+                np.full(len(chosen), device),
+                tests,
+                aims.until_ms[chosen],
+            )
+        )
+    if not any(len(one) for one in found):
+        raise UnsuitableDataError(_nothing(readings, task, +left_out))
     # Readings may come device by device: the parts are cut by time all the same. Where a moment is
     # the same the device decides, so that the order of the rows does not.
-    kept.sort(key=lambda example: example[:2])
-    chosen = [(number, place) for _, _, number, place in kept]
-    examples = Examples(
-        np.stack([found[number][0].features[place] for number, place in chosen]),
-        np.array([found[number][1].targets[place] for number, place in chosen]),
-        np.array([end_ms for end_ms, *_ in kept]),
-        np.array([found[number][1].last[place] for number, place in chosen]) if is_forecast else None,
-        [] if manifest.is_plain else [found[number][0].samples[place] for number, place in chosen],
-        *_origins(readings, spans, [number for number, _ in chosen]),
-    )
-    return examples, left_out
+    examples = _joined(found)
+    devices = np.zeros(len(examples)) if examples.devices is None else examples.devices
+    return examples.take(np.lexsort((devices, examples.times_ms))), +left_out
 
 
 def cut_longest(readings: Readings, task: TaskFile) -> tuple[Examples, Counter[LeftOut], list[int]]:
@@ -382,6 +412,7 @@ def split(examples: Examples, task: TaskFile) -> Split:
         classes=examples.targets if is_class else None,
         devices=examples.devices,
         is_test=examples.tests,
+        until_ms=examples.until_ms,
     )
     found = Split(*(examples.take(part) for part in places))
     empty = [
@@ -417,35 +448,40 @@ def naive(task: TaskFile, train: Examples, examples: Examples) -> NDArray[np.flo
             return np.full(len(examples), train.targets.mean())
 
 
-def _origins(
-    readings: Readings, spans: list[tuple[str, NDArray[np.int64]]], numbers: list[int]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+def _rooms(
+    readings: Readings, size: int, left_out: Counter[LeftOut]
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield the number of each device, by the order of names, and the newest of its readings that fit."""
+    spans = readings.spans()
     names = sorted({device for device, _ in spans})
-    devices = np.array([names.index(spans[number][0]) for number in range(len(spans))])
-    if readings.tests is None:
-        return devices[numbers], None
-    tests = np.array([bool(readings.tests[places[0]]) for _, places in spans])
-    return devices[numbers], tests[numbers]
+    room = max(1, _MOST_CUT // size)
+    for device, places in spans:
+        left_out[LeftOut.TOO_MANY] += max(0, len(places) - room)
+        yield names.index(device), places[-room:]
+
+
+def _joined(found: Sequence[Examples]) -> Examples:
+    def all_of(get: Callable[[Examples], NDArray[Any] | None]) -> NDArray[Any] | None:
+        arrays = [array for array in map(get, found) if array is not None]
+        return np.concatenate(arrays) if arrays else None
+
+    return Examples(
+        np.concatenate([one.windows for one in found]),
+        np.concatenate([one.targets for one in found]),
+        np.concatenate([one.times_ms for one in found]),
+        all_of(lambda one: one.last),
+        [sample for one in found for sample in one.samples],
+        all_of(lambda one: one.devices),
+        all_of(lambda one: one.tests),
+        all_of(lambda one: one.until_ms),
+    )
 
 
 def _day(task: TaskFile) -> set[int]:
     if task.task.step_ms is None:
         return set()
-    return {max(1, round(_DAY_MS / task.task.step_ms))}
-
-
-def _are_valid_targets(targets: NDArray[np.float64], task: TaskFile) -> NDArray[np.bool_]:
-    low, high = -np.inf, np.inf
-    if task.task.kind is TaskKind.CLASSIFICATION:
-        low, high = 0, len(task.task.labels) - 1
-        if not (np.isnan(targets) | (targets == np.floor(targets))).all():
-            targets = np.where(targets == np.floor(targets), targets, np.inf)
-    if task.task.kind is TaskKind.FORECAST:
-        value = task.task.values[task.task.target]
-        low = low if value.low is None else value.low
-        high = high if value.high is None else value.high
-    valid: NDArray[np.bool_] = ((targets >= low) & (targets <= high)).all(axis=1)
-    return valid
+    day = max(1, round(_DAY_MS / task.task.step_ms))
+    return {day} if day <= MAX_WINDOW_LENGTH else set()
 
 
 def _nothing(readings: Readings, task: TaskFile, left_out: Counter[LeftOut]) -> str:

@@ -254,12 +254,14 @@ def store(
     except OSError as error:
         raise storage_error(task_path, error) from error
     run.write_split(outcome.parts)
+    run.write_readings(readings, outcome.parts.test)
     outcome.save(run.saved_model)
     weights = outcome.weights
     facts = RunFacts(
         source=readings.source,
         data_sha256=readings.sha256,
         readings=len(readings),
+        cut_ms=readings.cut_ms,
         devices=len(set(readings.devices)),
         refused={reason.value: count for reason, count in sorted(readings.refusals.counts.items())},
         steps_back=readings.steps_back(),

@@ -1,8 +1,8 @@
 """A run folder: one trained model with everything that explains it.
 
 ``task.toml`` (as it was given), ``run.json`` (facts), ``windows.npz`` (the parts, before
-normalisation), ``model/`` (SavedModel), later ``model_float.tflite``, ``model_int8.tflite``,
-``evaluation.json``.
+normalisation), ``readings.npz`` (what the test part is cut from), ``model/`` (SavedModel), later
+``model_float.tflite``, ``model_int8.tflite``, ``evaluation.json``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from atoll_contract.errors import ConfigError
 from atoll_contract.manifest import Dtype, Manifest, Normalisation
 from atoll_link.files import write_whole
 from atoll_signal.matrix import Samples
-from atoll_trainer.dataset import Examples, Split
+from atoll_trainer.dataset import Examples, Readings, Split
 from atoll_trainer.samples import places_spread, spread
 from atoll_trainer.task import TaskFile
 
 FORMAT: Final = 1
+_WINDOWS: Final = "windows.npz"
+_READINGS: Final = "readings.npz"
+_BEFORE: Final = 10_000
+"""Readings of a device before the test part: a day of one every ten seconds."""
 _FactsT = TypeVar("_FactsT", bound="_Facts")
 
 
@@ -155,6 +159,7 @@ class RunFacts(_Facts):
         source: Where the readings are from.
         data_sha256: Digest of what was read.
         readings: How many could be used.
+        cut_ms: There were too many: what had arrived before was left out.
         devices: Of how many devices.
         refused: Readings that could not be used, by reason.
         steps_back: Where times step back, in words.
@@ -179,6 +184,7 @@ class RunFacts(_Facts):
     source: str
     data_sha256: str
     readings: int
+    cut_ms: float | None = None
     devices: int
     refused: dict[str, int] = {}
     steps_back: list[str] = []
@@ -349,7 +355,7 @@ class Run:
         Raises:
             ConfigError: ``windows.npz`` is missing or damaged.
         """
-        with self._windows() as arrays:
+        with self._arrays(_WINDOWS) as arrays:
             parts = [
                 Examples(
                     arrays[f"{name}_windows"],
@@ -362,13 +368,43 @@ class Run:
             ]
         return Split(*parts)
 
+    def write_readings(self, readings: Readings, test: Examples) -> None:
+        """Write ``readings.npz``: what lies in the time of the test part, and enough before it."""
+        names = {name: number for number, name in enumerate(sorted(set(readings.devices)))}
+        start_ms = test.times_ms.min()
+        chosen = []
+        for _, places in readings.spans():
+            if readings.tests is None or readings.tests[places[0]]:
+                begin = int(np.argmax(readings.times_ms[places] >= start_ms))
+                chosen.append(places[max(0, begin - _BEFORE) :])
+        places = np.concatenate(chosen)
+        buffer = BytesIO()
+        np.savez_compressed(
+            buffer,
+            rows=readings.rows[places],
+            times_ms=readings.times_ms[places],
+            devices=np.array([names[readings.devices[place]] for place in places.tolist()]),
+        )
+        write_whole(self.folder / _READINGS, buffer.getvalue())
+
+    def readings(self) -> dict[str, NDArray[Any]] | None:
+        """Return ``rows``, ``times_ms`` and ``devices`` of ``readings.npz``; None where there is none.
+
+        Raises:
+            ConfigError: It is damaged.
+        """
+        if not (self.folder / _READINGS).exists():
+            return None
+        with self._arrays(_READINGS) as arrays:
+            return arrays
+
     def golden_samples(self) -> list[Samples]:
         """Return samples of windows of the test part, spread over it.
 
         Raises:
             ConfigError: ``windows.npz`` is missing or damaged.
         """
-        with self._windows() as arrays:
+        with self._arrays(_WINDOWS) as arrays:
             if "golden_rows" not in arrays:
                 return [Samples(window) for window in spread(arrays["test_windows"])]
             ends = np.cumsum(arrays["golden_counts"])[:-1]
@@ -397,11 +433,11 @@ class Run:
             )
             arrays["golden_counts"] = np.array([len(one.rows) for one in chosen])
         np.savez_compressed(buffer, **arrays)
-        write_whole(self.folder / "windows.npz", buffer.getvalue())
+        write_whole(self.folder / _WINDOWS, buffer.getvalue())
 
     @contextmanager
-    def _windows(self) -> Iterator[dict[str, NDArray[Any]]]:
-        path = self.folder / "windows.npz"
+    def _arrays(self, name: str) -> Iterator[dict[str, NDArray[Any]]]:
+        path = self.folder / name
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 yield dict(arrays)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -14,8 +14,7 @@ from atoll_link.broker import Broker
 from atoll_link.place import Bucket, Folder, place
 from atoll_link.recording_bounds import Bounds
 from atoll_link.settings import BrokerTable, MetricsTable, Site, Table, Writer, load
-from atoll_link.settings_faults import Fault, twice
-from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
+from atoll_link.stream_settings import StreamTable, all_streams, stream_faults
 
 _GB: Final = 1e9
 _DAY_MS: Final = 86_400_000.0
@@ -30,6 +29,8 @@ class TrainerTable(Table):
         home: Folder of keys, repository, recordings and runs; by default ``/var/lib/atoll-trainer`` if
             that can be written, else ``atoll-trainer`` in the XDG state folder (``~/.local/state``).
         streams_file: A file with ``[[stream]]`` tables, shared with agents and simulator.
+        alive_file: A file that ``record`` and ``run`` touch every 15 s as long as they go on, for a
+            container's probe.
         trusted_writers: Whose labels count, besides those of a device about itself.
     """
 
@@ -37,6 +38,7 @@ class TrainerTable(Table):
     site: Site
     home: Path | None = None
     streams_file: Path | None = None
+    alive_file: Path | None = None
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
 
 
@@ -180,15 +182,6 @@ class TrainerSettings(Table):
         Raises:
             ConfigError: With one line per fault.
         """
-        settings = load(cls, path, across=lambda document: _faults_across(path, document))
-        streams = list(settings.stream)
-        if settings.trainer.streams_file is not None:
-            streams += load(StreamsFile, settings.trainer.streams_file, environment={}).stream
+        settings = load(cls, path, across=partial(stream_faults, path, "trainer"))
+        streams = all_streams(settings.stream, settings.trainer.streams_file)
         return settings.model_copy(update={"stream": streams})
-
-
-def _faults_across(path: Path, document: Mapping[str, Any]) -> Iterator[Fault | str]:
-    """Yield what is wrong between tables, and in the file of streams that they name."""
-    elsewhere, faults = streams_elsewhere(path, document, "trainer")
-    yield from faults
-    yield from twice(document, "stream", elsewhere)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,16 @@ from atoll_link.csv_columns import Columns, RowReader
 from atoll_link.csv_file import CsvFile
 from atoll_link.place import Place
 from atoll_link.recording import Kind, Row
+from atoll_signal.labels import Arrived, LabelJoin
 from atoll_trainer.cells import Cells
 from atoll_trainer.dataset import Observed, Readings, Refusals, UnsuitableDataError, collect
-from atoll_trainer.labels import Arrived, LabelJoin
 from atoll_trainer.task import TaskFile
 
 _MAX_SPREAD_MS: Final = 3_600_000.0
 """How much earlier than its time a reading, or a part of it, may arrive."""
+_MOST_ROWS: Final = 4_000_000
+_MOST_BYTES: Final = 1 << 30
+"""Of a recording, unpacked: the newest messages are read, and it is told what was left out."""
 _MAX_DEVICES: Final = 65_536
 """Devices that a stream's reader remembers."""
 
@@ -77,7 +80,11 @@ def from_csv(path: Path, columns: Columns, task: TaskFile, separator: str = ",")
 
 
 def from_recording(
-    folder: Path | Place, task: TaskFile, stream: Stream | None = None, since_ms: float | None = None
+    folder: Path | Place,
+    task: TaskFile,
+    stream: Stream | None = None,
+    since_ms: float | None = None,
+    most_rows: int = _MOST_ROWS,
 ) -> tuple[Readings, int]:
     """Return the task's readings in a recording, labelled, and how many labels found no reading.
 
@@ -86,6 +93,7 @@ def from_recording(
         task: Says which stream and model.
         stream: How its messages are read; by default as our own dialect.
         since_ms: Only what was measured from then on, by event time.
+        most_rows: Of more messages the newest are read: whole parts of the recording.
 
     Raises:
         StorageError: A part of it is damaged.
@@ -94,31 +102,42 @@ def from_recording(
     if task.task.stream not in (known := recording.names(folder, Kind.READING)):
         there = f"there are {', '.join(known)}" if known else "there are none at all"
         raise UnsuitableDataError(f"{folder}: no readings of stream {task.task.stream!r}; {there}")
-    # Labels are joined to all readings, also to those that are refused later: the label of a reading
-    # that lacks a value must not go to its neighbour.
-    devices, times, arrivals = [], [], []
-    for one in _recorded(folder, task, stream, Refusals(), since_ms):
-        devices.append(one.device)
-        times.append(one.time_ms)
-        arrivals.append(one.arrival_ms)
-    labels, lost = np.full(len(times), np.nan), 0
-    if task.task.kind.has_labels:
-        join = LabelJoin(devices, np.array(times), np.array(arrivals), task.task.label_tolerance_ms)
-        labels, lost = join.join(_labels(folder, task, since_ms))
-    digest = hashlib.sha256(labels.tobytes())
+    arrived_ms = recording.newest_since(folder, Kind.READING, task.task.stream, most_rows, _MOST_BYTES)
+    # Labels are joined to all readings, also to those that are refused: the label of a reading that lacks
+    # a value must not go to its neighbour. One pass: a recorder may add and delete meanwhile.
+    names: dict[str, str] = {}
+    devices: list[str] = []
+    times, arrivals = array("d"), array("d")
+    digest = hashlib.sha256()
     refusals = Refusals()
 
     def observed() -> Iterator[Observed]:
-        # Not strict: a recorder may have added readings in the meantime.
-        recorded = _recorded(folder, task, stream, refusals, since_ms)
-        joined = zip(recorded, labels.tolist(), strict=False)
-        for one, label in joined:
+        for place, one in enumerate(_recorded(folder, task, stream, refusals, (since_ms, arrived_ms))):
+            device = names.setdefault(one.device, one.device)
+            devices.append(device)
+            times.append(one.time_ms)
+            arrivals.append(one.arrival_ms)
             digest.update(f"{one.device} {one.time_ms} ".encode() + one.payload)
-            truth = None if math.isnan(label) else label
-            yield Observed(one.number, one.device, one.time_ms, one.values, truth, one.step_ms)
+            # Its place stands for the label, which is not known yet.
+            yield Observed(one.number, device, one.time_ms, one.values, float(place), one.step_ms)
 
+    has_labels = task.task.kind.has_labels
+    found = list(_labels(folder, task, (since_ms, arrived_ms))) if has_labels else []
     readings = collect(observed(), task, str(folder), "", refusals)
-    return replace(readings, sha256=digest.hexdigest()), lost
+    join = LabelJoin(devices, np.array(times), np.array(arrivals), task.task.label_tolerance_ms)
+    if arrived_ms is not None:
+        first_ms = min(times)
+        found = [one for one in found if _end_ms(one.label) >= first_ms]
+    labels, lost = join.join(found)
+    digest.update(labels.tobytes())
+    own = labels[readings.labels.astype(np.int64)]
+    is_cut = arrived_ms is not None and (since_ms is None or arrived_ms > since_ms)
+    cut_ms = arrived_ms if is_cut else None
+    return replace(readings, labels=own, sha256=digest.hexdigest(), cut_ms=cut_ms), lost
+
+
+_Since = tuple[float | None, float | None]
+"""By event time, and by arrival."""
 
 
 class _Recorded(NamedTuple):
@@ -134,10 +153,11 @@ class _Recorded(NamedTuple):
 
 
 def _recorded(
-    folder: Path | Place, task: TaskFile, stream: Stream | None, refusals: Refusals, since_ms: float | None
+    folder: Path | Place, task: TaskFile, stream: Stream | None, refusals: Refusals, since: _Since
 ) -> Iterator[_Recorded]:
     """Yield the readings, as the agent reads them from the same messages."""
-    found = recording.read(folder, Kind.READING, task.task.stream, _arrived_since(since_ms))
+    since_ms, _ = since
+    found = recording.read(folder, Kind.READING, task.task.stream, _arrived_since(since))
     rows = recording.without_redeliveries(found)
     read = _reading(stream)
     for number, row in enumerate(rows, start=1):
@@ -172,20 +192,26 @@ def _reading(stream: Stream | None) -> Callable[[Row], Iterator[Overdue]]:
     return read
 
 
-def _arrived_since(since_ms: float | None) -> float | None:
+def _arrived_since(since: _Since) -> float | None:
     """Return from when on to read what was measured since: values of one reading may come one by one."""
-    return None if since_ms is None else since_ms - _MAX_SPREAD_MS
+    since_ms, arrived_ms = since
+    bounds = [arrived_ms, None if since_ms is None else since_ms - _MAX_SPREAD_MS]
+    return max((bound for bound in bounds if bound is not None), default=None)
 
 
-def _labels(folder: Path | Place, task: TaskFile, since_ms: float | None) -> Iterator[Arrived]:
-    found = recording.read(folder, Kind.LABEL, task.task.model, _arrived_since(since_ms))
+def _labels(folder: Path | Place, task: TaskFile, since: _Since) -> Iterator[Arrived]:
+    since_ms, _ = since
+    found = recording.read(folder, Kind.LABEL, task.task.model, _arrived_since(since))
     for row in recording.without_redeliveries(found):
         label = Label.decode(row.payload)
-        end_ms = label.end_ms if label.time_ms is None else label.time_ms
-        if since_ms is not None and (end_ms or 0.0) < since_ms:
+        if since_ms is not None and _end_ms(label) < since_ms:
             continue
         if label.stream in {None, task.task.stream}:
             yield Arrived(row.device, row.arrival_ms, label)
+
+
+def _end_ms(label: Label) -> float:
+    return (label.end_ms if label.time_ms is None else label.time_ms) or 0.0
 
 
 def _require_fit(columns: Columns, task: TaskFile) -> None:

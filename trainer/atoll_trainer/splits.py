@@ -23,8 +23,11 @@ def parts(
     classes: NDArray[np.float64] | None = None,
     devices: Places | None = None,
     is_test: NDArray[np.bool_] | None = None,
+    until_ms: NDArray[np.float64] | None = None,
 ) -> tuple[Places, Places, Places]:
     """Return the places of training, validation and test part, each in order.
+
+    Where the parts follow each other in time, no target of one lies in the time of the next.
 
     Args:
         table: How they are parted.
@@ -32,11 +35,13 @@ def parts(
         classes: Of each, where equal shares of each class are dealt by lot.
         devices: Number of the device of each.
         is_test: Which are of a file of their own, kept for the test.
+        until_ms: When the target of each is known.
 
     Raises:
         ConfigError: ``test_from`` is no moment.
     """
     everything = np.arange(len(times_ms))
+    has_own_file = is_test is not None
     if is_test is None and table.test_from is not None:
         is_test = times_ms >= _moment_ms(table.test_from)
     if table.grouped and devices is not None:
@@ -57,6 +62,16 @@ def parts(
         _, validation = _bounds_of_rest(table, len(rest))
         found = rest[: len(rest) - validation], rest[len(rest) - validation :], order[is_test[order]]
     train, chosen_by, test = (np.sort(part) for part in found)
+    if until_ms is None or table.order is Order.SHUFFLED:
+        return train, chosen_by, test
+    if not has_own_file and len(test):
+        rest = np.concatenate([train, chosen_by])
+        apart = rest[until_ms[rest] <= times_ms[test].min()]
+        if len(apart) < len(rest):
+            first, _ = _bounds_of_rest(table, len(apart))
+            train, chosen_by = apart[:first], apart[first:]
+    if len(chosen_by):
+        train = train[until_ms[train] <= times_ms[chosen_by].min()]
     return train, chosen_by, test
 
 

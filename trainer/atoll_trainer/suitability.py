@@ -39,6 +39,7 @@ def notes(parts: Split, task: TaskFile, readings: int, refused: Mapping[str, int
         *_about_refused(task, readings, refused),
         *_about_features(parts, task),
         *_about_classes(parts, task),
+        *_about_threshold(parts, task),
     ]
 
 
@@ -80,3 +81,13 @@ def _about_classes(parts: Split, task: TaskFile) -> Iterator[str]:
     for label, count in zip(task.task.labels, counts.tolist(), strict=True):
         if count < _RARE:
             yield f"Class {label!r} stands {count} times in training: what is told of it is uncertain."
+
+
+def _about_threshold(parts: Split, task: TaskFile) -> Iterator[str]:
+    false_alarms = task.threshold.false_alarms
+    apart = len(parts.train) // task.length
+    if task.task.kind is TaskKind.ANOMALY and apart * false_alarms < 1:
+        yield (
+            f"The threshold rests on {apart:,} windows that share no reading, too few for a share of "
+            f"{false_alarms:g} false alarms: expect more, or set threshold.margin above 1."
+        )

@@ -35,6 +35,7 @@ from atoll_trainer.task_tables import (
     AUTO,
     CsvTable,
     FamilyName,
+    Order,
     SearchTable,
     SplitTable,
     ThresholdTable,
@@ -70,6 +71,14 @@ class TaskKind(StrEnum):
     def has_labels(self) -> bool:
         """Whether labels say anything of it: an anomaly is learnt without, and judged by them."""
         return self is not TaskKind.FORECAST
+
+
+FAMILIES: Final[Mapping[TaskKind, tuple[FamilyName, ...]]] = {
+    TaskKind.REGRESSION: (FamilyName.LINEAR, FamilyName.MLP, FamilyName.CONV),
+    TaskKind.FORECAST: (FamilyName.LINEAR, FamilyName.SEASONAL, FamilyName.MLP, FamilyName.CONV),
+    TaskKind.CLASSIFICATION: (FamilyName.LINEAR, FamilyName.SVM, FamilyName.MLP, FamilyName.CONV),
+    TaskKind.ANOMALY: (FamilyName.LINEAR, FamilyName.AUTOENCODER),
+}
 
 
 class InputTable(Table):
@@ -287,11 +296,19 @@ class TaskFile(Table):
             raise ValueError(
                 "fit: a line by gradient descent is for one number; leave [fit] out for a search"
             )
+        possible = FAMILIES[self.task.kind]
+        if unsuited := [name.value for name in self.search.families if name not in possible]:
+            raise ValueError(
+                f"search.families: {', '.join(unsuited)}: of a {self.task.kind.value} there are "
+                f"{', '.join(name.value for name in possible)}"
+            )
         has_summary = any(table.kind in SUMMARIES for table in self.feature)
         if self.is_auto and (self.fit is not None or has_summary or self.window.duration_ms):
             raise ValueError(
                 "window.length: auto goes with a search, without duration_ms and summary features"
             )
+        if self.window.impute is Imputation.MEAN and self.split.order is Order.SHUFFLED:
+            raise ValueError("window.impute: the mean of the training part needs parts in order of time")
         if unknown := set(self.csv.values) - set(self.task.values):
             raise ValueError(f"csv.values: {', '.join(sorted(unknown))}: the task has no such value")
         return self

@@ -96,7 +96,7 @@ class SearchTable(Table):
         prefer: ``small``: the smallest within one standard error of the best; or ``accurate``.
         max_int8_loss: Share of its accuracy that a model may lose as int8; one that loses more is tuned for
             int8, and if that does not help is shipped as float.
-        max_size_bytes: A larger int8 file is not taken.
+        max_size_bytes: A larger file is not taken; where all are larger the search fails.
         max_latency_us: Nor one that answers more slowly here.
         time_limit_s: Ends a search that runs away; the run then says ``cut``.
         seed: Of the random numbers.
@@ -119,7 +119,7 @@ class ThresholdTable(Table):
     """``[threshold]``: above which score a window is an anomaly, from the training part alone.
 
     Attributes:
-        false_alarms: Share of the training windows that may lie above it, before the margin.
+        false_alarms: Share of normal windows that may lie above it, before the margin.
         margin: Factor on that score.
     """
 

@@ -16,20 +16,12 @@ from typing import Any, Final
 
 from atoll_agent.adapters.child_environment import child_environment
 from atoll_agent.ports import ChildCrashedError, ChildTimeoutError, Line
-from atoll_contract.errors import AtollError, BundleRejectedError, DigestMismatchError
 
 _MAX_LINE: Final = 8 * 1024 * 1024
 _GRACE_S: Final = 2.0
 _CRASH_SIGNALS: Final = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
 )
-
-
-def failure_line(error: AtollError) -> dict[str, Any]:
-    """Return what a child prints when ``error`` ended its work."""
-    # Bytes that are not the signed ones say nothing about the release: it is fetched again.
-    is_refusal = isinstance(error, BundleRejectedError) and not isinstance(error, DigestMismatchError)
-    return {"event": "failed", "is_refusal": is_refusal, "reason": error.reason.value, "detail": error.detail}
 
 
 @asynccontextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from atoll_agent.adapters.children import failure_line
 from atoll_agent.adapters.delivery import fetch_bundle
+from atoll_agent.children.failure import failure_line
 from atoll_agent.children.request import answer, opened, read_request
 from atoll_agent.rollout.release import Release
 from atoll_contract.errors import AtollError

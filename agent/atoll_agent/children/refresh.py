@@ -6,9 +6,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from atoll_agent.adapters.children import failure_line
 from atoll_agent.adapters.repository import ReleaseRepository
 from atoll_agent.adapters.store import StateStore
+from atoll_agent.children.failure import failure_line
 from atoll_agent.children.request import answer, opened, read_request
 from atoll_agent.rollout.release import choose
 from atoll_contract.errors import AtollError

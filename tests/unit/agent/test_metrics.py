@@ -25,10 +25,10 @@ from atoll_contract.messages import (
     Status,
 )
 from atoll_link.metrics import Exporter
+from atoll_link.recorder import Tally
 from atoll_link.settings import MetricsTable
 from atoll_trainer.cli import main as trainer_main
 from atoll_trainer.metrics import RecorderMetrics
-from atoll_trainer.record import Tally
 
 ROOT = Path(__file__).parents[3]
 REF = {"release": 3, "sha256": "3"}
@@ -44,6 +44,9 @@ STATUS = Status(
         "edgetpu_temp_c": 71,
         "edgetpu_clock_percent": 50,
         "late": 4,
+        "readings_missing": 3,
+        "spool_rows": 2,
+        "spool_bytes": 900,
     },
     refusals=[Refusals(where="press", reason=Reason.BAD_TIME, count=2)],
 )
@@ -70,7 +73,7 @@ def recorder(tmp_path) -> RecorderMetrics:
     assert trainer_main(["init", "--home", str(tmp_path / "home")]) == 0
     tally = Tally(readings=5)
     tally.refused[Reason.BAD_TIME] += 1
-    return RecorderMetrics(tally, lambda: True, tmp_path / "home" / "repository")
+    return RecorderMetrics(lambda: tally, lambda: True, tmp_path / "home" / "repository")
 
 
 def samples(*told) -> dict[tuple[str, tuple[str, ...]], float]:

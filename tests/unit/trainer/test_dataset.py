@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from atoll_contract.errors import Reason
+from atoll_contract.manifest import Imputation
+from atoll_trainer import dataset
 from atoll_trainer.dataset import (
     LeftOut,
     Observed,
@@ -14,6 +16,7 @@ from atoll_trainer.dataset import (
     collect,
     cut,
     cut_longest,
+    fills,
     naive,
     split,
 )
@@ -296,3 +299,62 @@ def test_the_parts_of_several_devices_follow_each_other_in_time_however_the_rows
     assert [part.targets.tolist() for _, part in parts_of(by_time)] == [
         part.targets.tolist() for part in (train, validation, test)
     ]
+
+
+def test_no_target_of_one_part_lies_in_the_time_of_the_next():
+    task = a_task(length=1, horizon=30, train=0.7, validation=0.1)
+
+    parts = split(cut(readings(task, [float(x) for x in range(400)]), task)[0], task)
+
+    assert parts.train.targets.max() <= parts.validation.times_ms.min() / 1000
+    assert parts.validation.targets.max() <= parts.test.times_ms.min() / 1000
+    assert [len(part) for _, part in parts] == [205, 33, 74]
+
+
+def test_of_more_windows_than_fit_an_even_choice_is_taken(monkeypatch):
+    monkeypatch.setattr(dataset, "_MOST_WINDOWS", 10)
+    task = a_task(kind="regression", length=1)
+    values = [float(x) for x in range(40)]
+
+    examples, left_out = cut(readings(task, values, devices=["a", "b"] * 20, labels=values), task)
+
+    assert examples.targets.tolist() == [0, 1, 8, 9, 18, 19, 28, 29, 38, 39]
+    assert left_out == {LeftOut.TOO_MANY: 30}
+
+
+@pytest.mark.parametrize(
+    ("split_table", "mean"),
+    [({"test_from": "1970-01-01T00:00:04"}, 1.5), ({"grouped": True}, 3.5), ({"train": 0.5}, 1.5)],
+)
+def test_the_mean_that_stands_for_missing_numbers_is_that_of_the_training_part(split_table, mean):
+    task = a_task(kind="regression", length=1)
+    table = task.split.model_copy(update={"train": 0.5, "validation": 0.0, **split_table})
+    task = task.model_copy(
+        update={"split": table, "window": task.window.model_copy(update={"impute": Imputation.MEAN})}
+    )
+    values = [float(x) for x in range(8) for _ in "ab"]
+    times = [x * 1000.0 for x in values]
+    # Of device b the value is 10 more: what is kept whole for the test does not count.
+    rows = [value + 10 * (number % 2) for number, value in enumerate(values)]
+
+    found = readings(task, rows, devices=["a", "b"] * 8, times=times)
+
+    assert fills(found, task) == {"x": mean + (0 if "grouped" in split_table else 5)}
+
+
+def test_a_day_of_more_readings_than_a_window_can_hold_is_not_tried():
+    task = TaskFile.model_validate(
+        {
+            "task": {
+                "model": "m",
+                "stream": "s",
+                "kind": "forecast",
+                "target": "x",
+                "step_ms": 100,
+                "values": {"x": {}},
+            },
+            "window": {"length": "auto"},
+        }
+    )
+
+    assert cut_longest(readings(task, [float(x) for x in range(60)]), task)[2] == [1, 8]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from support.bundles import make_bundle
 
 from atoll_contract.bundle import Bundle
-from atoll_contract.manifest import Training
-from atoll_trainer.dataset import Examples
+from atoll_contract.manifest import OutputSpec, Task, Training
+from atoll_trainer.dataset import Examples, Observed, Refusals, collect, cut, split
 from atoll_trainer.gate import Gate, Limits
+from atoll_trainer.recut import windows_for
+from atoll_trainer.runs import Run
+from atoll_trainer.task import TaskFile
 
 LINEAR = make_bundle(release=1)
 TRIPLE = make_bundle(release=2, file="triple_float")
@@ -26,7 +30,9 @@ def examples_of(bundle: Bundle) -> Examples:
     """Return windows whose targets are about what ``bundle`` promises for them."""
     windows = np.array([case.samples for case in bundle.golden.cases] * 8, dtype=np.float32)
     targets = np.array([case.output[0] for case in bundle.golden.cases] * 8, dtype=np.float64)
-    targets += np.random.default_rng(0).normal(0, 0.01, len(targets))
+    random = np.random.default_rng(0)
+    order = random.permutation(len(targets))
+    windows, targets = windows[order], targets[order] + random.normal(0, 0.01, len(targets))
     return Examples(windows, targets, np.arange(len(targets), dtype=np.float64))
 
 
@@ -47,6 +53,57 @@ def test_a_champion_of_other_windows_is_no_measure() -> None:
     refusal = Gate(0.05, examples_of(LINEAR)).refusal(LINEAR, other)
 
     assert refusal == "release 1 reads other windows: the run compares nothing"
+
+
+def test_a_champion_that_reads_what_the_run_lacks_leaves_the_naive_guess() -> None:
+    other = replace(LINEAR, manifest=LINEAR.manifest.model_copy(update={"features": ["y"]}))
+    told = claiming(LINEAR, float_mae=1.0, naive_mae=2.0)
+
+    verdict = Gate(0.05, examples_of(LINEAR)).judge(told, other)
+
+    assert verdict.refusal is None
+    assert verdict.note == (
+        "release 1 reads other windows: the run compares nothing; it is better than a naive guess"
+    )
+
+
+def test_a_champion_of_longer_windows_reads_its_own_from_the_readings_of_the_run(tmp_path: Path) -> None:
+    task_file = tmp_path / "task.toml"
+    task_file.write_text('[task]\nmodel="wear"\nstream="s"\nkind="regression"\n[task.values.x]\n')
+    task = TaskFile.read(task_file)
+    random = np.random.default_rng(0)
+    observed = [
+        Observed(number, "ab"[number % 2], 1000.0 * number, {"x": float(x)}, label=2.0 * float(x) + 1)
+        for number, x in enumerate(random.normal(size=200))
+    ]
+    readings = collect(observed, task, "test", "0", Refusals())
+    test = split(cut(readings, task)[0], task).test
+    champion = make_bundle(file="mean12_float", length=12)
+    run = Run(tmp_path)
+    run.write_readings(readings, test)
+
+    verdict = Gate(0.0, test, recut=lambda manifest: windows_for(run, manifest, test)).judge(LINEAR, champion)
+
+    longer, _ = cut(readings, task.with_length(12))
+    windows, is_there = windows_for(run, champion.manifest, test)
+    assert is_there.all()
+    assert np.array_equal(windows, longer.take(np.arange(len(longer))[-len(test) :]).windows)
+    assert verdict.refusal is None
+    assert verdict.paired is not None
+    assert verdict.paired.windows == len(test) == 40
+
+
+def test_anomaly_models_are_compared_where_nobody_labels() -> None:
+    seeing, blind = (
+        make_bundle(task=Task.ANOMALY, output=OutputSpec(threshold=threshold), release=release)
+        for release, threshold in ((1, 1.2), (2, 1e9))
+    )
+    windows = np.random.default_rng(0).uniform(0.0, 0.1, (200, 1, 1)).astype(np.float32)
+    unlabelled = Examples(windows, np.full(200, np.nan), np.arange(200.0))
+    gate = Gate(0.0, unlabelled)
+
+    assert gate.refusal(seeing, blind) is None
+    assert "is worse" in str(gate.refusal(blind, seeing))
 
 
 def test_what_is_not_known_refuses_nothing() -> None:

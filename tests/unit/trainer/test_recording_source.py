@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +11,12 @@ pytest.importorskip("pyarrow")
 
 from support.dialects import stream
 
+from atoll_contract.errors import StorageError
 from atoll_contract.messages import Label, Reading, encode_reading
+from atoll_link.place import Folder
+from atoll_link.recorder import Site, rows_of
 from atoll_link.recording import Kind, Recording, Row
 from atoll_link.session import Delivery
-from atoll_trainer.record import Site, rows_of
 from atoll_trainer.sources import from_recording
 from atoll_trainer.task import TaskFile
 
@@ -68,6 +71,68 @@ def test_a_label_that_the_broker_sent_again_does_not_undo_its_correction(tmp_pat
 
     assert readings.labels.tolist() == [5.0]
     assert lost == 0
+
+
+@dataclass
+class Trimmed:
+    """A folder whose part number ``at`` goes when one of ``kind`` is opened, after so many others."""
+
+    folder: Path
+    kind: Kind
+    at: int = 0
+    after: int = 0
+
+    def __getattr__(self, name):
+        return getattr(Folder(self.folder), name)
+
+    def open(self, name):
+        opened = Folder(self.folder).open(name)
+        if name.startswith(self.kind):
+            if self.after == 0:
+                sorted(self.folder.glob("reading/press/*/*"))[self.at].unlink()
+            self.after -= 1
+        return opened
+
+
+def five_parts(folder):
+    """Fifty readings, the label of each its value, in five parts."""
+    with Recording(folder, max_rows=20) as writer:
+        for at in range(50):
+            writer.append(reading(float(at), at * 1000), now_s=0.0)
+            writer.append(label(float(at), at * 1000, at * 1000 + 10), now_s=0.0)
+            writer.flush(0.0)
+    assert len(list(folder.glob("reading/press/*/*"))) == 5
+
+
+def test_labels_stay_with_their_readings_while_the_oldest_go(tmp_path):
+    five_parts(tmp_path)
+
+    readings, lost = from_recording(Trimmed(tmp_path, Kind.LABEL), TASK)
+
+    assert readings.rows[:, 0].tolist() == [float(at) for at in range(10, 50)]
+    assert readings.labels.tolist() == readings.rows[:, 0].tolist()
+    assert lost == 10
+
+
+def test_a_part_that_goes_while_it_is_read_is_no_damage(tmp_path):
+    five_parts(tmp_path)
+
+    with pytest.raises(StorageError, match="was deleted while it was read: run it again"):
+        from_recording(Trimmed(tmp_path, Kind.READING, at=-1, after=5), TASK)
+
+
+def test_of_too_many_messages_the_newest_are_read_and_it_is_told(tmp_path):
+    five_parts(tmp_path)
+
+    readings, lost = from_recording(tmp_path, TASK, most_rows=25)
+    everything, _ = from_recording(tmp_path, TASK, most_rows=50)
+
+    assert readings.rows[:, 0].tolist() == [float(at) for at in range(30, 50)]
+    assert readings.labels.tolist() == readings.rows[:, 0].tolist()
+    assert readings.cut_ms == AT_MS + 30_001
+    assert lost == 0
+    assert len(everything) == 50
+    assert everything.cut_ms is None
 
 
 def test_a_recording_of_another_dialect_is_read_as_the_agent_reads_it(tmp_path):

@@ -7,12 +7,16 @@ from dataclasses import replace
 import numpy as np
 import optuna
 import pytest
+from pydantic import ValidationError
 
+from atoll_trainer.dataset import UnsuitableDataError
 from atoll_trainer.search.calibrate import calibration, softmax
 from atoll_trainer.search.choice import Judged, choose
 from atoll_trainer.search.disturb import disturbed
 from atoll_trainer.search.exact import components, ridge
+from atoll_trainer.search.left_out import excess
 from atoll_trainer.search.network import Head, Network, Plan, drawn
+from atoll_trainer.search.part import Part
 from atoll_trainer.search.recipe import families, proposed, starts
 from atoll_trainer.task import TaskFile
 from atoll_trainer.task_tables import FamilyName, SearchTable
@@ -49,9 +53,8 @@ def test_limits_rule_candidates_out_and_the_front_holds_the_rest():
     assert choose(found, SearchTable(max_size_bytes=600, prefer="accurate")).chosen == 1
     assert choose(found, SearchTable(max_size_bytes=600, max_latency_us=5)).chosen == 2
     assert choose(found, SearchTable()).is_on_front == [True, True, True, False]
-    none = choose(found, SearchTable(max_size_bytes=10))
-    assert none.chosen == 2
-    assert "none keeps max_size_bytes" in none.why
+    with pytest.raises(UnsuitableDataError, match=r"none of 4 candidates keeps .* smallest has 100 bytes"):
+        choose(found, SearchTable(max_size_bytes=10))
 
 
 def test_a_line_is_found_exactly_and_smoothing_changes_nothing_of_it():
@@ -73,6 +76,62 @@ def test_components_restore_what_lies_on_them():
 
     flat = (along[:10] + 5).reshape(10, -1).astype(np.float32)
     assert (flat @ squeeze.w + squeeze.b) @ restore.w + restore.b == pytest.approx(flat, abs=1e-3)
+
+
+@pytest.mark.parametrize(("family", "longest"), [("linear", 500), ("seasonal", 500), ("mlp", 2000)])
+def test_a_linear_model_is_not_computed_for_windows_that_would_fill_the_memory(family, longest):
+    task = {"model": "m", "stream": "s", "kind": "forecast", "target": "a"}
+    task |= {"values": {name: {} for name in "abcd"}}
+    file = TaskFile.model_validate(
+        {"task": task, "window": {"length": "auto"}, "search": {"families": [family]}}
+    )
+
+    lengths = {start[f"{family}.length"] for start in starts(file, [8, 500, 2000])}
+
+    assert max(lengths) == longest
+
+
+def test_families_that_a_task_does_not_have_are_refused_when_it_is_read():
+    task = {"model": "m", "stream": "s", "kind": "regression", "values": {"x": {}}}
+
+    with pytest.raises(ValidationError, match=r"search.families: svm: of a regression there are linear, mlp"):
+        TaskFile.model_validate({"task": task, "search": {"families": ["linear", "svm"]}})
+
+
+def test_the_threshold_of_a_model_that_has_learnt_by_heart_is_raised_by_what_it_was_not_told():
+    def series(seed, count=4600):
+        random = np.random.default_rng(seed)
+        x = random.normal(size=count)
+        for at in range(1, count):
+            x[at] += 0.9 * x[at - 1]
+        return (x / x.std()).astype(np.float32)
+
+    def scores(network, inputs):
+        return ((inputs - run(network, inputs).reshape(inputs.shape)) ** 2).mean(axis=(1, 2))
+
+    def learn(rest):
+        network = components(rest.inputs, 46)
+        return lambda of: scores(network, of)
+
+    length, share = 64, 0.999
+    plain, raised = [], []
+    for seed in range(5):
+        windows = np.lib.stride_tricks.sliding_window_view(series(seed), length)[..., None]
+        part = Part(windows[:400], np.zeros((400, 1), np.float32), np.ones(400, np.float32))
+        network, fresh = components(part.inputs, 46), windows[500:]
+        threshold = np.quantile(scores(network, part.inputs), share)
+        factor = excess(part, length, share, learn)
+        plain.append((scores(network, fresh) > threshold).mean())
+        raised.append((scores(network, fresh) > threshold * factor).mean())
+
+    assert np.mean(plain) > 0.1
+    assert np.mean(raised) < 0.02
+
+
+def test_too_few_windows_raise_no_threshold():
+    part = Part(np.zeros((20, 8, 1), np.float32), np.zeros((20, 1), np.float32), np.ones(20, np.float32))
+
+    assert excess(part, 8, 0.99, lambda _: lambda of: of[:, 0, 0]) == 1.0
 
 
 def run(network, flat):

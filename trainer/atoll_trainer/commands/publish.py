@@ -15,8 +15,10 @@ from atoll_contract.release import ReleaseTerms
 from atoll_link.exits import Exit
 from atoll_trainer.commands.options import add_trainer_options, trainer_from
 from atoll_trainer.commands.outcome import add_term_options, add_wait_options, asked_terms, conclude
-from atoll_trainer.gate import Gate, Limits
+from atoll_trainer.dataset import Examples
+from atoll_trainer.gate import Gate, Limits, Recut
 from atoll_trainer.publication import Publication, open_publication
+from atoll_trainer.recut import windows_for
 from atoll_trainer.repository import Repository
 from atoll_trainer.runs import Run
 
@@ -71,26 +73,29 @@ def run(arguments: argparse.Namespace) -> int:
     trainer = trainer_from(arguments)
     content = _read(arguments.bundle)
     bundle = _unpacked(arguments.bundle, content)
-    examples = None if arguments.run_folder is None else Run(arguments.run_folder).split().test
+    run = None if arguments.run_folder is None else Run(arguments.run_folder)
+    examples = None if run is None else run.split().test
     if arguments.max_latency is not None and examples is None:
         raise ConfigError("--max-latency: answers are timed on the windows of a run: give --run")
     limits = Limits(arguments.max_size, arguments.max_latency)
-    gate = None if arguments.no_gate else Gate(arguments.worse_by, examples, limits)
+    gate = None if arguments.no_gate else Gate(arguments.worse_by, examples, limits, _recut(run, examples))
     with open_publication(trainer, may_replace=arguments.replace_repository) as publication:
         repository = publication.repository
         terms = _terms(repository, bundle, content, asked_terms(arguments))
         is_new = all(held.release != terms.release for held in repository.releases(terms.model))
-        refusal = None
         if is_new and gate is not None:
-            refusal = gate.refusal(
+            verdict = gate.judge(
                 bundle, _champion(publication, terms.model) if examples is not None else None
             )
-        if refusal is not None:
-            print(f"{arguments.bundle}: refused: {refusal} (--no-gate publishes it)", file=sys.stderr)  # noqa: T201
-            return Exit.GATE_REFUSED
-        if is_new and gate is not None and examples is None and not bundle.manifest.training.metrics:
-            told = f"{arguments.bundle}: nothing tells how good it is, so the gate let it pass"
-            print(told, file=sys.stderr)  # noqa: T201
+            if verdict.refusal is not None:
+                message = f"{arguments.bundle}: refused: {verdict.refusal} (--no-gate publishes it)"
+                print(message, file=sys.stderr)  # noqa: T201
+                return Exit.GATE_REFUSED
+            note = verdict.note
+            if examples is None and not bundle.manifest.training.metrics:
+                note = "nothing tells how good it is, so the gate let it pass"
+            if note is not None:
+                print(f"{arguments.bundle}: {note}", file=sys.stderr)  # noqa: T201
         dropped = repository.add(terms, content)
         summary = publication.bring_out(compare={terms.target})
         published = repository.release(terms.model, terms.release)
@@ -139,6 +144,12 @@ def _terms(
             f"{held[0].rollout_percent} %: atoll-trainer promote changes whom it is for"
         )
     return terms
+
+
+def _recut(run: Run | None, examples: Examples | None) -> Recut:
+    if run is None or examples is None:
+        return lambda _: None
+    return lambda manifest: windows_for(run, manifest, examples)
 
 
 def _champion(publication: Publication, model: str) -> Bundle | None:

@@ -9,6 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from atoll_contract.errors import ConfigError
+from atoll_link.alive_file import ALIVE_S, AliveFile
+from atoll_link.metrics import Exporter
+from atoll_link.recorder import Site, Tally
 from atoll_link.recording import Recording
 from atoll_link.stop import Stop, stop_on_signals
 from atoll_link.systemd import Notifier
@@ -19,7 +22,7 @@ from atoll_trainer.loop.loop import Loop, Who
 from atoll_trainer.loop.recording import RecorderThread
 from atoll_trainer.loop.state import LoopFile, LoopStore, ModelState
 from atoll_trainer.loop.work import Means
-from atoll_trainer.record import Site
+from atoll_trainer.metrics import RecorderMetrics
 from atoll_trainer.repository import Repository
 from atoll_trainer.settings import ModelTable, TrainerSettings
 from atoll_trainer.task import TaskFile
@@ -78,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         for model, (table, _) in tasks.items()
     }
     loop = Loop(who, broker, home, courses, means, store, stored)
-    stop, service = Stop(), Notifier()
+    stop, service, alive = Stop(), Notifier(), AliveFile(trainer.alive_file, every_s=ALIVE_S)
     with ExitStack() as stack:
         recorder = None
         if settings.loop.records:
@@ -91,11 +94,18 @@ def run(arguments: argparse.Namespace) -> int:
                 return Recording(home.recordings, bucket=bucket, bounds=kept.bounds)
 
             recorder = stack.enter_context(RecorderThread(broker, client_id, home, site, open_recording))
+        metrics = RecorderMetrics(
+            lambda: Tally() if recorder is None else recorder.tally,
+            lambda: loop.is_connected if recorder is None else recorder.is_connected,
+            home.repository,
+        )
+        stack.enter_context(Exporter(settings.metrics, metrics.collect))
         stack.enter_context(stop_on_signals(stop, loop.wake))
         service.tell(READY="1")
 
         def on_step() -> None:
             service.beat()
+            alive.beat()
             if recorder is not None:
                 recorder.require_running()
 

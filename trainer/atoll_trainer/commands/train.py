@@ -237,6 +237,8 @@ def _show_readings(out: Console, readings: Readings, lost: int) -> None:
         f"readings     {len(readings):,} of {devices:,} device{'s' * (devices != 1)}, {first} to {last}; "
         f"refused {refused.total():,}"
     )
+    if readings.cut_ms is not None:
+        out.print(f"{_INDENT}too many: what arrived before {_moment(readings.cut_ms)} was left out")
     for reason, count in refused.items():
         out.print(f"{_INDENT}{reason.value} {count:,}, first: {readings.refusals.first[reason]}")
     steps = readings.steps_back()

@@ -134,6 +134,11 @@ class Loop:
         self._started_ms = time.time() * 1e3
 
     @property
+    def is_connected(self) -> bool:
+        """Whether its connection to the broker stands."""
+        return self._session.is_connected
+
+    @property
     def wake(self) -> Callable[[], None]:
         """What makes a waiting step return."""
         return self._session.wake

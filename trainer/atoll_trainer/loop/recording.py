@@ -9,11 +9,11 @@ from typing import Final, Self
 import structlog
 
 from atoll_link.broker import Broker
+from atoll_link.recorder import Recorder, Site, Tally
 from atoll_link.recording import Recording
 from atoll_link.session import Session
 from atoll_link.stop import Stop
 from atoll_trainer.home import Home
-from atoll_trainer.record import Recorder, Site, Tally
 
 _STOP_S: Final = 20.0
 
@@ -52,6 +52,11 @@ class RecorderThread:
         if self._session is not None:
             self._session.wake()
         self._thread.join(_STOP_S)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its connection to the broker stands."""
+        return self._session is not None and self._session.is_connected
 
     def require_running(self) -> None:
         """Raise what has ended it: AtollError, or a bug."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from atoll_trainer.dataset import UnsuitableDataError
 from atoll_trainer.task_tables import Prefer, SearchTable
 
 
@@ -55,17 +56,23 @@ def choose(found: Sequence[Judged], table: SearchTable) -> Choice:
 
     The standard error is that of the mean difference of the two losses on the same windows: what is hard for
     both does not hide that one is better.
+
+    Raises:
+        UnsuitableDataError: None keeps the limits of the task.
     """
-    allowed = [place for place, one in enumerate(found) if _is_allowed(one, table)]
-    note = ""
+    allowed = [place for place, one in enumerate(found) if is_allowed(one.size_bytes, one.latency_us, table)]
     if not allowed:
-        allowed = [min(range(len(found)), key=lambda place: (found[place].size_bytes, place))]
-        note = "; none keeps max_size_bytes and max_latency_us, this is the smallest"
+        size = min(one.size_bytes for one in found)
+        latency = min(one.latency_us for one in found)
+        raise UnsuitableDataError(
+            f"none of {len(found)} candidates keeps max_size_bytes and max_latency_us: the smallest has "
+            f"{size:,} bytes, the fastest answers in {latency:.1f} µs"
+        )
     best = min(allowed, key=lambda place: (found[place].loss, found[place].size_bytes, place))
     errors = [_standard_error(one.losses - found[best].losses) for one in found]
     front = [not any(_is_better(other, one) for other in found) for one in found]
     if table.prefer is Prefer.ACCURATE:
-        return Choice(best, errors, front, f"the best of {len(found)}{note}")
+        return Choice(best, errors, front, f"the best of {len(found)}")
     near = [place for place in allowed if found[place].loss - found[best].loss <= errors[place]]
     chosen = min(near, key=lambda place: (found[place].size_bytes, found[place].loss, place))
     if chosen == best:
@@ -77,12 +84,13 @@ def choose(found: Sequence[Judged], table: SearchTable) -> Choice:
             f"standard error {errors[chosen]:.3g}, {found[chosen].size_bytes:,} instead of "
             f"{found[best].size_bytes:,} bytes"
         )
-    return Choice(chosen, errors, front, why + note)
+    return Choice(chosen, errors, front, why)
 
 
-def _is_allowed(one: Judged, table: SearchTable) -> bool:
-    is_small = table.max_size_bytes is None or one.size_bytes <= table.max_size_bytes
-    return is_small and (table.max_latency_us is None or one.latency_us <= table.max_latency_us)
+def is_allowed(size_bytes: int, latency_us: float, table: SearchTable) -> bool:
+    """Whether a file keeps the limits of the task."""
+    is_small = table.max_size_bytes is None or size_bytes <= table.max_size_bytes
+    return is_small and (table.max_latency_us is None or latency_us <= table.max_latency_us)
 
 
 def _standard_error(differences: NDArray[np.float64]) -> float:

@@ -25,14 +25,15 @@ def ridge(
     """
     count, length, columns = inputs.shape
     flat = inputs.reshape(count, -1).astype(np.float64)
-    basis = _bases(length, columns, smoothing)
     mean, offset = flat.mean(axis=0), targets.astype(np.float64).mean(axis=0)
     centred, aims = flat - mean, targets - offset
     energy = centred.T @ centred
     reach = centred.T @ aims
-    left = basis.T @ energy @ basis
+    basis = _bases(length, columns, smoothing) if smoothing >= 2 else None  # noqa: PLR2004
+    left = energy if basis is None else basis.T @ energy @ basis
     left[np.diag_indices_from(left)] += penalty * (np.trace(left) / len(left)) + 1e-9 * count
-    w = basis @ np.linalg.solve(left, basis.T @ reach)
+    w = np.linalg.solve(left, reach if basis is None else basis.T @ reach)
+    w = w if basis is None else basis @ w
     b = offset - mean @ w
     layer = Layer(w.astype(np.float32), b.astype(np.float32), relu=False)
     return Network(length, columns, (layer,), Head.NUMBERS)
@@ -41,8 +42,6 @@ def ridge(
 def _bases(length: int, columns: int, smoothing: int) -> Doubles:
     """Return the columns in which weights are penalised, shape (length * columns, any)."""
     whole = np.eye(length * columns)
-    if smoothing < 2:  # noqa: PLR2004
-        return whole
     places = np.arange(length)
     reach = smoothing // 2
     near = np.clip(places[:, None] + np.arange(-reach, reach + 1), 0, length - 1)

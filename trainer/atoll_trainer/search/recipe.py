@@ -9,17 +9,13 @@ import optuna
 
 from atoll_trainer.search.how import Fit, LossKind
 from atoll_trainer.search.network import Plan
-from atoll_trainer.task import TaskFile, TaskKind
+from atoll_trainer.task import FAMILIES, TaskFile, TaskKind
 from atoll_trainer.task_tables import FamilyName
 
-_BY_KIND: Final = {
-    TaskKind.REGRESSION: (FamilyName.LINEAR, FamilyName.MLP, FamilyName.CONV),
-    TaskKind.FORECAST: (FamilyName.LINEAR, FamilyName.SEASONAL, FamilyName.MLP, FamilyName.CONV),
-    TaskKind.CLASSIFICATION: (FamilyName.LINEAR, FamilyName.SVM, FamilyName.MLP, FamilyName.CONV),
-    TaskKind.ANOMALY: (FamilyName.LINEAR, FamilyName.AUTOENCODER),
-}
 _LEAST_OVER_TIME: Final = 8
 """Rows from which convolutions and smoothing make sense."""
+_MOST_COMPUTED: Final = 2_048
+"""Numbers in a window of a linear model that is computed: its equations fill 0.5 GB."""
 _WIDTHS: Final = (8, 16, 32, 64, 128)
 
 
@@ -67,7 +63,7 @@ class Recipe:
 
 def families(task: TaskFile) -> list[FamilyName]:
     """Return the families that are tried."""
-    possible = _BY_KIND[task.task.kind]
+    possible = FAMILIES[task.task.kind]
     return [name for name in possible if not task.search.families or name in task.search.families]
 
 
@@ -75,7 +71,7 @@ def starts(task: TaskFile, lengths: list[int]) -> list[dict[str, Any]]:
     """Return what is tried first: each family with the shortest, a middle and the longest length."""
     found = []
     for family in families(task):
-        suited = _suited(family, lengths)
+        suited = _suited(family, task, lengths)
         if suited:
             chosen = sorted({suited[0], suited[len(suited) // 2], suited[-1]})
             found += [{"family": family.value, f"{family.value}.length": length} for length in chosen]
@@ -86,9 +82,9 @@ def proposed(  # noqa: PLR0911 - one for each family
     trial: optuna.Trial, task: TaskFile, lengths: list[int], *, has_rare: bool
 ) -> Recipe:
     """Return what the study proposes."""
-    possible = [name for name in families(task) if _suited(name, lengths)]
+    possible = [name for name in families(task) if _suited(name, task, lengths)]
     family = FamilyName(trial.suggest_categorical("family", [name.value for name in possible]))
-    length = trial.suggest_categorical(f"{family.value}.length", _suited(family, lengths))
+    length = trial.suggest_categorical(f"{family.value}.length", _suited(family, task, lengths))
     recipe = Recipe(family, length)
     if task.task.kind is TaskKind.CLASSIFICATION:
         shares = (0.0, 0.5, 1.0) if has_rare else (0.0,)
@@ -116,9 +112,13 @@ def proposed(  # noqa: PLR0911 - one for each family
             return _mlp(trial, recipe, task)
 
 
-def _suited(family: FamilyName, lengths: list[int]) -> list[int]:
+def _suited(family: FamilyName, task: TaskFile, lengths: list[int]) -> list[int]:
     if family in {FamilyName.CONV, FamilyName.SEASONAL}:
-        return [length for length in lengths if length >= _LEAST_OVER_TIME]
+        lengths = [length for length in lengths if length >= _LEAST_OVER_TIME]
+    is_computed = family is FamilyName.LINEAR and task.task.kind is not TaskKind.CLASSIFICATION
+    if is_computed or family is FamilyName.SEASONAL:
+        sizes = {length: task.with_length(length).manifest().inputs[0].size for length in lengths}
+        lengths = [length for length in lengths if sizes[length] <= _MOST_COMPUTED]
     return lengths
 
 

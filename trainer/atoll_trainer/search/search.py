@@ -20,16 +20,17 @@ from atoll_trainer.figures import window_losses
 from atoll_trainer.optimise import range_windows
 from atoll_trainer.runs import CandidateFacts, SearchFacts, TrialFacts
 from atoll_trainer.search.calibrate import calibration
-from atoll_trainer.search.choice import Choice, Judged, choose
+from atoll_trainer.search.choice import Choice, Judged, choose, is_allowed
 from atoll_trainer.search.disturb import disturbed
 from atoll_trainer.search.exact import components, ridge
 from atoll_trainer.search.fitting import export, fit, outputs, prepare
 from atoll_trainer.search.how import Fit, LossKind, tuned_for_int8
 from atoll_trainer.search.judge import ModelFile, Told, judge
+from atoll_trainer.search.left_out import Scores, excess
 from atoll_trainer.search.material import Material, class_shares, is_rare, material
 from atoll_trainer.search.network import Head, Network, drawn
 from atoll_trainer.search.part import Part
-from atoll_trainer.search.recipe import Recipe, proposed, starts
+from atoll_trainer.search.recipe import Recipe, families, proposed, starts
 from atoll_trainer.task import TaskFile, TaskKind
 from atoll_trainer.task_tables import FamilyName
 
@@ -111,6 +112,12 @@ def search(
     """
     if not len(split.validation):
         raise UnsuitableDataError("a search needs a validation part: set split.validation above 0")
+    if not starts(task, lengths):
+        names = ", ".join(name.value for name in families(task))
+        raise UnsuitableDataError(
+            f"windows of {max(lengths)} readings are too short or too large for {names}: "
+            "name other families in [search], or another length in [window]"
+        )
     prepare()
     return _Search(task, split, lengths, fills, on_trial).run()
 
@@ -128,6 +135,7 @@ class _Search:
         self._on_trial = on_trial
         self._kind = task.task.kind
         self._materials: dict[int, Material] = {}
+        self._factors: dict[Recipe, float] = {}
         self._started = time.monotonic()
         self._deadline = self._started + task.search.time_limit_s
         self._spread = split.train.windows.std(axis=(0, 1), dtype=np.float64)
@@ -153,15 +161,15 @@ class _Search:
             choice = choose(judged, self._task.search)
         chosen = finalists[choice.chosen]
         facts = self._facts(attempts, finalists, judged, choice, is_cut=is_cut)
-        return Found(
-            self._of(chosen.recipe.length),
-            chosen,
-            self._threshold(told[choice.chosen].outputs[-1][:, 0])
-            if self._kind is TaskKind.ANOMALY
-            else None,
-            facts,
-            time.monotonic() - self._started,
-        )
+        source = self._of(chosen.recipe.length)
+        threshold = None
+        if self._kind is TaskKind.ANOMALY:
+            # Of the file that is shipped: int8 may tell other scores than the float file.
+            scores = told[choice.chosen].outputs[-1][:, 0]
+            if facts.is_float:
+                scores = outputs(chosen.network, source.train.inputs)[:, 0].astype(np.float64)
+            threshold = self._threshold(scores, self._factor(chosen.recipe))
+        return Found(source, chosen, threshold, facts, time.monotonic() - self._started)
 
     def _of(self, length: int) -> Material:
         if length not in self._materials:
@@ -190,21 +198,22 @@ class _Search:
     def _attempt(self, number: int, recipe: Recipe) -> Attempt:
         started = time.monotonic()
         source = self._of(recipe.length)
-        train, is_numbers = source.train, self._kind in {TaskKind.FORECAST, TaskKind.REGRESSION}
-        losses: list[tuple[float, float]] = [(0.0, 0.0)]
-        best = 0
-        if is_numbers and recipe.family in {FamilyName.LINEAR, FamilyName.SEASONAL}:
-            network = ridge(train.inputs, train.targets, recipe.penalty, recipe.smoothing)
-        elif self._kind is TaskKind.ANOMALY and recipe.family is FamilyName.LINEAR:
-            network = components(train.inputs[train.weights > 0], recipe.kept)
-        else:
-            _, rows, columns = train.inputs.shape
-            random = np.random.default_rng(recipe.fit.seed)
-            head, width = self._head(rows * columns)
-            start = drawn(random, rows, columns, recipe.plan, width, head)
-            network, losses, best = self._fitted(start, recipe, recipe.fit)
+        network, losses, best = self._learnt(recipe, source.train)
         loss = float(self._float_losses(network, source).mean())
         return Attempt(number, recipe, network, losses, best, loss, time.monotonic() - started)
+
+    def _learnt(self, recipe: Recipe, train: Part) -> tuple[Network, list[tuple[float, float]], int]:
+        is_numbers = self._kind in {TaskKind.FORECAST, TaskKind.REGRESSION}
+        if is_numbers and recipe.family in {FamilyName.LINEAR, FamilyName.SEASONAL}:
+            network = ridge(train.inputs, train.targets, recipe.penalty, recipe.smoothing)
+            return network, [(0.0, 0.0)], 0
+        if self._kind is TaskKind.ANOMALY and recipe.family is FamilyName.LINEAR:
+            return components(train.inputs[train.weights > 0], recipe.kept), [(0.0, 0.0)], 0
+        _, rows, columns = train.inputs.shape
+        random = np.random.default_rng(recipe.fit.seed)
+        head, width = self._head(rows * columns)
+        start = drawn(random, rows, columns, recipe.plan, width, head)
+        return self._fitted(start, recipe, recipe.fit, train)
 
     def _head(self, size: int) -> tuple[Head, int]:
         match self._kind:
@@ -216,10 +225,9 @@ class _Search:
                 return Head.NUMBERS, self._task.steps
 
     def _fitted(
-        self, start: Network, recipe: Recipe, how: Fit
+        self, start: Network, recipe: Recipe, how: Fit, train: Part
     ) -> tuple[Network, list[tuple[float, float]], int]:
         source = self._of(recipe.length)
-        train = source.train
         if recipe.weighting:
             shares = class_shares(self._task, source.parts.train)
             each = (1 / np.maximum(shares, 1e-9)) ** recipe.weighting
@@ -234,26 +242,41 @@ class _Search:
             network = network.scaled(factor, shift.astype(np.float32))
         return network, found.losses, found.best
 
-    def _float_losses(self, network: Network, source: Material) -> NDArray[np.float64]:
+    def _float_losses(self, network: Network, source: Material, factor: float = 1.0) -> NDArray[np.float64]:
         part = source.parts.validation
         found = source.numbers(outputs(network, source.validation.inputs), part)
         if self._disturbed is None:
             return window_losses(self._kind, found, part.targets)
         moved = outputs(network, source.inputs(self._disturbed[:, -source.manifest.rows :]))
         normal = outputs(network, source.train.inputs)
-        return self._detection(normal[:, 0], found[:, 0], moved[:, 0])
+        return self._detection(normal[:, 0], found[:, 0], moved[:, 0], factor)
 
     def _detection(
-        self, normal: NDArray[Any], found: NDArray[Any], moved: NDArray[Any]
+        self, normal: NDArray[Any], found: NDArray[Any], moved: NDArray[Any], factor: float
     ) -> NDArray[np.float64]:
         """Return how wrongly each window of the validation part and its disturbed copy are told, together."""
-        threshold = self._threshold(normal.astype(np.float64))
+        threshold = self._threshold(normal.astype(np.float64), factor)
         return ((found > threshold).astype(np.float64) + (moved <= threshold)) / 2
 
-    def _threshold(self, scores: NDArray[np.float64]) -> float:
+    def _threshold(self, scores: NDArray[np.float64], factor: float) -> float:
         table = self._task.threshold
         known = scores[~(self._split.train.targets > 0)]
-        return float(np.quantile(known, 1 - table.false_alarms)) * table.margin
+        return float(np.quantile(known, 1 - table.false_alarms)) * factor * table.margin
+
+    def _factor(self, recipe: Recipe) -> float:
+        """Return how much larger scores are where a model has not learnt from them; 1 of no anomaly."""
+        if self._kind is not TaskKind.ANOMALY:
+            return 1.0
+        if recipe not in self._factors:
+            train, devices = self._of(recipe.length).train, self._split.train.devices
+            near = recipe.length * (1 if devices is None else len(np.unique(devices)))
+            share = 1 - self._task.threshold.false_alarms
+            self._factors[recipe] = excess(train, near, share, lambda part: self._scores(recipe, part))
+        return self._factors[recipe]
+
+    def _scores(self, recipe: Recipe, train: Part) -> Scores:
+        network, _, _ = self._learnt(recipe, train)
+        return lambda inputs: outputs(network, inputs)[:, 0]
 
     def _finalists(self, attempts: list[Attempt]) -> list[Attempt]:
         """Return the best of each family, then the best of all."""
@@ -291,7 +314,8 @@ class _Search:
 
     def _again(self, attempt: Attempt, start: Network, how: Fit, note: str) -> Attempt:
         started = time.monotonic()
-        network, losses, best = self._fitted(start, attempt.recipe, how)
+        train = self._of(attempt.recipe.length).train
+        network, losses, best = self._fitted(start, attempt.recipe, how, train)
         loss = float(self._float_losses(network, self._of(attempt.recipe.length)).mean())
         both = "; ".join(part for part in (attempt.note, note) if part)
         seconds = time.monotonic() - started
@@ -325,7 +349,7 @@ class _Search:
             losses = window_losses(self._kind, told.outputs[0], self._split.validation.targets)
         else:
             found, moved, normal = (part[:, 0] for part in told.outputs)
-            losses = self._detection(normal, found, moved)
+            losses = self._detection(normal, found, moved, self._factor(attempt.recipe))
         return Judged(losses, self._sizes[id(attempt)], told.latency_us, attempt.network.parameters)
 
     def _lost(self, attempt: Attempt, judged: Judged) -> tuple[float, bool]:
@@ -334,7 +358,8 @@ class _Search:
         The worth of a classification is the share that it tells rightly. What one standard error explains is
         not beyond the limit.
         """
-        before = self._float_losses(attempt.network, self._of(attempt.recipe.length))
+        factor = self._factor(attempt.recipe)
+        before = self._float_losses(attempt.network, self._of(attempt.recipe.length), factor)
         after, worth = judged.losses, float(before.mean())
         if self._kind is TaskKind.CLASSIFICATION:
             # A true class that is told rightly has the greatest probability: of two, more than a half.
@@ -347,6 +372,17 @@ class _Search:
         lost = float(off.mean()) / worth if worth > 0 else 0.0
         limit = self._task.search.max_int8_loss
         return lost, worth > 0 and float(off.mean()) > limit * worth + error
+
+    def _fits_as_float(self, attempt: Attempt) -> bool:
+        table, source = self._task.search, self._of(attempt.recipe.length)
+        if table.max_size_bytes is None and table.max_latency_us is None:
+            return True
+        with TemporaryDirectory(prefix="atoll-") as folder:
+            export(attempt.network, folder)
+            (content,) = convert([Conversion(Path(folder), None)])
+        file = ModelFile(content, Dtype.FLOAT32, source.manifest)
+        (told,) = judge([file], [self._split.validation.windows])
+        return is_allowed(len(content), told.latency_us, table)
 
     def _facts(
         self,
@@ -361,7 +397,9 @@ class _Search:
         lost, is_float = self._lost(chosen, judged[choice.chosen])
         why = choice.why
         if is_float:
-            why += f"; shipped as float: int8 loses {lost:.1%} on the validation part"
+            is_float = self._fits_as_float(chosen)
+            what = "shipped as float" if is_float else "as float it does not keep the limits"
+            why += f"; {what}: int8 loses {lost:.1%} on the validation part"
         return SearchFacts(
             window=chosen.recipe.length,
             is_float=is_float,
