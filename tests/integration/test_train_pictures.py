@@ -13,9 +13,14 @@ pytest.importorskip("PIL")
 pytest.importorskip("pyarrow")
 
 from atoll_contract.bundle import Bundle
+from atoll_contract.errors import Reason
+from atoll_contract.manifest import Channels
 from atoll_contract.messages import Label
+from atoll_link import recording
 from atoll_link.recording import Kind, Recording, Row
 from atoll_sim.worlds.parts import Part, draw, png
+from atoll_trainer import pictures
+from atoll_trainer.settings import TrainerSettings
 
 SETTINGS = """
 [trainer]
@@ -34,7 +39,7 @@ START_MS = 1_790_000_000_000.0
 def recorded(tmp_path):
     (tmp_path / "trainer.toml").write_text(SETTINGS)
     chance = np.random.default_rng(1)
-    with Recording(tmp_path / "recordings") as recording:
+    with Recording(tmp_path / "recordings") as writer:
         for number in range(240):
             part = (Part.GOOD, Part.UNDRILLED)[int(chance.integers(2))]
             at_ms = START_MS + 1000.0 * number
@@ -44,7 +49,7 @@ def recorded(tmp_path):
                 (Kind.READING, "part", "cameras/camera-1/part", picture),
                 (Kind.LABEL, "look", "atoll/v1/world/camera-1/label/camera-1/look", label.encode()),
             ):
-                recording.append(Row(at_ms, None, kind, name, "camera-1", topic, payload, 1), 0.0)
+                writer.append(Row(at_ms, None, kind, name, "camera-1", topic, payload, 1), 0.0)
     return tmp_path
 
 
@@ -76,6 +81,22 @@ def test_recorded_pictures_become_a_bundle_that_tells_them_apart(recorded) -> No
     manifest = Bundle.unpack((recorded / "look-1.atoll").read_bytes()).manifest
     assert manifest.output.labels == ["good", "undrilled"]
     assert manifest.inputs[0].dtype.value == "int8"
+    figures = manifest.training.metrics
+    assert figures["int8_accuracy"] == facts["accuracy"]
+    assert 0 < figures["int8_log_loss"] < figures["naive_log_loss"]
+    assert figures["naive_log_loss"] == pytest.approx(np.log(2), abs=0.1)
+
+
+def test_where_there_are_too_many_pictures_the_newest_are_learnt_from(recorded, monkeypatch) -> None:
+    monkeypatch.setattr(pictures, "MAX_PIXEL_BYTES", 100 * 24 * 24)
+    [table] = TrainerSettings.read(recorded / "trainer.toml").stream
+    stream, labels = table.build("world"), ["good", "undrilled"]
+
+    found = pictures.from_recording(recorded / "recordings", stream, "look", labels, Channels.GREY, (24, 24))
+
+    last = [row.payload for row in recording.read(recorded / "recordings", Kind.READING, "part")][-100:]
+    assert found.encoded == last
+    assert found.refused == {Reason.TOO_LARGE: 140}
 
 
 def test_too_few_pictures_of_a_class_are_named(recorded) -> None:

@@ -32,6 +32,7 @@ from atoll_contract.manifest import (
     PixelResampling,
     Task,
     TensorSpec,
+    Training,
     ValueSpec,
     WindowSpec,
 )
@@ -150,6 +151,8 @@ class OwnModel(Table):
         output: What the output means.
         passing: ``[pass]``: what a release has to show on live readings before it is the champion.
         tolerance: Allowed difference in self-tests; by default 2 LSB, or 1e-5 for float.
+        metrics: Figures on data that it has not seen, named as in other manifests (``int8_log_loss``): the
+            gate holds the model's against those of the naive guess.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -166,6 +169,7 @@ class OwnModel(Table):
     output: OwnOutput = OwnOutput()
     passing: PassRules = Field(PassRules(), alias="pass")
     tolerance: Annotated[float, Field(ge=0)] | None = None
+    metrics: Annotated[dict[str, float], Field(max_length=64)] = {}
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -233,6 +237,7 @@ class OwnModel(Table):
             output=OutputSpec(**output, labels=labels),
             passing=self.passing,
             tolerance=self.tolerance,
+            training=Training(metrics=self.metrics),
         )
 
     def _labels(self) -> list[str]:
@@ -293,8 +298,8 @@ def from_files(
         return in_child(_packed, manifest, content, edgetpu, samples, deadline_s=_DEADLINE_S)
 
 
-def answers_of(description: OwnModel, content: bytes, windows: NDArray[np.float32]) -> list[float]:
-    """Return the value that the model file gives for each window, in the runtime that devices use.
+def answers_of(description: OwnModel, content: bytes, windows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return what the model file says of each window, shape (n, outputs), in the runtime that devices use.
 
     The work is done in a child: TensorFlow and the runtime do not live in one process.
 
@@ -309,10 +314,10 @@ def answers_of(description: OwnModel, content: bytes, windows: NDArray[np.float3
     return in_child(_answers, description.manifest(release=1), content, windows, deadline_s=_DEADLINE_S)
 
 
-def _answers(manifest: Manifest, content: bytes, windows: NDArray[np.float32]) -> list[float]:
+def _answers(manifest: Manifest, content: bytes, windows: NDArray[np.float32]) -> NDArray[np.float64]:
     model = choose_runtime().runtime.load(content)
     predictor = Predictor(with_tensors(manifest, model), model)
-    return [predictor.answer(window).value for window in windows]
+    return np.asarray(predictor.numbers(windows)[0], np.float64)
 
 
 def _packed(manifest: Manifest, content: bytes, edgetpu: bytes | None, samples: list[Samples]) -> bytes:

@@ -20,8 +20,8 @@ from atoll_signal.labels import Arrived, LabelJoin
 from atoll_signal.picture import PictureDecoder
 from atoll_trainer.dataset import UnsuitableDataError
 
-MAX_PIXEL_BYTES: Final = 1 << 30
-"""Memory for all pictures, decoded; later ones are left out and counted."""
+MAX_PIXEL_BYTES: Final = 1 << 28
+"""Of all pictures, decoded, a byte each pixel: a fit takes nine times as much. Earlier ones are left out."""
 LEAST_PER_CLASS: Final = 8
 _MAX_DEVICES: Final = 65_536
 _TRAIN, _VALIDATION = 0.7, 0.85
@@ -75,26 +75,26 @@ def from_recording(
     said, lost = LabelJoin(devices, times, times, tolerance_ms=1000.0).join(told)
     decoder = PictureDecoder(PictureSpec(channels=channels), *size)
     room = MAX_PIXEL_BYTES // (size[0] * size[1] * (1 if channels is Channels.GREY else 3))
+    is_labelled = ~np.isnan(said)
+    newest = np.flatnonzero(is_labelled)[-room:]
+    if left_out := int(is_labelled.sum()) - len(newest):
+        refused[Reason.TOO_LARGE] += left_out
     kept: list[bytes] = []
     pixels: list[NDArray[np.uint8]] = []
     classes: list[int] = []
-    for picture, number in zip(encoded, said.tolist(), strict=True):
-        if np.isnan(number):
-            continue
+    for place in newest.tolist():
+        number = said[place]
         if number not in range(len(labels)):
             raise ConfigError(f"--labels: {len(labels)} are named, and a picture has the label {number:g}")
-        if len(kept) >= room:
-            refused[Reason.TOO_LARGE] += 1
-            continue
         try:
-            pixels.append(decoder.decode(picture))
+            pixels.append(decoder.decode(encoded[place]))
         except PeerError as error:
             refused[error.reason] += 1
             continue
-        kept.append(picture)
+        kept.append(encoded[place])
         classes.append(int(number))
     _require_enough(folder, labels, Counter(classes))
-    unlabelled = int(np.isnan(said).sum())
+    unlabelled = int((~is_labelled).sum())
     return Pictures(kept, np.array(pixels), np.array(classes), refused, unlabelled, lost)
 
 

@@ -17,11 +17,13 @@ from atoll_link.files import make_folder, write_whole
 from atoll_trainer import pictures
 from atoll_trainer.commands.options import add_settings_options
 from atoll_trainer.convert import Conversion, convert
+from atoll_trainer.figures import metrics
 from atoll_trainer.home import Home
 from atoll_trainer.optimise import representatives
 from atoll_trainer.own_model import OwnModel, answers_of
 from atoll_trainer.pictures import Pictures
 from atoll_trainer.settings import TrainerSettings
+from atoll_trainer.task import TaskKind
 
 _SAMPLES = 32
 
@@ -80,10 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"--out {out}: is not empty; name a new folder")
     make_folder(out)
-    values = found.pixels.reshape(len(found), *arguments.size, -1).astype(np.float32)
+    # The one large array: four times as much as the pixels.
+    normal = found.pixels.reshape(len(found), *arguments.size, -1).astype(np.float32)
     end = found.ends[0]
-    mean, scale = float(values[:end].mean()), float(values[:end].std()) or 1.0
-    normal = (values - np.float32(mean)) / np.float32(scale)
+    mean, scale = float(normal[:end].mean()), float(normal[:end].std()) or 1.0
+    normal -= np.float32(mean)
+    normal /= np.float32(scale)
     # TensorFlow takes seconds to load: first everything that can fail without it.
     from atoll_trainer.picture_net import fit  # noqa: PLC0415
 
@@ -97,7 +101,10 @@ def run(arguments: argparse.Namespace) -> int:
     write_whole(out / "model.tflite", content)
     _write_description(out, stream, arguments, mean, scale)
     _write_samples(out / "samples", found)
-    matrix = _confusion(OwnModel.read(out / "model.toml"), content, found, values)
+    said = _said(OwnModel.read(out / "model.toml"), content, found)
+    _add_figures(out, found, said)
+    matrix = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(matrix, (found.classes[found.ends[1] :], said.argmax(axis=1)), 1)
     _tell(arguments, found, matrix, net.epochs, len(content))
     return 0
 
@@ -151,16 +158,23 @@ def _write_samples(folder: Path, found: Pictures) -> None:
         write_whole(folder / f"{place:06d}.{suffix}", picture)
 
 
-def _confusion(
-    description: OwnModel, content: bytes, found: Pictures, values: NDArray[np.float32]
-) -> NDArray[np.int64]:
-    """Return how often the int8 model says what (columns) of which class (rows) in the test part."""
-    start = found.ends[1]
-    said = answers_of(description, content, values[start:].reshape(len(values) - start, 1, -1))
-    size = len(description.output.labels)
-    matrix = np.zeros((size, size), np.int64)
-    np.add.at(matrix, (found.classes[start:], np.array(said, np.int64)), 1)
-    return matrix
+def _said(description: OwnModel, content: bytes, found: Pictures) -> NDArray[np.float64]:
+    """Return the probabilities that the int8 model gives to each picture of the test part."""
+    test = found.pixels[found.ends[1] :]
+    return answers_of(description, content, test.reshape(len(test), 1, -1).astype(np.float32))
+
+
+def _add_figures(out: Path, found: Pictures, said: NDArray[np.float64]) -> None:
+    """Write what the gate holds against each other: the int8 model and the shares of the classes."""
+    train, test = found.classes[: found.ends[0]], found.classes[found.ends[1] :]
+    shares = np.bincount(train, minlength=said.shape[1]) / len(train)
+    lines = ["[metrics]"]
+    for whose, outputs in (("int8", said), ("naive", np.tile(shares, (len(test), 1)))):
+        figures = metrics(TaskKind.CLASSIFICATION, outputs, test.astype(np.float64))
+        told = figures.model_dump(include={"accuracy", "log_loss"}, exclude_none=True)
+        lines += [f"{whose}_{name} = {figure!r}" for name, figure in told.items()]
+    path = out / "model.toml"
+    write_whole(path, path.read_bytes() + "\n".join([*lines, ""]).encode())
 
 
 def _tell(
