@@ -8,6 +8,7 @@
 # make chaos-soak   500 readings a second for 20 minutes: memory and descriptors stay as they are
 # make chaos-publish   kill -9 of the trainer at every step of publishing; 10 minutes
 # make bench   atoll beside other systems; 50 minutes, writes docs/references/performance.md
+# make bench-part CASES=rate-1000,release   some cases of it
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
@@ -27,7 +28,7 @@
 # make deb      the Debian package of the agent, in dist; ARCHITECTURE=arm64 for a Raspberry Pi
 # make test-systemd   Debian 12 and 13 booted with the package: installed, killed, hung, upgraded, purged; root
 # make test-arm64   the package for arm64, under emulation; root
-# make check-deploy   container files and Kubernetes manifests; needs kubectl or kustomize
+# make check-deploy   container files and Kubernetes manifests; with kubectl or kustomize the overlays too
 # make sbom     what a plain install consists of, as CycloneDX, in dist; EXTRA=[trainer] for the trainer's
 #
 # Each sets up what it needs in a virtual environment of its own. PYTHON= chooses the interpreter:
@@ -64,6 +65,8 @@ check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=tests $(BIN)/mypy benchmarks/*.py benchmarks/models/*.py benchmarks/systems/*.py
+	MYPYPATH=tests $(BIN)/mypy chaos deploy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/docs
 

@@ -29,6 +29,8 @@ from atoll_contract.release import ReleaseTerms
 RATE_HZ = 2.0
 SAMPLE_S = 5.0
 PATIENCE_MS = 120_000
+DRAWN = 0.9
+"""So many of the device's predictions must have a frame of their own: a delay of few says little."""
 WATCH = """
 // A page that was cut off too long loads itself anew: this follows it.
 setInterval(() => {
@@ -91,13 +93,16 @@ def measure(page: Page, fleet: StagedFleet, minutes: float, delays: list[float])
     passed_s = time.monotonic() - started
     # The first minutes fill the series, which are bounded: what counts is whether it grows after them.
     half = memory_mb[len(memory_mb) // 2 :]
+    drawable = round(passed_s * RATE_HZ)
     return {
         "seconds": round(passed_s),
         "predictions_per_s": round((fleet.sent - sent) / passed_s),
         "server_cpu_percent": round((cpu_s([server]) - before[0]) / passed_s * 100, 1),
         "browser_cpu_percent": round((cpu_s(browser) - before[1]) / passed_s * 100, 1),
-        "publish_to_pixel_ms": spread(delays),
+        "publish_to_pixel_ms": spread(delays) if len(delays) > 1 else None,
         "frames_timed": len(delays),
+        "of_predictions": drawable,
+        "too_few_were_drawn": len(delays) < DRAWN * drawable,
         "memory_mb": memory_mb[:: max(1, len(memory_mb) // 20)],
         "memory_mb_second_half": [min(half), round(mean(half), 1), max(half)],
     }
@@ -140,7 +145,7 @@ def main() -> int:
             figures = measure(pages[1], fleet, given.minutes, delays)
             chromium.close()
     print(json.dumps({"devices": given.devices, **figures}))
-    return 0
+    return 1 if figures["too_few_were_drawn"] else 0
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from support import edgetpu_stub
 from support.edgetpu_stub import DEVICE, Layer, compiled, fully_connected
 from support.edgetpus import TpuBench
-from support.lanes import Clock
+from support.lanes import Clock, lane_plan, stream
 from support.scripted_wire import ScriptedWaiter, ScriptedWire
 
 from atoll_agent.lane.lane import Lane
@@ -29,8 +30,6 @@ from atoll_contract.manifest import Manifest, Normalisation, Task, ValueSpec
 from atoll_infer import contest, edgetpu, golden, tuning
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import Runtime, look_for_runtimes
-from atoll_ingest.dialect import AtollDialect
-from atoll_ingest.stream import Stream, TopicPattern
 
 MODELS = Path(__file__).parent / "models"
 
@@ -151,9 +150,7 @@ def child() -> None:
             placed = bench.tpus.place(content, twin, lambda _model: None, None)
             placed.wait_ready()
             tensor = np.ones(shape, np.int8)
-            taken = [
-                times_us(lambda model=model, given=tensor: model.invoke(given)) for model in (direct, placed)
-            ]
+            taken = [times_us(partial(model.invoke, tensor)) for model in (direct, placed)]
             assert not placed.is_degraded
             one, two = map(statistics.median, taken)
             fast = taken[1][len(taken[1]) // 10] - taken[0][len(taken[0]) // 10]
@@ -257,21 +254,8 @@ def _beside(bundles: list[Bundle]) -> tuple[list[float], int]:
     """Let all answer in one lane, a reading of one stream at a time; the slow one is at work all the time."""
     names = [f"m{number}" for number in range(len(bundles))]
     wires = {name: ScriptedWire() for name in names}
-    streams = [
-        Stream(name, (TopicPattern(f"atoll/v1/s/{{device}}/reading/{name}"),), AtollDialect(), {"x": None})
-        for name in names
-    ]
-    waiter = ScriptedWaiter(*wires.values())
-    lane = Lane(
-        wires,
-        waiter,
-        streams,
-        {name: name for name in names},
-        site="s",
-        agent="a",
-        max_devices=9,
-        clock=Clock(),
-    )
+    plan = lane_plan(*map(stream, names), models=[(name, name) for name in names], max_devices=9)
+    lane = Lane(ScriptedWaiter(**wires), plan, site="site", agent="pi", clock=Clock())
     runtime = _runtimes()[0]
     slow = []
     for name, bundle in zip(names, bundles, strict=True):
@@ -286,7 +270,7 @@ def _beside(bundles: list[Bundle]) -> tuple[list[float], int]:
     payload = b'{"time_ms":1,"values":{"x":[0,0,0,0,0,0,0,0]}}'
 
     def deliver(name: str) -> None:
-        wires[name].deliver(f"atoll/v1/s/d/reading/{name}", payload, qos=0)
+        wires[name].deliver(f"atoll/v1/site/d/reading/{name}", payload, qos=0)
 
     asked = dict.fromkeys(slow, 0)
     taken = []

@@ -203,7 +203,8 @@ def _publish_in_secret(folder: Path, broker: RunningBroker, model: Model) -> Non
 
 
 def _timestamp(broker: RunningBroker) -> bytes:
-    payload: bytes = subscribe.simple(TIMESTAMP, hostname="127.0.0.1", port=broker.port).payload
+    found = subscribe.simple(TIMESTAMP, hostname="127.0.0.1", port=broker.port)  # type: ignore[no-untyped-call]  # paho's
+    payload: bytes = found.payload
     return payload
 
 

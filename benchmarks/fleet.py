@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
@@ -39,7 +39,7 @@ from atoll_agent.children.failure import failure_line
 from atoll_agent.ports import Line
 from atoll_agent.rollout.release import Release, choose
 from atoll_agent.supervisor import reports
-from atoll_agent.supervisor.climb import Means, ModelPlan
+from atoll_agent.supervisor.means import Means, ModelPlan
 from atoll_agent.supervisor.releases import Releases
 from atoll_agent.supervisor.slots import Slots
 from atoll_agent.supervisor.supervisor import TRIGGERS
@@ -199,7 +199,7 @@ class SimulatedAgent:
         return Line("fetched", {})
 
     @asynccontextmanager
-    async def _examine(self, _request: dict[str, Any]) -> AsyncIterator[AsyncIterator[Line]]:
+    async def _examine(self, _request: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Line]]:
         async def lines() -> AsyncIterator[Line]:
             yield Line("verified", {})
             yield Line("passed", {"contest": {}})

@@ -61,7 +61,10 @@ def main() -> int:
         ]
         print(group["group"], group["ending"], group["windows"], *figures, group.get("why", ""), sep="  ")
     is_same = len(set(summaries.values())) == 1
-    print("same results in all configurations" if is_same else "RESULTS DIFFER")
+    if len(summaries) == 1:
+        print("one configuration: compared with nothing")
+    else:
+        print(f"same results in {len(summaries)} configurations" if is_same else "RESULTS DIFFER")
     (arguments.out / "result.json").write_text(
         json.dumps({"seconds": seconds, "same": is_same, "groups": groups})
     )
@@ -89,6 +92,10 @@ def train(task: Path, table: Path, folder: Path, options: list[str]) -> None:
     subprocess.run([*command, "--json"], check=True, stdout=subprocess.DEVNULL)
 
 
+def _quiet(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 @contextmanager
 def cluster(workers: int) -> Iterator[str]:
     """A scheduler and worker processes; ended in the end."""
@@ -97,12 +104,11 @@ def cluster(workers: int) -> Iterator[str]:
         port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
     dask = [sys.executable, "-m", "dask"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     where = ["--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]
-    processes = [subprocess.Popen([*dask, "scheduler", *where], **quiet)]
+    processes = [_quiet([*dask, "scheduler", *where])]
     each = ["worker", address, "--nthreads", "1", "--dashboard-address", "127.0.0.1:0"]
     try:
-        processes += [subprocess.Popen([*dask, *each], **quiet) for _ in range(workers)]
+        processes += [_quiet([*dask, *each]) for _ in range(workers)]
         yield address
     finally:
         for process in reversed(processes):

@@ -17,9 +17,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import machine
 import numpy as np
+from numpy.typing import NDArray
 
 from atoll_contract.manifest import Dtype
 from atoll_infer.predictor import Predictor
@@ -45,7 +47,9 @@ HOLD_MS = 3 * 86_400_000.0
 """An anomaly that comes again within three days is the same one: no second alarm."""
 SOON_MS = 45 * 60_000.0
 LATENCY_WINDOWS = 2_000
-
+Found = dict[str, Any]
+"""Figures by name, as they are kept in JSON."""
+Numbers = NDArray[np.floating[Any]]
 
 INTRODUCTION = """\
 One row a scenario file in `config/scenarios/`, each found by `atoll-trainer train`, made int8 by `optimise`,
@@ -178,7 +182,7 @@ def main() -> None:
         PAGE.write_text(page())
 
 
-def measure(name: str, row: Row, folds: int) -> dict[str, object]:
+def measure(name: str, row: Row, folds: int) -> Found:
     """Return the figures of one row."""
     started = time.monotonic()
     best = [_trained(row, f"{name}-{fold}", fold) for fold in range(folds)]
@@ -190,8 +194,9 @@ def measure(name: str, row: Row, folds: int) -> dict[str, object]:
         if key != "linear" or linear
     }
     run = Run(BUILD / "runs" / f"{name}-0")
-    facts = run.facts()
-    chosen = next(one for one in facts.search.candidates if one.is_chosen)
+    search = run.facts().search
+    assert search is not None, f"{name}: no search in its task"
+    chosen = next(one for one in search.candidates if one.is_chosen)
     return {
         "linear": None,
         **figures,
@@ -201,8 +206,8 @@ def measure(name: str, row: Row, folds: int) -> dict[str, object]:
         "family": chosen.family,
         "form": chosen.form,
         "window": chosen.window,
-        "is_float": facts.search.is_float,
-        "why": facts.search.why,
+        "is_float": search.is_float,
+        "why": search.why,
         "int8_bytes": run.int8_model.stat().st_size,
         "float_bytes": run.float_model.stat().st_size,
         "latency_us": in_child(latencies, run, deadline_s=600),
@@ -212,7 +217,7 @@ def measure(name: str, row: Row, folds: int) -> dict[str, object]:
     }
 
 
-def _trained(row: Row, name: str, fold: int) -> dict[str, object]:
+def _trained(row: Row, name: str, fold: int) -> Found:
     folder, task = BUILD / "runs" / name, BUILD / f"{name}.toml"
     text = (SCENARIOS / f"{row.scenario}.toml").read_text()
     if row.folds > 1:
@@ -229,6 +234,7 @@ def _trained(row: Row, name: str, fold: int) -> dict[str, object]:
     if row.figure == "nab":
         return nab(run, data / row.csv)
     evaluation = run.evaluation()
+    assert evaluation is not None
     if row.most_ahead_ms is not None:
         return near(run, row)
     shown = {
@@ -239,7 +245,7 @@ def _trained(row: Row, name: str, fold: int) -> dict[str, object]:
     return {**shown, "windows": evaluation.windows, "more": more}
 
 
-def _linear(row: Row, name: str, fold: int) -> dict[str, object]:
+def _linear(row: Row, name: str, fold: int) -> Found:
     """Return what a linear model gets on the windows of the best one, its penalty from the validation part.
 
     Of numbers it is computed, of classes descended to: a softmax of one matrix product.
@@ -259,7 +265,7 @@ def _linear(row: Row, name: str, fold: int) -> dict[str, object]:
         ridge(found.train.inputs, found.train.targets, penalty).layers[0] for penalty in np.logspace(-7, 0, 8)
     ]
 
-    def error(layer: Layer, part: str, which: np.ndarray | slice) -> float:
+    def error(layer: Layer, part: str, which: NDArray[np.bool_] | slice) -> float:
         examples = getattr(parts, part)
         numbers = found.numbers(inputs[part] @ layer.w + layer.b, examples)
         return float(np.abs(numbers - examples.targets.reshape(len(examples), -1))[which].mean())
@@ -269,8 +275,8 @@ def _linear(row: Row, name: str, fold: int) -> dict[str, object]:
 
 
 def _softmax_regression(
-    inputs: np.ndarray, targets: np.ndarray, later: np.ndarray, truth: np.ndarray, steps: int = 500
-) -> np.ndarray:
+    inputs: Numbers, targets: Numbers, later: Numbers, truth: Numbers, steps: int = 500
+) -> Numbers:
     """Return the weights with the least log loss on ``later``, on the way down on ``inputs``, by Adam."""
     inputs, later = (np.c_[part, np.ones(len(part))] for part in (inputs, later))
     w, first, second = (np.zeros((inputs.shape[1], targets.shape[1])) for _ in range(3))
@@ -285,10 +291,11 @@ def _softmax_regression(
     return best
 
 
-def _is_near(test: Examples, row: Row) -> np.ndarray:
+def _is_near(test: Examples, row: Row) -> NDArray[np.bool_]:
     """Return which forecasts are counted: those whose reading came soon."""
     if row.most_ahead_ms is None:
         return np.ones(len(test), np.bool_)
+    assert test.devices is not None
     is_near = np.zeros(len(test), np.bool_)
     for device in np.unique(test.devices):
         places = np.flatnonzero(test.devices == device)
@@ -296,10 +303,11 @@ def _is_near(test: Examples, row: Row) -> np.ndarray:
     return is_near
 
 
-def near(run: Run, row: Row) -> dict[str, object]:
+def near(run: Run, row: Row) -> Found:
     """Return the errors of forecasts whose reading came soon."""
     test, manifest = run.split().test, run.manifest()
     is_near = _is_near(test, row)
+    assert test.last is not None
     told = {"naive": test.last[:, None]}
     for key, path, dtype in (
         ("float", run.float_model, Dtype.FLOAT32),
@@ -312,11 +320,11 @@ def near(run: Run, row: Row) -> dict[str, object]:
     return {**errors, "windows": int(is_near.sum()), "more": {}}
 
 
-def nab(run: Run, path: Path) -> dict[str, object]:
+def nab(run: Run, path: Path) -> Found:
     """Return the scores of the Numenta Anomaly Benchmark for one file."""
     task, split, manifest = run.task(), run.split(), run.manifest()
     labels = json.loads((path.parent / "labels.json").read_text())[path.name]["windows"]
-    windows = [tuple(_ms(edge) for edge in window) for window in labels]
+    windows = [(_ms(start), _ms(end)) for start, end in labels]
     times_ms = np.sort([_ms(line.split(",")[0]) for line in path.read_text().splitlines()[1:]])
     ends_ms = np.concatenate([part.times_ms for _, part in split])
     unheard = len(times_ms) - len(ends_ms)
@@ -399,7 +407,7 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def notes(found: dict[str, dict[str, object]]) -> list[str]:
+def notes(found: dict[str, Found]) -> list[str]:
     """Return what the table does not show: where it falls short, and how windows were told."""
     lines = []
     for name, one in found.items():

@@ -223,6 +223,8 @@ def main() -> int:
     results = {}
     for name in arguments.scenarios.split(","):
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
+        if len(seeds) < 2:
+            parser.error("--seeds: the figures are spreads, which takes two of them")
         began = time.monotonic()
         results[name] = compare(SCENARIOS[name], seeds, arguments.replay)
         print(shown(name, results[name]), end="\n\n", flush=True)

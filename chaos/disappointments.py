@@ -47,12 +47,12 @@ def slot(spy: Spy) -> dict[str, Any]:
 
 def is_refused(spy: Spy, release: int) -> bool:
     """Whether the agent says that it refused this release."""
-    return slot(spy).get("refused", {}).get("release") == release
+    return bool(slot(spy).get("refused", {}).get("release") == release)
 
 
 def is_in(spy: Spy, phase: str) -> bool:
     """Whether the release on its way is in this phase."""
-    return slot(spy).get("challenger", {}).get("phase") == phase
+    return bool(slot(spy).get("challenger", {}).get("phase") == phase)
 
 
 def heard(spy: Spy) -> list[tuple[float, int]]:

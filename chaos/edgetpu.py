@@ -107,7 +107,7 @@ def faults(folder: Path, stall_s: float) -> tuple[dict[str, object], dict[str, b
                 wait_for(lambda: '"champion"' in _last(spy, "/slot/wear"), "a champion", 60)
                 feeder.go_on()
                 wait_for(lambda: len(site.predictions()) > 50, "predictions", 30)
-                found = {what: _suffer(site, do, undo) for what, do, undo in _faults(site)}
+                found: dict[str, object] = {what: _suffer(site, do, undo) for what, do, undo in _faults(site)}
                 agent.stop()
                 feeder.pause()
                 # What takes so long must be in the environment of the agent.
@@ -197,7 +197,7 @@ def endurance(folder: Path, inferences: int) -> tuple[dict[str, object], dict[st
         predictor.model.invoke(tensor)
         if predictor.model.is_degraded:
             on_cpu += 1
-            bench.wait_state(lambda state: state.is_ready, 60)
+            bench.wait_state(lambda _state: bench.tpus.states[0].is_ready, 60)
             continue
         done += 1
         if done % (inferences // 20) == 5_000 % (inferences // 20):
@@ -205,7 +205,7 @@ def endurance(folder: Path, inferences: int) -> tuple[dict[str, object], dict[st
     del os.environ["EDGETPU_STUB_ABORT_AFTER"]
     bench.tpus.close()
     first, last = looks[1], looks[-1]
-    found = {
+    found: dict[str, object] = {
         "inferences, aborts": f"{done}, {on_cpu}",
         "seconds": round(time.monotonic() - started),
         "memory of the agent's side, MB": f"{first[0] / 1e3:.1f} -> {last[0] / 1e3:.1f}",
@@ -234,7 +234,9 @@ def burst(folder: Path) -> tuple[dict[str, object], dict[str, bool]]:
     returned_s = time.monotonic() - rested
     starts = bench.counts["edgetpu_starts"]
     bench.tpus.close()
-    found = {"6 aborts at a budget of 5, 10 s of rest": f"{starts} starts; back after {returned_s:.1f} s"}
+    found: dict[str, object] = {
+        "6 aborts at a budget of 5, 10 s of rest": f"{starts} starts; back after {returned_s:.1f} s"
+    }
     return found, {"it rests and returns": returned_s >= 9 and starts == 7}
 
 

@@ -18,6 +18,7 @@ from support.dialects import SAMPLES, Sample
 
 from atoll_contract.errors import MalformedMessageError
 from atoll_contract.messages import encode_reading
+from atoll_ingest.dialect import Told
 
 MAX_DEVICES = 1000
 MAX_GROWTH = 4 * 1024 * 1024
@@ -82,7 +83,7 @@ def fuzz(name: str, sample: Sample, payloads: int, seed: int) -> bool:
         try:
             told = reader.read(topic, payload, arrival_ms)
             if number % 100 == 0:
-                told += [(device, reading) for device, reading, _ in reader.overdue(arrival_ms)]
+                told += [Told(device, reading) for device, reading, _ in reader.overdue(arrival_ms)]
             for _, reading in told:
                 encode_reading(reading)  # finite, and of the contract's form
             outcomes["read" if told else "no reading yet"] += 1

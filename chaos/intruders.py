@@ -315,14 +315,27 @@ def with_an_agent(place: Place) -> None:
     ):
         note(who, what, admitted=admitted, seen=place.passes("pi", topic, prediction))
     # Its client ids end in 64 random bits that nobody is told: a guess takes no session away.
-    before = place.status().get("session", 0)
-    with connected(place.reached_as("pi"), f"pi-lane-press-{'0' * 16}"), intruder(place, "pi"):
-        taken = holds(lambda: place.status().get("session", 0) != before, 3.0)
-    note(who, "take its sessions away", admitted=False, seen=taken)
+    note(who, "take its sessions away", admitted=False, seen=takes_sessions(place, "0" * 16))
     forged = {"health": "ready", "session": 999, "token": "ffffffff", "time_ms": time.time() * 1e3}
     place.passes("pi", f"{BASE}/pi/status", json.dumps(forged).encode(), retain=True)
     told = holds(lambda: place.agent.events("agent.duplicated"))
     note(who, "go unnoticed while it tells a status", admitted=False, seen=not told)
+    # Who holds the device has the token too; and it shows that the trial above would have seen it.
+    token = (place.agent.folder / "state" / "token").read_text().strip()
+    note(f"{who} and its token", "take its sessions away", admitted=True, seen=takes_sessions(place, token))
+
+
+def takes_sessions(place: Place, token: str) -> bool:
+    """Whether a client with this token in its id makes the agent's lane connect anew."""
+    before = connections(place)
+    with connected(place.reached_as("pi"), f"pi-lane-press-{token}"):
+        return holds(lambda: connections(place) > before, 5.0)
+
+
+def connections(place: Place) -> int:
+    """How often the lane has connected."""
+    counts: dict[str, int] = place.status().get("counts", {})
+    return counts.get("connections", 0)
 
 
 def with_release_topics(place: Place) -> None:
@@ -336,15 +349,18 @@ def with_release_topics(place: Place) -> None:
     with intruder(place, "trainer") as session:
         for topic, payload in old.items():
             publish(session, topic, payload, retain=True)
-    back = holds(lambda: champion(place.spy) == 1, 15.0)
+    wait_refused(place, 0)
+    back = holds(lambda: champion(place.spy) == 1, 5.0)
     note(who, "put an agent back on an older release", admitted=False, seen=back)
+    before = len(refused_metadata(place))
     stranger, _ = new_trainer(place.folder / "forger")
     stranger.sign(make_bundle(release=9).pack())
     with intruder(place, "trainer") as session:
         for step in stranger.repository.steps():
             for piece in step.pieces:
                 publish(session, piece.topic, piece.read(), retain=True)
-    forged = holds(lambda: champion(place.spy) == 9, 15.0)
+    wait_refused(place, before)
+    forged = holds(lambda: champion(place.spy) == 9, 5.0)
     note(who, "have its own release run", admitted=False, seen=forged)
     note(who, "end the answers", admitted=False, seen=not answers(place))
     place.trainer.push(place.broker)
@@ -360,6 +376,16 @@ def with_release_topics(place: Place) -> None:
     seen = place.passes("metadata", TIMESTAMP, b"by a user named metadata", retain=True)
     note("a user who was named metadata", "write release metadata", admitted=True, seen=seen)
     place.trainer.push(place.broker)
+
+
+def refused_metadata(place: Place) -> list[dict[str, Any]]:
+    """Return the looks at the release topics that found them forged."""
+    return [one for one in place.agent.events("repository.failed") if one["reason"] == "metadata_forged"]
+
+
+def wait_refused(place: Place, before: int) -> None:
+    """Wait until the agent has looked, and refused what it found."""
+    wait_for(lambda: len(refused_metadata(place)) > before, "the agent to have looked", PATIENCE_S)
 
 
 def answers(place: Place) -> bool:

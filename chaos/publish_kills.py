@@ -43,6 +43,8 @@ TIMESTAMP = str(MetadataTopic("timestamp.json"))
 ROTATED = ("online", "targets", "trainer")
 SIGNED_FILES = {"publish": 3, "online": 4, "targets": 5, "trainer": 4}
 """Metadata files that a command signs: trainer, snapshot, timestamp; around them targets and roots."""
+ENOUGH = 0.9
+"""So much of what is asked for must be killed: a command may be shorter than the one that was measured."""
 AGE_EVERY = 4
 """Every so many releases the files grow two days older, so that there is something to clear."""
 
@@ -229,11 +231,15 @@ def kill_the_trainer(kills: int, seed: int, folder: Path) -> int:
             tally.faults += agent_faults(agent, killing.release)
         finally:
             agent.close()
-    return report(tally, watching, time.monotonic() - started_s)
+    return report(tally, watching.looks, kills, time.monotonic() - started_s)
 
 
-def report(tally: Tally, watching: WatchingDevice, seconds: float) -> int:
+def report(tally: Tally, watched: int, kills: int, seconds: float) -> int:
     """Print the summary and return the exit status."""
+    if sum(tally.kills.values()) < ENOUGH * kills:
+        tally.faults.append(f"fewer kills than {ENOUGH:.0%} of {kills}")
+    if not tally.looks or not watched:
+        tally.faults.append("no device looked")
     print(f"\nkilled {sum(tally.kills.values())} times in {seconds:.0f} s, at")
     for packet, count in tally.kills.most_common():
         print(f"  {packet:<24} {count:>4}")
@@ -242,7 +248,7 @@ def report(tally: Tally, watching: WatchingDevice, seconds: float) -> int:
     print("left behind")
     for state, count in tally.left.most_common():
         print(f"  {state:<24} {count:>4}")
-    print(f"devices that looked afterwards {tally.looks}, watching device looked {watching.looks} times")
+    print(f"devices that looked afterwards {tally.looks}, watching device looked {watched} times")
     print(f"faults {len(tally.faults)}")
     for fault in tally.faults[:20]:
         print(f"  {fault}")

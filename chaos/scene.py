@@ -102,7 +102,7 @@ class Scene:
     def restart_agent(self, **environment: str) -> None:
         """Kill the agent, and start it with this environment."""
         self.agent.kill()
-        self.start_agent(**environment)
+        self.start_agent(None, **environment)
 
     def tend(self) -> None:
         """Start the agent again if it has ended by itself, as systemd does; tell how it ended."""

@@ -1,6 +1,7 @@
 """Twenty minutes of 500 readings a second, two releases meanwhile: `make chaos-soak`.
 
-Memory and descriptors of the agent must stay as they are, and every reading must be answered.
+The rate must be kept, memory and descriptors of the agent must stay as they are, and every reading must be
+answered, once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from atoll_link.session import Broker, Delivery, Session
 
 BOOT = "soak"
 TOPIC = f"atoll/v1/{SITE}/press-9/reading/press"
+KEPT = 0.95
+"""Of the rate; what falls short of it says nothing of the rate that is asked for."""
 WARM_UP = 0.25
 """So much of the time counts for nothing: caches fill."""
 
@@ -38,16 +41,30 @@ class Sample:
     threads: int
 
 
+class Answers:
+    """Which readings were answered: ``total`` answers to ``numbers`` of them."""
+
+    def __init__(self) -> None:
+        self._seen = bytearray()
+        self.total = self.numbers = 0
+
+    def note(self, number: int) -> None:
+        """Note an answer to the reading of this number."""
+        self._seen.extend(bytes(max(0, number + 1 - len(self._seen))))
+        self.numbers += not self._seen[number]
+        self._seen[number] = 1
+        self.total += 1
+
+
 class Consumer:
-    """Hears the predictions of one device, and keeps only which of its readings were answered."""
+    """Hears the predictions of one device."""
 
     def __init__(self, port: int) -> None:
         self._session = Session(Broker(host="127.0.0.1", port=port), "soak-consumer")
         self._session.subscribe(f"atoll/v1/{SITE}/pi/prediction/press-9/#")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.seen = bytearray(2_000_000)
-        self.answers = self.answered = 0
+        self.answers = Answers()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -61,10 +78,7 @@ class Consumer:
         while not self._stopping.is_set():
             for event in self._session.step(0.2):
                 if isinstance(event, Delivery):
-                    number = decode_prediction(event.payload).seq or 0
-                    self.answered += not self.seen[number]
-                    self.seen[number] = 1
-                    self.answers += 1
+                    self.answers.note(decode_prediction(event.payload).seq or 0)
         self._session.close()
 
 
@@ -94,10 +108,10 @@ def run(folder: Path, minutes: float, rate: float) -> int:
                 time.sleep(1.0)
             took_s = time.monotonic() - started_s
             feeder.pause()
-            wait_for(lambda: consumer.answered >= feeder.sent, "all answers", PATIENCE_S)
+            wait_for(lambda: consumer.answers.numbers >= feeder.sent, "all answers", PATIENCE_S)
             wait_for(lambda: champion(place.spy) == place.release, "the last release", PATIENCE_S)
             sent, deaths = feeder.sent, place.deaths.total()
-            answers, answered = consumer.answers, consumer.answered
+            answers, answered = consumer.answers.total, consumer.answers.numbers
     settled = samples[int(len(samples) * WARM_UP) :]
     half = len(settled) // 2
     before, after = (
@@ -119,12 +133,21 @@ def run(folder: Path, minutes: float, rate: float) -> int:
     return report(
         found,
         {
-            "every reading was answered": answered == sent,
+            **demands(sent / took_s, rate, sent, answered, answers),
             "the agent did not end": not deaths,
             "memory is flat: within 2 MB": after - before < 2048,
             "descriptors are flat": settled[-1].descriptors <= settled[0].descriptors + 2,
         },
     )
+
+
+def demands(rate: float, asked: float, sent: int, answered: int, answers: int) -> dict[str, bool]:
+    """Return what must hold of readings and answers."""
+    return {
+        f"the rate was kept: {asked:g} readings a second": rate >= KEPT * asked,
+        "every reading was answered": answered == sent,
+        "none was answered twice": answers == answered,
+    }
 
 
 def _span(numbers: Iterable[int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +24,7 @@ SAID = f"atoll/v1/{SITE}/pi/#"
 CHUNK = 61_440
 
 
-def large_bundle(release: int, size: int, **manifest: object) -> Bundle:
+def large_bundle(release: int, size: int, **manifest: Any) -> Bundle:
     """A bundle that runs, and is ``size`` bytes larger than it needs to be."""
     small = make_bundle(release=release, file=("linear_float", "triple_float")[release % 2], **manifest)
     return Bundle(small.manifest, small.model + random.Random(release).randbytes(size), small.golden)
@@ -41,13 +42,29 @@ def champion(spy: Spy) -> int | None:
     """The release that answers, as the agent says it."""
     found = spy.on("/slot/wear")
     said = json.loads(found[-1].payload) if found else {}
-    return said.get("champion", {}).get("release")
+    release: int | None = said.get("champion", {}).get("release")
+    return release
 
 
 def status(spy: Spy) -> dict[str, Any]:
     """What the agent last said of itself."""
     found = spy.on("/status")
     return json.loads(found[-1].payload) if found else {}
+
+
+def settled_counts(counts: Callable[[], Mapping[str, int]], sent: int) -> tuple[int, int]:
+    """Return how many of ``sent`` readings never came to the agent, and how many it tells as missing.
+
+    The last readings come into the counters within a second, and these into the status.
+    """
+    deadline = time.monotonic() + 10
+    while True:
+        said = counts()
+        never_came = sent - said.get("readings", 0) + said.get("repeated", 0)
+        counted = said.get("readings_missing", 0)
+        if never_came == counted or time.monotonic() > deadline:
+            return never_came, counted
+        select_pause(0.1)
 
 
 def answered(spy: Spy) -> list[int]:

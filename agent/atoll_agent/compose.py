@@ -13,7 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from atoll_agent.adapters.alive_file import AliveFile
+import structlog
+
 from atoll_agent.adapters.children import child
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.control import ControlLink
@@ -47,8 +48,11 @@ from atoll_contract.errors import BundleRejectedError, ConfigError
 from atoll_contract.topics import LabelTopic, StatusTopic
 from atoll_ingest.picture import PictureDialect
 from atoll_ingest.topic import without_overlaps
+from atoll_link.alive_file import AliveFile
 from atoll_link.session import Broker, Will
 from atoll_link.systemd import Notifier
+
+log = structlog.get_logger()
 
 _REFRESH: Final = "atoll_agent.children.refresh"
 _FETCH: Final = "atoll_agent.children.fetch"
@@ -191,13 +195,19 @@ def _onlooker(settings: AgentSettings) -> Onlooker:
 
 
 def _spool(settings: AgentSettings, store: StateStore) -> Spool | None:
-    if not settings.spool.enabled:
+    path = store.folder / "spool.db"
+    if not settings.spool.enabled and not path.exists():
         return None
     from atoll_agent.adapters.spool import DiskSpool  # noqa: PLC0415 - memory that few agents need
 
-    spool = DiskSpool(store.folder / "spool.db", settings.spool.max_bytes)
+    spool = DiskSpool(path, settings.spool.max_bytes)
     spool.open()
-    return spool
+    if settings.spool.enabled:
+        return spool
+    spool.close()
+    if spool.state.rows:
+        log.warning("spool.left", file=str(path), predictions=spool.state.rows)
+    return None
 
 
 def _homeassistant(settings: AgentSettings, store: StateStore) -> HomeAssistant:

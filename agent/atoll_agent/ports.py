@@ -48,8 +48,8 @@ class Wire(Protocol):
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it now."""
 
-    def close(self) -> None:
-        """End the connection cleanly."""
+    def close(self, timeout_s: float) -> None:
+        """End the connection cleanly; the broker has so long to take what was written."""
 
 
 class Waiter(Protocol):
@@ -160,6 +160,7 @@ class LaneReport:
         trials: How the releases on trial stand, or stood when they failed, by model.
         devices: Devices that were answered, by model; no more than were asked for.
         spool_fault: Why the spool does not work, for people.
+        answered: Models whose champion has answered since it was loaded.
     """
 
     is_connected: bool = False
@@ -170,6 +171,7 @@ class LaneReport:
     trials: Mapping[str, TrialReport] = field(default_factory=dict)
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     spool_fault: str | None = None
+    answered: frozenset[str] = frozenset()
 
 
 class Handed(Protocol):
@@ -210,7 +212,7 @@ class LaneControl(Protocol):
 
     Attributes:
         report: What it has done since its start.
-        steps: Grows all the time, at the latest after an attempt to connect, until the lane ends or hangs.
+        steps: Grows all the time until the lane ends or hangs.
     """
 
     report: LaneReport
@@ -267,8 +269,11 @@ class Link(Protocol):
 class SlotStore(Protocol):
     """What survives a restart."""
 
-    def load_slot(self, model: str, fingerprint: str) -> Slot:
-        """Return the slot of ``model`` as it starts after a restart."""
+    def load_slot(self, model: str, fingerprint: str, *, blames_settled: bool = False) -> Slot:
+        """Return the slot of ``model`` as it starts after a restart.
+
+        ``blames_settled``: the agent crashed, and no release did it that it had loaded just before.
+        """
 
     def save_slot(self, slot: Slot, fingerprint: str) -> None:
         """Store ``slot``; on return it survives a power cut."""
@@ -286,14 +291,25 @@ class SlotStore(Protocol):
         """Delete bundles, and parts, whose digest is not in ``keep``; return how many files."""
 
 
+class Kept(StrEnum):
+    """What the lane remembers over a clean stop."""
+
+    WINDOWS = "windows"
+    """Of a model."""
+    RULES = "rules"
+    """How the rules of a model stand."""
+    VALUES = "values"
+    """Values of a stream that wait for others, or are held."""
+
+
 class WindowStore(Protocol):
-    """Where windows wait from a clean stop to the next start."""
+    """Where windows, and what else the lane remembers, wait from a clean stop to the next start."""
 
-    def take(self, model: str) -> bytes | None:
-        """Return what was kept for ``model``, once: a start that ends in a kill has nothing to offer."""
+    def take(self, name: str, kind: Kept) -> bytes | None:
+        """Return what was kept for model or stream ``name``, once: after a kill it would be too old."""
 
-    def keep(self, model: str, windows: bytes) -> None:
-        """Keep the windows of ``model``; raises StorageError."""
+    def keep(self, name: str, kind: Kept, content: bytes) -> None:
+        """Keep what is remembered of ``name``; raises StorageError."""
 
     def drop(self) -> None:
         """Delete what nobody has taken."""

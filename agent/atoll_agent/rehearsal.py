@@ -17,23 +17,31 @@ from typing import Final
 from atoll_agent.adapters.store import StateStore
 from atoll_agent.compose import decided
 from atoll_agent.lane.answering import Answering, kind_of
-from atoll_agent.lane.executors import LaneExecutor
+from atoll_agent.lane.executors import Answered, LaneExecutor
 from atoll_agent.lane.outlet import Outlet
+from atoll_agent.lane.pending import Pending
 from atoll_agent.lane.track import Track
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.settings import AgentSettings
 from atoll_contract.bundle import Bundle
 from atoll_contract.decisions import Decision
-from atoll_contract.errors import BundleRejectedError, ConfigError, Reason, StorageError
+from atoll_contract.errors import (
+    BundleRejectedError,
+    ConfigError,
+    MalformedMessageError,
+    Reason,
+    StorageError,
+)
 from atoll_contract.messages import decode_prediction
 from atoll_contract.topics import PREFIX, PredictionTopic
 from atoll_infer import golden
-from atoll_infer.predictor import Predictor
+from atoll_infer.predictor import Answer, Predictor
 from atoll_infer.runtime import Runtime
-from atoll_ingest.stream import Stream
+from atoll_ingest.stream import Overload, Stream
 from atoll_link import recording
 from atoll_link.files import storage_error
 from atoll_link.session import Delivery, Event, Published
+from atoll_signal.picture import decodes_late, unpacker_of
 
 MAX_TOLD: Final = 100_000
 """Decisions and commands that are kept to be shown."""
@@ -150,7 +158,7 @@ class Tape:
     def flush(self) -> None:
         """Nothing to write."""
 
-    def close(self) -> None:
+    def close(self, timeout_s: float) -> None:
         """Nothing to end."""
 
 
@@ -162,6 +170,25 @@ class SetClock:
     def look(self) -> bool:
         """Nothing changes."""
         return False
+
+
+class PictureExecutor(LaneExecutor):
+    """Decodes pictures before it answers, in the lane's thread."""
+
+    def __init__(self, predictor: Predictor, policy: Overload) -> None:
+        super().__init__(predictor, policy)
+        self._unpack = unpacker_of(predictor.manifest)
+
+    def finished(self) -> list[Answered]:
+        """Answer what waits."""
+        return [(pending, self._answer(pending)) for pending in self.cancel()]
+
+    def _answer(self, pending: Pending) -> Answer | Reason:
+        try:
+            window = self._unpack(pending.samples)
+        except MalformedMessageError as error:
+            return error.reason
+        return self._predictor.answers(window)[0]
 
 
 class Rehearsal:
@@ -325,9 +352,10 @@ def _predictors(settings: AgentSettings, bundles: Iterable[Path], runtime: Runti
 
 def _answering(predictor: Predictor, stream: Stream, settings: AgentSettings) -> Answering:
     """Return ``predictor`` at work in the lane's own thread, however slow it is."""
+    executor = PictureExecutor if decodes_late(predictor.manifest) else LaneExecutor
     return kind_of(predictor.manifest)(
         predictor.manifest,
-        LaneExecutor(predictor, stream.overload),
+        executor(predictor, stream.overload),
         stream=stream.name,
         site=settings.agent.site,
         agent=settings.agent.id,

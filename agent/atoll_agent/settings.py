@@ -59,7 +59,6 @@ class ModelTable(Table):
             the fastest that gives its golden outputs.
         device: Path of the Edge TPU that runs it, if not that of ``[edgetpu]``.
         report: Publish predictions only when they say something new; by default each is published.
-        report: Publish predictions only when they say something new; by default each is published.
     """
 
     name: Id

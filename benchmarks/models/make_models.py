@@ -76,7 +76,8 @@ def convert(model: tf.keras.Model) -> bytes:
     call = tf.function(model.call, input_signature=[tf.TensorSpec(shape, tf.float32)])
     # Without the model as second argument: weights become constants.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([call.get_concrete_function()])
-    return converter.convert()
+    content: bytes = converter.convert()
+    return content
 
 
 MAKERS: tuple[Callable[[], tf.keras.Model], ...] = (mlp8, window64x3, heavy8, slow8)

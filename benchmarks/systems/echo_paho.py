@@ -22,7 +22,7 @@ HEAD = (
 def main() -> None:
     port, qos, inflight = (int(word) for word in sys.argv[1:4])
 
-    def on_socket_open(_client: mqtt.Client, _userdata: Any, sock: socket.socket) -> None:
+    def on_socket_open(_client: mqtt.Client, _userdata: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def on_connect(client: mqtt.Client, *_rest: Any) -> None:

@@ -31,7 +31,7 @@ def main() -> None:
     input_index = interpreter.get_input_details()[0]["index"]
     output_index = interpreter.get_output_details()[0]["index"]
 
-    def on_socket_open(_client: mqtt.Client, _userdata: Any, sock: socket.socket) -> None:
+    def on_socket_open(_client: mqtt.Client, _userdata: Any, sock: Any) -> None:
         if is_nodelay:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

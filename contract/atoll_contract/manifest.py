@@ -192,7 +192,8 @@ class PassRules(_Part):
         min_labels: Labels that have to arrive before its error is judged. Once one has, they are waited for.
         max_error: Mean absolute error against labels; for a classifier the share that is wrong.
         max_error_ratio: Its error divided by that of the champion, in shadow on the same labels; 0: not
-            asked for. Both errors count as too large once they are so by three standard errors.
+            asked for. Both errors end a phase once they are too large by three standard errors, and fail it
+            if they are so by 1.64 when its time is up; else it lasts until they are below by as many.
         label_tolerance_ms: A label belongs to the latest window that ended at most so long before it.
         latency_ms: Median time of one answer on the device.
         low: Least value that it may predict.

@@ -33,13 +33,15 @@ _LOGOUT: Final = "/logout"
 _MOST_SESSIONS: Final = 256
 _MOST_FORM_BYTES: Final = 4096
 _ATTEMPTS: Final = 5
-"""Wrong passwords in a minute, from all together; then nobody is let in until it is over."""
+"""Wrong passwords in a minute from one address; then nobody there is let in until it is over."""
+_MOST_ADDRESSES: Final = 1024
 _MINUTE_S: Final = 60.0
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _POLICY: Final = {
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Other sites learn nothing; our own forms say where they come from, and "null" is never ours.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
@@ -63,10 +65,10 @@ def read_password(path: Path) -> str:
 
 
 class Logins:
-    """Sessions of people who gave the password.
+    """Sessions of people who gave the password; they end with it.
 
     Args:
-        password_file: Where the password stands; read anew at every login.
+        password_file: Where the password stands; read anew when it changes.
         session_s: How long a login lasts.
         clock: Seconds that only grow.
     """
@@ -77,25 +79,30 @@ class Logins:
         self._password_file = password_file
         self._session_s = session_s
         self._clock = clock
+        self._stamp: tuple[int, int, int] | None = None
         self._sessions: OrderedDict[str, float] = OrderedDict()
-        self._wrong: list[float] = []
+        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether too many wrong passwords were tried just now."""
+    def is_closed(self, address: str) -> bool:
+        """Whether too many wrong passwords came from there just now."""
         now_s = self._clock()
-        self._wrong = [at_s for at_s in self._wrong if now_s - at_s < _MINUTE_S]
-        return len(self._wrong) >= _ATTEMPTS
+        latest = [at_s for at_s in self._wrong.pop(address, ()) if now_s - at_s < _MINUTE_S]
+        if latest:
+            self._wrong[address] = latest
+        return len(latest) >= _ATTEMPTS
 
-    def enter(self, password: str) -> str | None:
+    def enter(self, password: str, address: str) -> str | None:
         """Return the token of a new session; None: that is not the password.
 
         Raises:
             ConfigError: The password cannot be read any more.
         """
         known = read_password(self._password_file)
-        if self.is_closed or not hmac.compare_digest(_digest(password), _digest(known)):
-            self._wrong.append(self._clock())
+        self._look()
+        if self.is_closed(address) or not hmac.compare_digest(_digest(password), _digest(known)):
+            self._wrong.setdefault(address, []).append(self._clock())
+            if len(self._wrong) > _MOST_ADDRESSES:
+                self._wrong.popitem(last=False)
             return None
         token = secrets.token_urlsafe(32)
         self._sessions[_digest(token)] = self._clock() + self._session_s
@@ -105,8 +112,21 @@ class Logins:
 
     def knows(self, token: str | None) -> bool:
         """Whether ``token`` is that of a session that has not ended."""
+        self._look()
         ends_s = self._sessions.get(_digest(token)) if token else None
         return ends_s is not None and self._clock() < ends_s
+
+    def _look(self) -> None:
+        """End all sessions when the file of the password is another one."""
+        try:
+            found = self._password_file.stat()
+        except OSError:
+            return  # the next login tells
+        stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._stamp not in (None, stamp):
+            self._sessions.clear()
+            log.info("logins.ended", detail="the password file was changed")
+        self._stamp = stamp
 
     def leave(self, token: str | None) -> None:
         """End a session."""
@@ -145,6 +165,8 @@ class Guard:
             await send(message)
 
         if refusal is None:
+            if scope["type"] == "websocket" and self._logins is not None:
+                receive = _until_logged_out(self._logins, scope, receive, send)
             await self._app(scope, receive, send_with_policy)
         elif scope["type"] == "http":
             await refusal(scope, receive, send_with_policy)
@@ -157,7 +179,7 @@ class Guard:
         if self._names and host.hostname not in self._names:
             return PlainTextResponse("this server has no such name (web.names in its settings)", 421)
         origin = headers.get("origin")
-        if origin and origin != "null" and urlsplit(origin).netloc != host.netloc:
+        if origin and urlsplit(origin).netloc != host.netloc:
             return PlainTextResponse("asked for by a page of somebody else", 403)
         if self._logins is None:
             return None
@@ -190,14 +212,14 @@ class Guard:
             if len(body) > _MOST_FORM_BYTES:
                 return PlainTextResponse("too long", 413)
         given = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0]
-        if logins.is_closed:
+        client = request.client.host if request.client else ""
+        if logins.is_closed(client):
             return HTMLResponse(_page("Too many wrong passwords. Wait a minute."), 429)
         try:
-            token = logins.enter(given)
+            token = logins.enter(given, client)
         except ConfigError as error:
             log.error("login.impossible", detail=str(error))  # noqa: TRY400 - the detail says it all
             return HTMLResponse(_page("The password cannot be checked now: see the log."), 500)
-        client = request.client.host if request.client else ""
         if token is None:
             log.warning("login.refused", client=client)
             return HTMLResponse(_page("That is not the password."), 401)
@@ -205,6 +227,21 @@ class Guard:
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=self._is_secure)
         return answer
+
+
+def _until_logged_out(logins: Logins, scope: Scope, receive: Receive, send: Send) -> Receive:
+    """Return ``receive`` of a WebSocket that ends with the login; a browser answers a ping twice a minute."""
+    cookie = dict(scope["headers"]).get(b"cookie", b"").decode("latin-1")
+    token = _token(cookie)
+
+    async def receive_while_known() -> Message:
+        message = await receive()
+        if message["type"] == "websocket.receive" and not logins.knows(token):
+            await send({"type": "websocket.close", "code": 4401})
+            return {"type": "websocket.disconnect", "code": 4401}
+        return message
+
+    return receive_while_known
 
 
 def local_names(host: str) -> frozenset[str]:

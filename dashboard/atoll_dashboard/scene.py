@@ -16,7 +16,9 @@ from atoll_contract.drift import DriftReport
 from atoll_contract.errors import MalformedMessageError, PeerError, Reason
 from atoll_contract.messages import (
     MAX_DETAIL_CHARS,
+    Health,
     Label,
+    Prediction,
     decode_prediction,
     decode_readings,
 )
@@ -35,7 +37,14 @@ from atoll_contract.topics import (
 from atoll_dashboard.alarms import Alarms
 from atoll_dashboard.published import TIMESTAMP, Publication
 from atoll_dashboard.ring import Rate, Ring
-from atoll_dashboard.tracks import MOST_MODELS, Device, ModelTrack, Told
+from atoll_dashboard.tracks import (
+    MOST_MODELS,
+    MOST_MODELS_OF_AGENT,
+    Device,
+    ModelTrack,
+    Told,
+    in_brief,
+)
 from atoll_ingest.stream import Stream
 from atoll_link.events import Delivery
 from atoll_link.fleet import Fleet
@@ -43,10 +52,11 @@ from atoll_link.fleet import Fleet
 MOST_READ_PER_S: Final = 20_000
 """Predictions, readings and labels that are looked into; the others are counted alone."""
 _MOST_AGENTS: Final = 20_000
-_MOST_SLOTS: Final = 64
+_MOST_SLOTS: Final = 256
 _HISTORY_S: Final = 60
 _AGENT_RATES: Final = 4096
 _MOST_TOPICS: Final = 64
+_SILENT_MS: Final = 60e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +145,8 @@ class Scene:
 
     def disconnect(self, now_ms: float, detail: str) -> None:
         """Note that it does not."""
+        if self.line.is_connected:
+            self.alarms.doubt(now_ms)
         since_ms = now_ms if self.line.is_connected else self.line.since_ms
         self.line = Line(is_connected=False, since_ms=since_ms, detail=detail)
 
@@ -152,7 +164,7 @@ class Scene:
         if route is not None:
             device, to = route
             if isinstance(to, ModelTrack):
-                self._take_prediction(device, to, delivery)
+                self._take_prediction(device, to, delivery, None)
             else:
                 self._take_readings(device, to, delivery)
             return
@@ -163,7 +175,9 @@ class Scene:
     def _take_parsed(self, topic: Topic, delivery: Delivery) -> None:
         match topic:
             case PredictionTopic():
-                self._take_prediction(*self._track(topic), delivery)
+                # Read first: what is no prediction makes no room for itself.
+                prediction = decode_prediction(delivery.payload)
+                self._take_prediction(*self._track(topic, delivery.arrival_ms), delivery, prediction)
             case ReadingTopic(site, name, stream):
                 if not delivery.is_retained:
                     device = self._device(site, name, delivery)
@@ -185,7 +199,11 @@ class Scene:
             case _:
                 self.counts["messages_ignored"] += 1
 
-    def _take_prediction(self, device: Device, track: ModelTrack, delivery: Delivery) -> None:
+    def _take_prediction(
+        self, device: Device, track: ModelTrack, delivery: Delivery, prediction: Prediction | None
+    ) -> None:
+        if delivery.is_retained:  # somebody stored it once: not heard now
+            return
         now_s = delivery.arrival_ms / 1e3
         self.counts["predictions"] += 1
         self.predictions.add(now_s)
@@ -199,10 +217,10 @@ class Scene:
                 self._rates.popitem(last=False)
         rate.add(now_s)
         self._hear(agent, delivery.arrival_ms)
-        device.heard_ms = delivery.arrival_ms
+        device.heard_ms = track.heard_ms = delivery.arrival_ms
         self.devices.move_to_end((device.site, device.name))
         if self._may_read(delivery):
-            prediction = decode_prediction(delivery.payload)
+            prediction = prediction or decode_prediction(delivery.payload)
             track.predict(prediction)
             self.latencies.append(delivery.arrival_ms, prediction.latency_ms)
 
@@ -251,7 +269,12 @@ class Scene:
         known = self.fleet.find(topic.site, name)
         if known is None and len(self.fleet) >= _MOST_AGENTS:
             raise MalformedMessageError(f"more than {_MOST_AGENTS} agents are not shown", Reason.OVERLOAD)
-        if isinstance(topic, SlotTopic) and known is not None and len(known.slots) >= _MOST_SLOTS:
+        if (
+            isinstance(topic, SlotTopic)
+            and known is not None
+            and topic.model not in known.slots
+            and len(known.slots) >= _MOST_SLOTS
+        ):
             raise MalformedMessageError(f"more than {_MOST_SLOTS} slots are not shown", Reason.OVERLOAD)
         malformed = self.fleet.malformed
         was_silent = known is None or known.is_silent
@@ -260,6 +283,9 @@ class Scene:
             self.version += 1
         if self.fleet.malformed > malformed:
             raise MalformedMessageError("is no message of this topic")
+        agent = self.fleet.find(topic.site, name)
+        if agent is not None and agent.status is not None and agent.status.health is Health.OFFLINE:
+            self.alarms.doubt(delivery.arrival_ms, (topic.site, name))
         if not delivery.is_retained:
             self._hear((topic.site, name), delivery.arrival_ms)
 
@@ -275,7 +301,7 @@ class Scene:
         self.drifts[key] = DriftReport.decode(delivery.payload)
 
     def _take_decision(self, topic: DecisionTopic, delivery: Delivery) -> None:
-        decision = Decision.decode(delivery.payload)
+        decision = in_brief(Decision.decode(delivery.payload))
         self.counts["decisions"] += 1
         self.alarms.take(topic, decision, delivery.arrival_ms)
         for name in {topic.device, decision.device} - {None}:
@@ -283,16 +309,35 @@ class Scene:
             if device is not None:
                 device.decisions.append(Told(topic.agent, topic.rule, decision))
 
-    def _track(self, topic: PredictionTopic) -> tuple[Device, ModelTrack]:
+    def _track(self, topic: PredictionTopic, now_ms: float) -> tuple[Device, ModelTrack]:
         key = (topic.site, topic.device)
         device = self.devices.get(key) or self._add(Device(*key))
         track = device.models.get((topic.agent, topic.model))
         if track is None:
+            of_agent = sum(agent == topic.agent for agent, _ in device.models)
+            if of_agent >= MOST_MODELS_OF_AGENT:
+                raise MalformedMessageError(
+                    f"more than {MOST_MODELS_OF_AGENT} models of one agent on one device are not shown",
+                    Reason.OVERLOAD,
+                )
             if len(device.models) >= MOST_MODELS:
-                raise MalformedMessageError(f"more than {MOST_MODELS} models are not shown", Reason.OVERLOAD)
+                self._forget_track(device, now_ms)
             track = device.models[topic.agent, topic.model] = ModelTrack(topic.agent, topic.model)
         self._route(str(topic), device, track)
         return device, track
+
+    def _forget_track(self, device: Device, now_ms: float) -> None:
+        """Let the model that was silent for longest go."""
+        silent = min(device.models.values(), key=lambda track: track.heard_ms)
+        if now_ms - silent.heard_ms < _SILENT_MS:
+            raise MalformedMessageError(
+                f"more than {MOST_MODELS} models on one device are not shown", Reason.OVERLOAD
+            )
+        del device.models[silent.agent, silent.model]
+        gone = [name for name in device.topics if self._routes[name] == (device, silent)]
+        for name in gone:
+            del self._routes[name]
+            device.topics.remove(name)
 
     def _route(self, topic: str, device: Device, to: ModelTrack | str) -> None:
         """Remember where the messages of a topic go: that is much faster than to take it apart."""

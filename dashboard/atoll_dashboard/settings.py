@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from atoll_ingest.stream import Stream
 from atoll_link.broker import Broker
 from atoll_link.settings import BrokerTable, Site, Table, Writer, load
-from atoll_link.settings_faults import Fault, twice
-from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
+from atoll_link.stream_settings import StreamTable, all_streams, stream_faults
 
 RequestName = Literal["promote", "withdraw"]
 
@@ -42,8 +41,8 @@ class WebTable(Table):
     Attributes:
         host: Address that it listens on; any other than this machine's own needs a password.
         port: TCP port.
-        names: Names by which browsers reach it, besides ``host``; none: any name will do with a password,
-            and only those of this machine without.
+        names: Names by which browsers reach it, besides ``host``, through a proxy, say; they need a password.
+            None: any name will do with a password, and only those of this machine without.
         password_file: File that holds the password that people log in with; read anew at every login.
         session_hours: How long a login lasts.
         cert_file: Certificate, with the chain, to serve by HTTPS.
@@ -76,6 +75,8 @@ class WebTable(Table):
     def _is_safe(self) -> WebTable:
         if not self.is_local and self.password_file is None:
             raise ValueError("others can reach this host: password_file is needed")
+        if self.names and self.password_file is None:
+            raise ValueError("others can reach it by these names: password_file is needed")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together")
         return self
@@ -141,15 +142,6 @@ class DashboardSettings(Table):
         Raises:
             ConfigError: With one line per fault.
         """
-        settings = load(cls, path, across=lambda document: _faults_across(path, document))
-        streams = list(settings.stream)
-        if settings.dashboard.streams_file is not None:
-            streams += load(StreamsFile, settings.dashboard.streams_file, environment={}).stream
+        settings = load(cls, path, across=partial(stream_faults, path, "dashboard"))
+        streams = all_streams(settings.stream, settings.dashboard.streams_file)
         return settings.model_copy(update={"stream": streams})
-
-
-def _faults_across(path: Path, document: Mapping[str, Any]) -> Iterator[Fault | str]:
-    """Yield what is wrong between tables, and in the file of streams that they name."""
-    elsewhere, faults = streams_elsewhere(path, document, "dashboard")
-    yield from faults
-    yield from twice(document, "stream", elsewhere)

@@ -8,17 +8,23 @@ from statistics import fmean
 from typing import Final, NamedTuple
 
 from atoll_contract.decisions import Decision
-from atoll_contract.messages import Label, Prediction, Reading, Value
+from atoll_contract.messages import Label, Prediction, Quality, Reading, Value
 from atoll_dashboard.ring import Rate, Ring
 
 MOST_MODELS: Final = 16
 """Models, by agent, of one device."""
+MOST_MODELS_OF_AGENT: Final = 8
+"""Of those: one agent cannot hide what another one says."""
 MOST_VALUES: Final = 32
 """Values of the readings of one device."""
 MOST_DECISIONS: Final = 40
 _MOST_MARKS: Final = 20
 _MOST_ERRORS: Final = 240
 _LATENCIES: Final = 240
+_LABEL_CHARS: Final = 48
+_NAME_CHARS: Final = 48
+_COMMANDS: Final = 3
+_COMMAND_CHARS: Final = 120
 
 
 class Mark(NamedTuple):
@@ -36,6 +42,24 @@ class Told(NamedTuple):
     decision: Decision
 
 
+class Said(NamedTuple):
+    """What is kept of a prediction: an output may be as large as a message."""
+
+    release: int
+    value: float
+    label: str | None
+    quality: tuple[Quality, ...]
+
+
+def in_brief(decision: Decision) -> Decision:
+    """Return ``decision`` with no more text than a page shows."""
+    commands = [topic[:_COMMAND_CHARS] for topic in decision.commands[:_COMMANDS]]
+    if left := len(decision.commands) - len(commands):
+        commands.append(f"and {left} more")
+    label = decision.label and decision.label[:_LABEL_CHARS]
+    return decision.model_copy(update={"label": label, "commands": commands})
+
+
 class ModelTrack:
     """What one model on one agent says of a device.
 
@@ -47,11 +71,23 @@ class ModelTrack:
         latencies: Samples of ``latency_ms``, by event time.
         errors: Samples of the distance between prediction and label, by event time.
         marks: When releases took over.
-        last: The latest prediction.
+        last: What the latest prediction said.
+        heard_ms: When that arrived.
         rate: How many come.
     """
 
-    __slots__ = ("agent", "errors", "labels", "last", "latencies", "marks", "model", "predictions", "rate")
+    __slots__ = (
+        "agent",
+        "errors",
+        "heard_ms",
+        "labels",
+        "last",
+        "latencies",
+        "marks",
+        "model",
+        "predictions",
+        "rate",
+    )
 
     def __init__(self, agent: str, model: str) -> None:
         self.agent = agent
@@ -61,7 +97,8 @@ class ModelTrack:
         self.latencies = Ring(_LATENCIES)
         self.errors = Ring(_MOST_ERRORS)
         self.marks: deque[Mark] = deque(maxlen=_MOST_MARKS)
-        self.last: Prediction | None = None
+        self.last: Said | None = None
+        self.heard_ms = 0.0
         self.rate = Rate()
 
     def predict(self, prediction: Prediction) -> None:
@@ -70,7 +107,9 @@ class ModelTrack:
         time_ms = prediction.time_ms
         if before is None or before.release != prediction.release:
             self.marks.append(Mark(time_ms, prediction.release))
-        self.last = prediction
+        quality = tuple(prediction.quality or ())
+        label = _label_of(prediction.output)
+        self.last = Said(prediction.release, prediction.value, label, quality)
         self.predictions.append(time_ms, prediction.value)
         self.latencies.append(time_ms, prediction.latency_ms)
 
@@ -119,13 +158,18 @@ class Device:
         time_ms = arrival_ms if reading.time_ms is None else reading.time_ms
         values = reading.values if isinstance(reading.values, dict) else {"value": reading.values}
         for name, value in values.items():
-            ring = self.values.get((stream, name))
+            ring = self.values.get((stream, name[:_NAME_CHARS]))
             if ring is None:
                 if len(self.values) >= MOST_VALUES:
                     continue
-                ring = self.values[stream, name] = Ring()
+                ring = self.values[stream, name[:_NAME_CHARS]] = Ring()
             if ring.wants(time_ms) and (number := _shown(value)) is not None:
                 ring.append(time_ms, number)
+
+
+def _label_of(output: dict[str, object] | None) -> str | None:
+    label = (output or {}).get("label")
+    return label[:_LABEL_CHARS] if isinstance(label, str) else None
 
 
 def _shown(value: Value) -> float | None:

@@ -41,6 +41,7 @@ class Overview:
         readings_per_s: Of all.
         latency_ms: Median and 99th percentile, of samples; None: there are none.
         alarms: Decisions that stand.
+        unconfirmed: Of those: nobody knows whether they still do.
         refused: Slots whose newest release was refused.
         drifting: Champions whose readings or errors have drifted.
         history: Predictions in each of the last sixty seconds.
@@ -52,6 +53,7 @@ class Overview:
     readings_per_s: float
     latency_ms: tuple[float, float] | None
     alarms: int
+    unconfirmed: int
     refused: int
     drifting: int
     history: list[int]
@@ -143,6 +145,7 @@ def overview(scene: Scene, now_ms: float) -> Overview:
         readings_per_s=scene.readings.per_s(now_s),
         latency_ms=percentiles(scene.latencies),
         alarms=len(scene.alarms),
+        unconfirmed=scene.alarms.unconfirmed,
         refused=sum(slot.refused is not None for agent in agents for slot in agent.slots.values()),
         drifting=sum(report.drifting for report in scene.drifts.values()),
         history=scene.history(now_s),
@@ -150,11 +153,11 @@ def overview(scene: Scene, now_ms: float) -> Overview:
 
 
 def known_agents(scene: Scene) -> list[Agent]:
-    """Return all who publish a status or slots, but for the trainer."""
+    """Return all who have introduced themselves as agents: a device that says hello has not."""
     return [
         agent
         for agent in scene.fleet.agents
-        if (agent.status is not None or agent.slots) and (agent.site, agent.name) != scene.trainer
+        if (agent.has_introduced_itself or agent.slots) and (agent.site, agent.name) != scene.trainer
     ]
 
 
@@ -246,7 +249,7 @@ def devices(scene: Scene, now_ms: float, of: Iterable[Device] | None = None) -> 
                     model=track.model,
                     release=last.release if last else None,
                     value=last.value if last else None,
-                    label=label_of(last.output) if last else None,
+                    label=last.label if last else None,
                     per_s=track.rate.per_s(now_ms / 1e3),
                     error=track.error,
                     heard_ms=device.heard_ms,
@@ -257,12 +260,6 @@ def devices(scene: Scene, now_ms: float, of: Iterable[Device] | None = None) -> 
                 DeviceView(device.site, device.name, "", "", None, None, None, 0.0, None, device.heard_ms)
             )
     return views
-
-
-def label_of(output: dict[str, object] | None) -> str | None:
-    """Return the label of a classifier's output."""
-    label = (output or {}).get("label")
-    return label[:48] if isinstance(label, str) else None
 
 
 def matching(text: str, *fields: str) -> bool:

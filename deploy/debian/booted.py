@@ -1,8 +1,8 @@
 """Boots a whole Debian with the package of the agent in it, and does to it what happens: `make test-systemd`.
 
 A debootstrapped system under systemd-nspawn: the package is installed, enrolled and started beside Mosquitto,
-takes a release, is killed, hangs, is given other settings, wrong ones too, is upgraded, boots again, and is
-purged. Needs root, and apt install debootstrap systemd-container mosquitto.
+takes a release, is killed, hangs, is given other settings, wrong ones too, is upgraded, removed and installed
+again, boots again, and is purged. Needs root, and apt install debootstrap systemd-container mosquitto.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ SUITES: Final = {"bookworm": 12, "trixie": 13}
 PACKAGES: Final = "systemd,systemd-sysv,dbus,python3,udev,mosquitto,init-system-helpers"
 READING: Final = f"atoll/v1/{SITE}/press-1/reading/press"
 PATIENCE_S: Final = 120.0
+EXPOSURE: Final = 2.0
 SERVICE: Final = "atoll-agent.service"
 WATCHDOG: Final = "[Service]\nWatchdogSec=6\nRestartSec=1\n"
 
@@ -117,7 +119,8 @@ class Trial:
         put(self.root / "etc/atoll/agent.toml", self.settings(), 0o640)
         machine.run("chgrp", "atoll", "/etc/atoll/agent.toml")
         shutil.copy(self.trainer.home / "root.json", self.root / "srv/root.json")
-        machine.run("atoll-agent", "check", "--settings", "/etc/atoll/agent.toml", is_needed=False)
+        told = machine.run("atoll-agent", "check", "--settings", "/etc/atoll/agent.toml", is_needed=False)
+        assert "not enrolled" in told, told
         machine.run("atoll-agent", "enrol", "--root", "/srv/root.json")
         machine.run("systemctl", "enable", "--now", SERVICE)
         assert machine.show("User") == "atoll"
@@ -184,6 +187,13 @@ class Trial:
         assert machine.show("MainPID") not in {pid, "0"}, "an upgrade must restart it"
         self.answers(spy)
 
+    def remove(self, machine: Machine, spy: Spy) -> None:
+        """Removed and installed again, as it was: token and settings are still there."""
+        machine.run("dpkg", "--remove", "atoll-agent")
+        assert machine.show("ActiveState") == "inactive", "a removal must end it"
+        machine.run("dpkg", "-i", self.put_package(self.folder / "higher.deb"))
+        self.answers(spy)
+
     def purge(self, machine: Machine) -> None:
         machine.run("dpkg", "--purge", "atoll-agent")
         left = [
@@ -198,9 +208,8 @@ class Trial:
             if (self.root / path).exists()
         ]
         assert not left, f"left behind: {left}"
-        assert (
-            machine.show("LoadState") in {"not-found", "masked"} or machine.show("ActiveState") == "inactive"
-        )
+        assert machine.show("LoadState") in {"not-found", "masked"}, machine.show("LoadState")
+        assert machine.show("ActiveState") == "inactive", machine.show("ActiveState")
 
     def answers(self, spy: Spy) -> None:
         """Wait for an answer to a reading that is sent from now on."""
@@ -251,8 +260,14 @@ def try_out(suite: str, roots: Path, package: Path) -> None:
                 trial.wrong_settings(machine, spy)
             with timed(trial, "upgraded"):
                 trial.upgrade(machine, spy)
+            with timed(trial, "removed and installed again"):
+                trial.remove(machine, spy)
             errors = machine.run("sh", "-c", f"systemd-analyze verify {SERVICE} 2>&1", is_needed=False)
+            assert not errors, errors
             exposure = machine.run("systemd-analyze", "security", SERVICE, is_needed=False).splitlines()[-1]
+            found = re.search(r"Overall exposure level for .*: ([\d.]+)", exposure)
+            assert found is not None, exposure
+            assert float(found[1]) <= EXPOSURE, exposure
         with Machine(root) as machine:
             with Spy(trial.port, said, client_id="spy-2") as spy, Feeder(trial.port, READING) as feeder:
                 feeder.go_on()
@@ -266,7 +281,7 @@ def try_out(suite: str, roots: Path, package: Path) -> None:
         print(f"  {what:64} {seconds:6.1f} s")
     print(f"  {'package':64} {package.stat().st_size / 1e6:6.1f} MB")
     print(f"  {exposure.strip(' →')}")
-    print(f"  systemd-analyze verify: {errors or 'nothing to say'}")
+    print("  systemd-analyze verify: nothing to say")
     print("  purged: nothing left", flush=True)
 
 

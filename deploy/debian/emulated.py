@@ -6,6 +6,7 @@ Needs root, and apt install debootstrap qemu-user-static binfmt-support. It says
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,9 @@ values = { x = {} }
 name = "wear"
 stream = "press"
 """
+SAYS: Final = 7.0
+WITHIN: Final = 0.2
+"""Two steps of the model's int8 output."""
 CHECK: Final = ("atoll-agent", "check", "--settings", "/etc/atoll/agent.toml")
 SAMPLE: Final = ("--sample", "/srv/reading.json", "--topic", "atoll/v1/site/press-1/reading/press")
 
@@ -78,7 +82,11 @@ def try_out(root: Path, package: Path) -> int:
     told = within(root, *CHECK, *SAMPLE, "--bundle", "/srv/wear-1.atoll")
     print(told)
     within(root, "dpkg", "--purge", "atoll-agent")
-    return 0 if "says" in told else 1
+    found = re.search(r"says +(-?[\d.]+)", told)
+    if found is None or abs(float(found[1]) - SAYS) > WITHIN:
+        print(f"it does not say {SAYS:g}, within {WITHIN:g}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def within(root: Path, *words: str) -> str:

@@ -68,9 +68,11 @@ class Decoder(Protocol):
 
     Attributes:
         counts: What it counts, by name.
+        max_devices: How many devices it remembers something of at the most, if anything.
     """
 
     counts: Counter[str]
+    max_devices: int
 
     def records(self, parts: Mapping[str, str], payload: bytes) -> Sequence[Record]:
         """Return what ``payload`` says; nothing at all if it is meant for others.

@@ -131,6 +131,8 @@ def _or_none(find: Find | None, element: object) -> object:
 class DocumentDecoder:
     """See :class:`atoll_ingest.dialect.Decoder`."""
 
+    max_devices = 0
+
     def __init__(self, plan: DocumentFormat) -> None:
         self.counts: Counter[str] = Counter()
         self._plan = plan

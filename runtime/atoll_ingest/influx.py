@@ -34,6 +34,8 @@ class InfluxFormat:
 class InfluxDecoder:
     """See :class:`atoll_ingest.dialect.Decoder`."""
 
+    max_devices = 0
+
     def __init__(self, plan: InfluxFormat) -> None:
         from line_protocol_parser import LineFormatError, parse_line  # noqa: PLC0415 - an extra
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-import msgspec.structs
+import msgspec
 
 from atoll_contract.messages import Reading, Value
 from atoll_ingest.time import UndatedReading
@@ -26,7 +25,13 @@ class Overdue(NamedTuple):
 
 
 class Joining(Protocol):
-    """How parts become readings."""
+    """How parts become readings.
+
+    Attributes:
+        max_devices: Of how many devices something is kept at the most.
+    """
+
+    max_devices: int
 
     def add(self, device: str, part: Reading, arrival_ms: float) -> list[Reading]:
         """Take in what a message said of ``device``; return the readings that are whole with it."""
@@ -40,6 +45,12 @@ class Joining(Protocol):
     def shift(self, step_ms: float) -> None:
         """Move all stamps that are times of arrival: the clock was set by ``step_ms``."""
 
+    def state(self) -> bytes:
+        """Return what survives a restart; empty: nothing."""
+
+    def restore(self, kept: bytes) -> None:
+        """Begin with what was kept; raises ValueError or MsgspecError, and then has changed nothing."""
+
 
 class _Stamped(NamedTuple):
     """A value and its event time, or that of its arrival."""
@@ -52,12 +63,11 @@ class _Stamped(NamedTuple):
         return self._replace(stamp_ms=self.stamp_ms + step_ms) if self.is_arrival else self
 
 
-@dataclass(slots=True)
-class _Group:
+class _Group(msgspec.Struct):
     """What came so far."""
 
-    values: dict[str, _Stamped] = field(default_factory=dict)
-    latest: Reading | None = None
+    values: dict[str, _Stamped] = {}
+    is_undated: bool | None = None
     time_ms: float | None = None
     arrival_ms: float = 0.0
 
@@ -83,7 +93,7 @@ class Join:
     ) -> None:
         self._names = frozenset(values)
         self._tolerance_ms = tolerance_ms
-        self._max_devices = max_devices
+        self.max_devices = max_devices
         self._counts = counts
         self._needs_time = needs_time
         self._groups: OrderedDict[str, _Group] = OrderedDict()
@@ -112,8 +122,8 @@ class Join:
                 group.time_ms = part.time_ms
         elif part.time_ms is not None:
             group.time_ms = part.time_ms if group.time_ms is None else max(part.time_ms, group.time_ms)
-        if values or group.latest is None:
-            group.latest = part
+        if values or group.is_undated is None:
+            group.is_undated = isinstance(part, UndatedReading)
         group.arrival_ms = arrival_ms
         self._due_ms = min(self._due_ms, arrival_ms + self._tolerance_ms)
         self._latest_ms = max(self._latest_ms, arrival_ms)
@@ -155,11 +165,20 @@ class Join:
             group.arrival_ms += step_ms
             group.values = {name: value.shifted(step_ms) for name, value in group.values.items()}
 
+    def state(self) -> bytes:
+        """See :class:`Joining`."""
+        return msgspec.msgpack.encode(dict(self._groups)) if self._groups else b""
+
+    def restore(self, kept: bytes) -> None:
+        """See :class:`Joining`."""
+        self._groups = OrderedDict(msgspec.msgpack.decode(kept, type=dict[str, _Group]))
+        self._due_ms = -math.inf
+
     def _is_apart(self, group: _Group, stamp_ms: float) -> bool:
         return any(abs(stamp_ms - known.stamp_ms) > self._tolerance_ms for known in group.values.values())
 
     def _open(self, device: str) -> _Group:
-        while len(self._groups) >= self._max_devices:
+        while len(self._groups) >= self.max_devices:
             self._groups.popitem(last=False)
             self._counts["joins_forgotten"] += 1
         group = self._groups[device] = _Group()
@@ -168,7 +187,7 @@ class Join:
     def _close(self, device: str, group: _Group) -> Reading:
         del self._groups[device]
         values = {name: known.value for name, known in group.values.items()}
-        if group.time_ms is None and isinstance(group.latest, UndatedReading):
+        if group.time_ms is None and group.is_undated:
             return UndatedReading(values=values)
         return Reading(values=values, time_ms=group.time_ms)
 
@@ -197,7 +216,7 @@ class Hold:
     ) -> None:
         self._names = tuple(values)
         self._hold_ms = hold_ms
-        self._max_devices = max_devices
+        self.max_devices = max_devices
         self._counts = counts
         self._held: OrderedDict[str, dict[str, _Stamped]] = OrderedDict()
 
@@ -206,7 +225,7 @@ class Hold:
         stamp_ms = arrival_ms if part.time_ms is None else part.time_ms
         held = self._held.get(device)
         if held is None:
-            while len(self._held) >= self._max_devices:
+            while len(self._held) >= self.max_devices:
                 self._held.popitem(last=False)
                 self._counts["held_forgotten"] += 1
             held = self._held[device] = {}
@@ -236,6 +255,14 @@ class Hold:
         """See :class:`Joining`."""
         for held in self._held.values():
             held.update({name: known.shifted(step_ms) for name, known in held.items()})
+
+    def state(self) -> bytes:
+        """See :class:`Joining`."""
+        return msgspec.msgpack.encode(dict(self._held)) if self._held else b""
+
+    def restore(self, kept: bytes) -> None:
+        """See :class:`Joining`."""
+        self._held = OrderedDict(msgspec.msgpack.decode(kept, type=dict[str, dict[str, _Stamped]]))
 
     def _filled(
         self, held: dict[str, _Stamped], values: dict[str, Value], stamp_ms: float

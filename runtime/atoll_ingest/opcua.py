@@ -34,6 +34,8 @@ class OpcuaFormat:
 class OpcuaDecoder:
     """See :class:`atoll_ingest.dialect.Decoder`."""
 
+    max_devices = 0
+
     def __init__(self, fields: Mapping[str, str]) -> None:
         self.counts: Counter[str] = Counter()
         self._fields = fields

@@ -7,12 +7,13 @@ device; a test holds both to the same readings.
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec.structs
+import msgspec
 
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.ids import escape
@@ -26,6 +27,8 @@ from atoll_ingest.value import ValueForm
 
 MAX_TOPICS: Final = 65_536
 """Topics that are remembered; the longest silent one goes."""
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
+_SET: Final = re.compile(r"frozenset\(\{(.*?)\}\)")
 _NAME: Final = re.compile(r"\{([^{}]*)\}")
 
 
@@ -109,6 +112,7 @@ class StreamReader:
         self._patterns = tuple(patterns)
         self._ignored = tuple(ignored)
         self._is_succeeded = False
+        self._max_devices = max_devices
         self._topics: OrderedDict[str, tuple[TopicPattern, dict[str, str]] | None] = OrderedDict()
         self._way: _PlainWay | _RecipeWay
         if isinstance(reads, Recipe):
@@ -143,10 +147,33 @@ class StreamReader:
         if not self._is_succeeded:
             self._way.shift(step_ms)
 
+    def state(self) -> bytes:
+        """Return what survives a restart: what waits or is held; empty: nothing."""
+        kept = self._way.state()
+        return _ENCODER.encode(_Kept(self._way.likeness, zlib.crc32(kept), kept)) if kept else b""
+
+    def restore(self, kept: bytes) -> None:
+        """Begin with what was kept.
+
+        Raises:
+            ValueError: It is damaged, or of a stream that was read in another way.
+        """
+        try:
+            found = _KEPT.decode(kept)
+            if zlib.crc32(found.state) != found.checksum:
+                raise ValueError("damaged")
+            if found.likeness != self._way.likeness:
+                raise ValueError("of a stream that was read in another way")
+            self._way.restore(found.state)
+        except msgspec.MsgspecError as error:
+            raise ValueError(str(error)) from error
+
     def succeed(self, former: StreamReader) -> None:
         """Go on with what ``former`` remembers, if both read in the same way; it then has nothing left."""
-        if isinstance(self._way, _RecipeWay) and self._way.is_like(former._way):
-            self._way = former._way
+        way = former._way
+        if isinstance(self._way, _RecipeWay) and isinstance(way, _RecipeWay) and self._way.is_like(way):
+            self._way = way
+            way.limit(self._max_devices)
             former._is_succeeded = True
 
     def knows(self, topic: str) -> bool:
@@ -173,8 +200,28 @@ class StreamReader:
         raise MalformedMessageError("belongs to no topic of the stream", Reason.MALFORMED_TOPIC)
 
 
+class _Kept(msgspec.Struct):
+    """What survives a restart.
+
+    Attributes:
+        likeness: How the stream was read.
+        checksum: Of the state.
+        state: What waits or is held.
+    """
+
+    likeness: str
+    checksum: int
+    state: bytes
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_KEPT: Final = msgspec.msgpack.Decoder(_Kept)
+
+
 class _PlainWay:
     """The topic names the device, the payload says the rest."""
+
+    likeness = ""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
@@ -198,6 +245,12 @@ class _PlainWay:
     def shift(self, step_ms: float) -> None:
         pass
 
+    def state(self) -> bytes:
+        return b""
+
+    def restore(self, kept: bytes) -> None:
+        pass
+
 
 class _RecipeWay:
     """A decoder takes the payload apart, and the recipe says what comes of it."""
@@ -214,9 +267,21 @@ class _RecipeWay:
         self._ids: OrderedDict[str, str] = OrderedDict()
         self._joining = _joining(recipe, values, max_devices, counts)
 
-    def is_like(self, other: object) -> bool:
+    @property
+    def likeness(self) -> str:
+        """The same in another process that reads in the same way."""
+        text = _ADDRESS.sub("", repr((self.recipe, sorted(self.values))))
+        return _SET.sub(lambda found: str(sorted(found[1].split(", "))), text)
+
+    def is_like(self, other: _RecipeWay) -> bool:
         """Whether ``other`` reads the same messages in the same way."""
-        return isinstance(other, _RecipeWay) and self.recipe == other.recipe and self.values == other.values
+        return self.recipe == other.recipe and self.values == other.values
+
+    def limit(self, max_devices: int) -> None:
+        """Remember so many devices at the most; those that go are forgotten as others come."""
+        self._decoder.max_devices = max_devices
+        if self._joining is not None:
+            self._joining.max_devices = max_devices
 
     def read(
         self,
@@ -254,6 +319,13 @@ class _RecipeWay:
     def shift(self, step_ms: float) -> None:
         if self._joining is not None:
             self._joining.shift(step_ms)
+
+    def state(self) -> bytes:
+        return b"" if self._joining is None else self._joining.state()
+
+    def restore(self, kept: bytes) -> None:
+        if self._joining is not None:
+            self._joining.restore(kept)
 
     def _is_time(self, reading: Reading) -> bool:
         return self.recipe.has_time_topic and (reading.time_ms is not None or is_undated(reading))

@@ -38,6 +38,8 @@ class ScalarFormat:
 class ScalarDecoder:
     """See :class:`atoll_ingest.dialect.Decoder`."""
 
+    max_devices = 0
+
     def __init__(self, names: Mapping[str, str]) -> None:
         self.counts: Counter[str] = Counter()
         self._names = names

@@ -45,6 +45,8 @@ class SenmlFormat:
 class SenmlDecoder:
     """See :class:`atoll_ingest.dialect.Decoder`."""
 
+    max_devices = 0
+
     def __init__(self, plan: SenmlFormat) -> None:
         self.counts: Counter[str] = Counter()
         self._load = plan.load
@@ -125,11 +127,10 @@ def _time_s(base: Mapping[str, object], named: Mapping[str, object]) -> float:
 
 
 def _value(base: Mapping[str, object], named: Mapping[str, object]) -> object:
-    if "v" in named or "bv" in base:
-        number = _number(named, "v")
-        offset = _number(base, "bv")
-        return None if number is None and offset is None else (number or 0.0) + (offset or 0.0)
-    for key in ("vb", "vs", "vd", "s"):
+    for key in ("vb", "vs", "vd"):  # base values are for numbers only
         if key in named:
             return named[key]
-    return None
+    key = "s" if "v" not in named and ("s" in named or "bv" not in base) else "v"
+    numbers = [_number(base, f"b{key}"), _number(named, key)]
+    told = [number for number in numbers if number is not None]
+    return sum(told) if told else None

@@ -25,6 +25,8 @@ _ARRAYS: Final = {
 }  # fmt: skip
 """Packed little-endian numbers, by their data type."""
 _UNIT: Final = "engUnit"
+_SESSION: Final = "bdSeq"
+"""The metric that says to which connection of a node a birth and a death belong."""
 
 Who = tuple[str, str, str]
 """Group, edge node and device; no device for the node itself."""
@@ -63,8 +65,9 @@ class SparkplugDecoder:
     def __init__(self, metrics: Mapping[str, str], max_devices: int) -> None:
         self.counts: Counter[str] = Counter()
         self._metrics = metrics
-        self._max_devices = max_devices
+        self.max_devices = max_devices
         self._known: OrderedDict[Who, dict[int, _Known]] = OrderedDict()
+        self._sessions: OrderedDict[Who, int] = OrderedDict()
         self._payload = payload_class()
         from google.protobuf.message import DecodeError  # noqa: PLC0415 - an extra
 
@@ -80,7 +83,7 @@ class SparkplugDecoder:
         kind, node = parts.get("type", ""), parts.get("node", "")
         who = (parts.get("group", ""), node, parts.get("device", ""))
         if kind in _DEATHS:
-            return self._die(who)
+            return () if kind == "NDEATH" and self._is_late_death(who, payload) else self._die(who)
         if kind not in _BIRTHS and kind not in _DATA:
             return ()  # commands, and what a host says of itself
         message = self._parse(payload)
@@ -118,16 +121,31 @@ class SparkplugDecoder:
         self.counts["births"] += 1
         if not who[2]:
             self._forget_devices(who)
+            self._note_session(who, _session(message))
         known = {}
         for metric in message.metrics:
             name = self._metrics.get(metric.name) if metric.HasField("name") else None
             if name is not None and metric.HasField("alias"):
                 known[metric.alias] = _Known(name, metric.datatype, _unit(metric))
         self._known.pop(who, None)
-        while len(self._known) >= self._max_devices:
+        while len(self._known) >= self.max_devices:
             self._known.popitem(last=False)
             self.counts["births_forgotten"] += 1
         self._known[who] = known
+
+    def _note_session(self, node: Who, session: int | None) -> None:
+        self._sessions.pop(node, None)
+        if session is not None:
+            while len(self._sessions) >= self.max_devices:
+                self._sessions.popitem(last=False)
+            self._sessions[node] = session
+
+    def _is_late_death(self, node: Who, payload: bytes) -> bool:
+        """Whether the death is that of a connection before the last birth: a will may come after it."""
+        session = self._sessions.get(node)
+        is_late = session is not None and _session(self._parse(payload)) != session
+        self.counts["deaths_late"] += is_late
+        return is_late
 
     def _die(self, who: Who) -> Sequence[Record]:
         """The device is gone, or the node with all its devices."""
@@ -152,6 +170,14 @@ class SparkplugDecoder:
             message = "a metric without a name, and no birth seen of its device: the next one tells the names"
             raise MalformedMessageError(message, Reason.NO_BIRTH)
         return known.get(metric.alias)
+
+
+def _session(message: Any) -> int | None:
+    """Return which connection of its node a birth or a death belongs to, if it says so."""
+    for metric in message.metrics:
+        if metric.name == _SESSION:
+            return int(metric.long_value or metric.int_value)
+    return None
 
 
 def _time(metric: Any, message: Any) -> int | None:

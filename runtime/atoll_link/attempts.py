@@ -13,6 +13,11 @@ _CAP_S: Final = 30.0
 _MOST_ATTEMPTS: Final = 10
 _MOST_ACCEPTED: Final = 3
 """With this, the ceiling is 4 s: two clients with one id, who end each other, stay far from a hot loop."""
+_STABLE_AFTER_S: Final = 2.0
+"""A connection that lasted this long resets the backoff."""
+_LIKELY_CONNACK_S: Final = 1.0
+"""A broker that has said nothing for so long, and four times as long as connecting took, may not have
+MQTT 5."""
 _REMEMBERED_S: Final = 3600.0
 _MOST_SILENCES: Final = 5
 
@@ -30,16 +35,13 @@ class Backoff:
     until: float = 0.0
     source: random.Random = field(default_factory=random.Random)
 
-    def reset(self) -> None:
-        """Note that a connection has stood for a while."""
-        self.attempts = 0
-
-    def ease(self) -> None:
-        """Note that the broker accepted, though not for long: it is there, and it is the line that fails."""
-        self.attempts = min(self.attempts, _MOST_ACCEPTED)
+    def lose(self, now: float, stood_s: float) -> None:
+        """Note that a connection was lost: the broker is there, and it is the line that fails."""
+        self.attempts = 0 if stood_s > _STABLE_AFTER_S else min(self.attempts, _MOST_ACCEPTED)
+        self.fail(now)
 
     def fail(self, now: float) -> None:
-        """Note that an attempt failed, or that a connection was lost."""
+        """Note that an attempt failed."""
         ceiling = min(_CAP_S, _BASE_S * 2.0**self.attempts)
         self.attempts = min(self.attempts + 1, _MOST_ATTEMPTS)
         self.until = now + self.source.uniform(0, ceiling)
@@ -69,6 +71,12 @@ class LevelChoice:
         level = Level.MQTT_311 if now < self._remembered_until else Level.MQTT_5
         level, self._next = self._next or level, None
         return level
+
+    def patience_s(self, level: Level, longest_s: float, connecting_s: float) -> float:
+        """Return how long to wait for the answer to CONNECT."""
+        if level is Level.MQTT_311 or self.has_spoken_5:
+            return longest_s
+        return min(longest_s, _LIKELY_CONNACK_S + 4 * connecting_s)
 
     def accept(self, level: Level, now: float) -> None:
         """Note that the broker accepted a connection."""

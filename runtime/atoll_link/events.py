@@ -73,10 +73,12 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         mid: The number that ``publish`` returned; no packet id.
         detail: Why, for people: an access rule, a limit.
+        is_passing: Whether the broker may take the same later: a quota, say.
     """
 
     mid: int
     detail: str
+    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

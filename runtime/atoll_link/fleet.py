@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from atoll_contract.errors import MalformedMessageError
 from atoll_contract.messages import Health, SlotStatus, Status
 from atoll_contract.topics import MetadataTopic, SlotTopic, StatusTopic, parse
+
+MAX_SITES: Final = 16
+"""Sites that an id is known at; of those at which it is silent the oldest goes first."""
+MAX_SLOTS: Final = 256
+"""Models of one agent."""
 
 _MessageT = TypeVar("_MessageT", Status, SlotStatus)
 
@@ -45,11 +50,12 @@ class Fleet:
 
     Attributes:
         timestamp: The timestamp metadata that they see; empty when there are none.
-        malformed: Messages on status and slot topics that could not be read.
+        malformed: Messages on status and slot topics that could not be read, or were too many.
     """
 
     def __init__(self) -> None:
         self._agents: dict[tuple[str, str], Agent] = {}
+        self._sites: dict[str, list[str]] = {}
         self.timestamp = b""
         self.malformed = 0
 
@@ -94,18 +100,30 @@ class Fleet:
             agent.status = None
             return
         status, before = _printable(Status.decode(payload)), agent.status
-        is_late_will = before is not None and before.token == status.token and status.session < before.session
-        if not is_late_will:
+        is_will = before is not None and before.token == status.token and status.health is Health.OFFLINE
+        if before is None or not is_will or status.session >= before.session:  # else of an earlier connection
             agent.status = status
 
     def _take_slot(self, agent: Agent, model: str, payload: bytes) -> None:
-        if payload:
+        if payload and len(agent.slots) >= MAX_SLOTS and model not in agent.slots:
+            self.malformed += 1
+        elif payload:
             agent.slots[model] = _printable(SlotStatus.decode(payload))
         else:
             agent.slots.pop(model, None)
 
     def _agent(self, site: str, name: str) -> Agent:
-        return self._agents.setdefault((site, name), Agent(site, name))
+        """Return an agent; who has an id may write it below any site, and shall not fill our memory."""
+        if (site, name) not in self._agents:
+            sites = self._sites.setdefault(name, [])
+            if len(sites) >= MAX_SITES:
+                goes = next((one for one in sites if self._agents[one, name].is_silent), sites[0])
+                sites.remove(goes)
+                del self._agents[goes, name]
+                self.malformed += 1
+            sites.append(site)
+            self._agents[site, name] = Agent(site, name)
+        return self._agents[site, name]
 
 
 def _printable(message: _MessageT) -> _MessageT:

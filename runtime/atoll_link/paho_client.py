@@ -28,6 +28,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from atoll_link.dialling import Dialling
+from atoll_link.events import Refused
 from atoll_link.limits import BrokerLimits
 from atoll_link.outbox import Outbox
 from atoll_link.outflow import MOST_IDS
@@ -41,6 +43,8 @@ RECEIVE_BYTES: Final = 65_536
 poll() would not see."""
 _MALFORMED: Final = (MQTTException, struct.error, LookupError)
 """What paho raises for packets that it cannot read: one error since 2.2, many before."""
+_PASSING: Final = {0x80, 0x83, 0x97}
+"""Unspecified error, implementation specific error, quota exceeded."""
 _MOST_WORDS: Final = 200
 """A broker may tell a reason in words of its own, of any length."""
 
@@ -76,6 +80,8 @@ class PahoClient(paho.Client):
         self.failure = ""
         self._broken = ""
         """Why nothing more can be written; what the broker wrote before may tell more, so it is read."""
+        self._dialling: Dialling | None = None
+        self._dialled: Any = None
         self._made: socket.socket | None = None
         """paho leaves it open when a handshake on it fails."""
         self._is_clean = is_clean
@@ -123,25 +129,39 @@ class PahoClient(paho.Client):
             self.loop_misc()
 
     def fileno(self) -> int:
-        """Return the descriptor of the socket, or -1 when there is none."""
+        """Return the descriptor to wait for, or -1 when there is none."""
+        if self._dialling is not None:
+            return self._dialling.fileno()
         return -1 if self._sock is None else self._sock.fileno()
 
+    @property
+    def dials_until(self) -> float | None:
+        """When the attempt to connect is given up, on the monotonic clock; None: there is none under way."""
+        return None if self._dialling is None else self._dialling.until
+
     def start(self, host: str, port: int, keepalive_s: int) -> None:
-        """Connect, which may take its time, and queue CONNECT.
+        """Begin to connect; :meth:`pick_up` ends it."""
+        if self.level is Level.MQTT_311:
+            self.connect_async(host, port, keepalive_s)
+        else:
+            properties = self._properties_of_session()
+            self.connect_async(host, port, keepalive_s, clean_start=self._is_clean, properties=properties)
+        self._dialling = Dialling(self._dial)
+
+    def pick_up(self) -> bool:
+        """Queue CONNECT once there is a connection; False: not yet.
 
         Raises:
-            OSError: There is no connection.
+            OSError: There is none. ConfigError: The files for TLS cannot be read.
         """
-        try:
-            if self.level is Level.MQTT_311:
-                self.connect(host, port, keepalive_s)
-            else:
-                properties = self._properties_of_session()
-                self.connect(host, port, keepalive_s, clean_start=self._is_clean, properties=properties)
-        except BaseException:
-            if self._made is not None:
-                self._made.close()
-            raise
+        dialling, self._dialling = self._dialling, None
+        sock = dialling and dialling.take()
+        if sock is None:
+            self._dialling = dialling
+            return False
+        self._dialled = sock
+        self.reconnect()
+        return True
 
     def flush(self) -> list[int]:
         """Write what the socket takes now; return the numbers of the QoS 0 messages it has taken."""
@@ -234,7 +254,10 @@ class PahoClient(paho.Client):
             self.read()
 
     def drop(self) -> None:
-        """Close the socket without a word."""
+        """Close the socket without a word, or give up the attempt to have one."""
+        if self._dialling is not None:
+            self._dialling.give_up()
+            self._dialling = None
         self._sock_close()
 
     def lose(self, failure: str) -> None:
@@ -267,6 +290,19 @@ class PahoClient(paho.Client):
         return next(self._request_ids)
 
     def _create_socket(self) -> Any:
+        return self._dialled
+
+    # In a thread of its own
+
+    def _dial(self) -> Any:
+        try:
+            return self._opened()
+        except BaseException:
+            if self._made is not None:
+                self._made.close()
+            raise
+
+    def _opened(self) -> Any:
         sock = self._create_socket_connection()
         if self._ssl:
             sock = self._ssl_wrap_socket(sock)
@@ -316,10 +352,10 @@ def words_of(reason: ReasonCode, properties: Properties) -> str:
     return f"{reason} ({added[:_MOST_WORDS]})" if added else str(reason)
 
 
-def words_of_code(code: int) -> str:
-    """Return what a reason code says, also where the standard does not provide it."""
+def refused_by(code: int, number: int) -> Refused:
+    """Return that message ``number`` was refused with a reason code, which the standard need not provide."""
     names = ReasonCode.names.get(code)
-    return next(iter(names)) if names else f"reason code {code:#x}"
+    return Refused(number, next(iter(names)) if names else f"reason code {code:#x}", code in _PASSING)
 
 
 def _told(error: OSError) -> str:

@@ -145,9 +145,14 @@ class Bucket:
     """Objects below a URL, ``s3://bucket/folder?region=eu-central-1&endpoint_override=host:9000``.
 
     Passwords are found where the store's own tools look: the environment, ``~/.aws``, the instance.
+
+    Attributes:
+        url: Where.
+        journals: Folder of this machine in which a recorder keeps what is not stored yet.
     """
 
     url: str
+    journals: Path | None = None
 
     def __str__(self) -> str:
         return self.url

@@ -278,7 +278,7 @@ def read(source: Path | Place, kind: Kind, name: str, since_ms: float | None = N
     """Yield the rows of one stream or model in order of arrival, also while they are written.
 
     Files that are no parts are passed over, and with ``since_ms`` parts that hold only earlier arrivals.
-    Of a bucket what a recorder still has in its journal is not seen.
+    Of a bucket what a recorder still has in its journal is seen only where the bucket says its folder.
 
     Raises:
         StorageError: A part is damaged, not a recording, or cannot be read; the message names it.
@@ -351,8 +351,13 @@ def without_redeliveries(rows: Iterable[Row]) -> Iterator[Row]:
 
 def _opened(source: Path | Place) -> tuple[Place, list[tuple[int, Path]]]:
     """Return where the parts are, and the journals beside them."""
-    place = Folder(source) if isinstance(source, Path) else source
-    return place, _journals(place.path) if isinstance(place, Folder) else []
+    match source:
+        case Path():
+            return Folder(source), _journals(source)
+        case Folder(path) | Bucket(journals=Path() as path):
+            return source, _journals(path)
+        case _:
+            return source, []
 
 
 def _journals(folder: Path) -> list[tuple[int, Path]]:

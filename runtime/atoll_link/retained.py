@@ -220,6 +220,6 @@ def _refused(topic: str, why: str) -> NotStoredError:
 def _unsendable(topic: str, size_bytes: int) -> NotStoredError:
     return NotStoredError(
         f"the broker closes the connection when it is sent {topic} ({size_bytes} bytes): raise its limit "
-        "(Mosquitto max_packet_size, EMQX mqtt.max_packet_size) or publish in smaller chunks, and check "
-        "that this user may write the topic"
+        "(Mosquitto max_packet_size, EMQX mqtt.max_packet_size), and check that this user may write the "
+        "topic; if it is a chunk of a release, atoll-trainer withdraw lets everything else be published again"
     )

@@ -33,7 +33,7 @@ from atoll_link.packets import (
     pack_publish,
     unpack_puback,
 )
-from atoll_link.paho_client import RECEIVE_BYTES, PahoClient, limits_of, words_of, words_of_code
+from atoll_link.paho_client import RECEIVE_BYTES, PahoClient, limits_of, refused_by, words_of
 from atoll_link.subscriptions import Subscriptions
 from atoll_link.topic_cache import EncodedTopics
 from atoll_link.waiting import Waiter, wait_connected
@@ -52,17 +52,12 @@ __all__ = [
     "wait_connected",
 ]
 
-_STABLE_AFTER_S: Final = 2.0
-"""A connection that lasted this long resets the backoff."""
 _MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024
 """With more than this waiting for the socket, a QoS 0 message has no room."""
 _FILTERS_PER_PACKET: Final = 8
 """Some brokers accept no more in one SUBSCRIBE."""
 _BATCH_BYTES: Final = 262_144
 """About so much is read in one step, so that writing is never starved by reading."""
-_LIKELY_CONNACK_S: Final = 1.0
-"""A broker that has said nothing for so long, and four times as long as connecting took, may not have
-MQTT 5."""
 _UNSUPPORTED_LEVEL: Final = 0x84
 
 
@@ -125,13 +120,9 @@ class Session:
         self._backoff = Backoff()
         self._levels = LevelChoice()
         self._connection = 0
-        self._is_trying = False
-        self._is_connected = False
-        self._is_closing = False
-        self._connect_sent = 0.0
-        self._patience_s = 0.0
-        self._connected_since = 0.0
-        self._look_at = 0.0
+        self._is_trying = self._is_connected = self._is_closing = False
+        self._began = self._connect_sent = 0.0
+        self._patience_s = self._connected_since = self._look_at = 0.0
         if broker.tls:
             broker.tls_context()  # so that a wrong setting shows now, not at the first connect
         self._prepare(Level.MQTT_5)
@@ -219,8 +210,8 @@ class Session:
     def step(self, timeout_s: float) -> list[Event]:
         """Connect when due, wait until something can be done, do it, and return what happened.
 
-        Returns after ``timeout_s`` at the latest, often earlier and with nothing; an attempt to
-        connect takes its own time on top. Reads at most a batch, so that whoever steps can keep up.
+        Returns after ``timeout_s`` at the latest, often earlier and with nothing; an attempt to connect goes
+        on meanwhile. Reads at most a batch, so that whoever steps can keep up.
         """
         if not self._is_closing:
             if timeout_s > 0:
@@ -263,7 +254,8 @@ class Session:
         """
         if len(self._events) > self._unhurried or self._outflow.refused:
             return 0.0
-        due = self._look_at if self._client.is_open else self._backoff.until
+        client = self._client
+        due = self._look_at if client.is_open else client.dials_until or self._backoff.until
         return max(0.0, due - time.monotonic())
 
     def wake(self) -> None:
@@ -324,6 +316,8 @@ class Session:
             if now >= self._look_at:
                 self._look(now)
             self.flush()
+        elif self._client.dials_until is not None:
+            self._pick_up()
         elif now >= self._backoff.until:
             self._connect(now)
 
@@ -341,7 +335,7 @@ class Session:
         self._client.connect_timeout = self._connect_timeout_s
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
-        self._client.on_unsubscribe = self._on_unsubscribe
+        self._client.on_unsubscribe = lambda _c, _u, mid, *_: self._subscriptions.answer_forgotten(mid)
         self._inbox = PacketBuffer(self._max_packet_bytes)
         self._reader = PublishReader(self._connection + 1, level, self._max_packet_bytes)
         self._inflow = Inflow(MOST_DELIVERIES)
@@ -350,6 +344,7 @@ class Session:
 
     def _connect(self, now: float) -> None:
         self._is_trying = True
+        self._began = now
         self._prepare(self._levels.choose(now))
         client, broker = self._client, self._broker
         try:
@@ -360,12 +355,21 @@ class Session:
             client.start(broker.host, broker.port, broker.keepalive_s)
         except (OSError, ValueError, ConfigError) as error:
             self._fail(f"{broker}: {error}")
+        else:
+            self._pick_up()
+
+    def _pick_up(self) -> None:
+        """Send CONNECT as soon as there is a connection."""
+        client = self._client
+        try:
+            if not client.pick_up():
+                return
+        except (OSError, ValueError, ConfigError) as error:
+            self._fail(f"{self._broker}: {error}")
             return
         self._connect_sent = self._look_at = time.monotonic()
-        self._patience_s = self._connack_timeout_s
-        if client.level is Level.MQTT_5 and not self._levels.has_spoken_5:
-            likely_s = _LIKELY_CONNACK_S + 4 * (self._connect_sent - now)
-            self._patience_s = min(self._patience_s, likely_s)
+        connecting_s = self._connect_sent - self._began
+        self._patience_s = self._levels.patience_s(client.level, self._connack_timeout_s, connecting_s)
         self.flush()
 
     def _note_loss(self, failure: str) -> None:
@@ -387,11 +391,10 @@ class Session:
         if not was_trying or self._is_closing:
             return
         now = time.monotonic()
-        if was_connected and now - self._connected_since > _STABLE_AFTER_S:
-            self._backoff.reset()
-        elif was_connected:
-            self._backoff.ease()
-        self._backoff.fail(now)
+        if was_connected:
+            self._backoff.lose(now, now - self._connected_since)
+        else:
+            self._backoff.fail(now)
         self._events.append(Disconnected(detail, was_connected, was_refused))
 
     def _drop(self) -> None:
@@ -452,8 +455,7 @@ class Session:
                 mid, reason = unpack_puback(body, client.level)
                 number = self._outflow.acknowledge(mid)
                 if number is not None:
-                    is_taken = reason < REFUSED
-                    events.append(Published(number) if is_taken else Refused(number, words_of_code(reason)))
+                    events.append(Published(number) if reason < REFUSED else refused_by(reason, number))
             else:
                 client.handle(first, body)
                 if not client.is_open:
@@ -495,6 +497,3 @@ class Session:
         self._events += self._subscriptions.answer(mid, refusals)
         for topic_filter in self._subscriptions.take_leaving():
             self.unsubscribe(topic_filter)
-
-    def _on_unsubscribe(self, _client: Any, _userdata: Any, mid: int, *_: Any) -> None:
-        self._subscriptions.answer_forgotten(mid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from atoll_ingest.time import TimeUnit
 from atoll_ingest.topic import TopicPattern, without_overlaps
 from atoll_link.presets import PRESETS, completed
 from atoll_link.settings import Id, Table, load
+from atoll_link.settings_faults import Fault, twice
 from atoll_link.stream_build import built
 
 DialectName = Literal[
@@ -369,6 +370,24 @@ def streams_elsewhere(path: Path, document: Mapping[str, Any], table: str) -> tu
     except ConfigError as error:
         return [], error.faults
     return [stream.name for stream in file.stream], []
+
+
+def stream_faults(path: Path, table: str, document: Mapping[str, Any]) -> Iterator[Fault | str]:
+    """Yield what is wrong with the file of streams that ``table`` names, and between it and this one."""
+    elsewhere, faults = streams_elsewhere(path, document, table)
+    yield from faults
+    yield from twice(document, "stream", elsewhere)
+
+
+def all_streams(own: Sequence[StreamTable], streams_file: Path | None) -> list[StreamTable]:
+    """Return the streams of a settings file and of the file that it names.
+
+    Raises:
+        ConfigError: With one line per fault of the other file.
+    """
+    if streams_file is None:
+        return list(own)
+    return [*own, *load(StreamsFile, streams_file, environment={}).stream]
 
 
 def _strays(table: Table, keys: dict[str, frozenset[str]], dialect: str, before: str) -> Iterator[str]:

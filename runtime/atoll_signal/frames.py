@@ -137,6 +137,12 @@ class Frames:
         return windows.late if windows is not None else 0
 
     @property
+    def skipped(self) -> int:
+        """How many tumbling windows were completed together with a newer one, which is the one told."""
+        windows = self._grid or self._timed
+        return windows.skipped if windows is not None else 0
+
+    @property
     def incomplete(self) -> int:
         """How many readings lacked values that nothing stands for."""
         return self._joining.incomplete if self._joining is not None else 0

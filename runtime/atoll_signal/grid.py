@@ -102,6 +102,8 @@ class GridWindows:
             raise ValueError("steps need step_ms, max_gap_ms and resample")
         self.late = 0
         """How many readings came too late."""
+        self.skipped = 0
+        """How many tumbling windows were completed together with a newer one, and not returned."""
         self._spec = spec.model_copy(update={"length": depth, "max_gap_ms": None})
         self._step_ms, self._max_gap_ms, self._resample = spec.step_ms, spec.max_gap_ms, spec.resample
         self._gap_steps = math.ceil(spec.max_gap_ms / spec.step_ms)
@@ -208,7 +210,10 @@ class GridWindows:
                 self._on_step(step, row)
             window.push(row, step * self._step_ms)
             if window.is_full and not (self._is_tumbling and (step + 1) % self._length):
-                made = self._cut(steps, window, step)
+                skipped, made = made, self._cut(steps, window, step)
+                if skipped is not None:
+                    self.skipped += self._is_tumbling
+                    made.is_late = made.is_late or skipped.is_late
         steps.next_step = max(steps.next_step, last + 1)
         return made
 

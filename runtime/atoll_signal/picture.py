@@ -89,6 +89,19 @@ def has_decoder() -> bool:
     return importlib.util.find_spec("PIL") is not None
 
 
+def describe(picture: bytes) -> str:
+    """Return what ``picture`` is, for people; without its size where nothing is installed that tells it."""
+    text = f"a {'PNG' if picture[1:4] == b'PNG' else 'JPEG'} of {len(picture)} bytes"
+    if not has_decoder():
+        return text
+    image: Any = importlib.import_module("PIL.Image")
+    try:
+        with image.open(io.BytesIO(picture), formats=_FORMATS) as opened:
+            return f"{text}, {opened.width} x {opened.height}"
+    except Exception:  # noqa: BLE001 - whatever a decoder meets
+        return f"{text}, which cannot be decoded"
+
+
 def require_decoder() -> None:
     """Refuse a release that takes pictures where nothing decodes them.
 

@@ -58,6 +58,8 @@ class TimedWindows:
             raise ValueError("windows of a time need duration_ms")
         self.late = 0
         """How many readings came too late."""
+        self.skipped = 0
+        """How many tumbling windows were closed together with a newer one, and not returned."""
         self._duration_ms = spec.duration_ms
         self._lateness_ms = spec.lateness_ms or 0.0
         self._max_gap_ms = math.inf if spec.max_gap_ms is None else spec.max_gap_ms
@@ -153,6 +155,9 @@ class TimedWindows:
             return None
         begin_ms = math.floor(kept.times_ms[end - 1] / self._duration_ms) * self._duration_ms
         first = bisect_left(kept.times_ms, begin_ms)
+        if begin_ms > start_ms:
+            before = kept.times_ms[bisect_left(kept.times_ms, start_ms) : first]
+            self.skipped += len({math.floor(time_ms / self._duration_ms) for time_ms in before})
         return self._cut(kept, first, end, begin_ms, begin_ms + self._duration_ms)
 
     def _cut(self, kept: TimedState, first: int, end: int, start_ms: float, end_ms: float) -> Cut:

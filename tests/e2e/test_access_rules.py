@@ -120,7 +120,7 @@ def test_each_role_can_do_its_work_and_nobody_the_works_of_others(guarded, passw
             trainer.publish(make_bundle(release=1))
             agent.start(ATOLL_BROKER__USERNAME="pi", ATOLL_BROKER__PASSWORD_FILE=str(passwords / "pi"))
             spy.wait(lambda: spy.on("/slot/") and is_champion(spy.on("/slot/")[-1].payload), "a champion", 60)
-            trainer.publish(make_bundle(release=2), "--wait", "--withdraw-above", "0")
+            trainer.publish(make_bundle(release=2), "--wait")
             device.publish("atoll/v1/site/press-1/reading/press", reading)
             spy.wait(lambda: spy.on("/pi/prediction/press-1/"), "a prediction")
             for topic in (
@@ -162,9 +162,13 @@ def test_a_bridge_carries_releases_down_and_what_a_site_says_up(tmp_path):
         ):
             publish(central, "trainer", "atoll/v1/releases/metadata/timestamp.json", b"signed", retain=True)
             below.wait(lambda: below.on("timestamp.json"), "the release below")
+            request = "atoll/v1/plant-a/dashboard/request/pi/skip_delay"
+            publish(central, "trainer", request, b"a request")
+            below.wait(lambda: below.on(request), "the request below")
             for topic in (
                 "atoll/v1/plant-a/pi/status",
                 "atoll/v1/plant-a/press-1/reading/press",
+                "atoll/v1/plant-a/pi/response/dashboard/skip_delay",
                 "atoll/v1/releases/metadata/root.json",
                 "atoll/v1/plant-b/pi/status",
             ):
@@ -175,6 +179,7 @@ def test_a_bridge_carries_releases_down_and_what_a_site_says_up(tmp_path):
     assert [item.topic for item in above.deliveries if item.payload == b"from below"] == [
         "atoll/v1/plant-a/pi/status",
         "atoll/v1/plant-a/press-1/reading/press",
+        "atoll/v1/plant-a/pi/response/dashboard/skip_delay",
     ]
 
 

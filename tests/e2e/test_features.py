@@ -82,8 +82,8 @@ def test_live_windows_and_features_are_those_of_the_recording_also_over_a_clean_
     assert [Quality.LATE in one for one in flags] == found.is_late.tolist()
     assert [Quality.IMPUTED in one for one in flags] == found.is_imputed.tolist()
     assert not any(Quality.GAP in one for one in flags)
-    assert [event["model"] for event in site.agent.events("windows.kept")] == ["wear"]
-    assert [event["model"] for event in site.agent.events("windows.restored")] == ["wear"]
+    assert [event["name"] for event in site.agent.events("windows.kept")] == ["wear"]
+    assert [event["name"] for event in site.agent.events("windows.restored")] == ["wear"]
 
     # Killed, it has nothing to go on with: the window fills anew and says so.
     site.agent.kill()

@@ -88,7 +88,7 @@ def trained(town, release: int) -> None:
 
 
 def test_a_release_is_tried_by_a_few_and_then_by_all(tmp_path, mosquitto_broker):
-    with Town(tmp_path, mosquitto_broker, "pi", "pj", fresh_s=600.0, watch_s=0.5) as town:
+    with Town(tmp_path, mosquitto_broker, "pi", "pj", fresh_s=600.0, watch_s=0.5, worse_by=0.05) as town:
         wait = town.spy.wait
         town.trainer.publish(first_release())
         town.start_agents()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
-from support.bundles import make_bundle
+from support.bundles import make_bundle, picture_bundle
 
 pytest.importorskip("pyarrow")
 
@@ -103,6 +104,32 @@ def test_what_would_have_been_decided_and_commanded_is_shown(capture, capsys):
         {"model": "wear", "device": "press-1", "count": 4, "min": 3.0, "max": pytest.approx(13.0)}
     ]
     assert found["counts"]["predictions_suppressed"] == 5
+    assert [(one["reason"], one["count"]) for one in found["refusals"]] == [("malformed_payload", 1)]
+
+
+def test_pictures_are_answered(tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image", reason="Pillow comes with the extra pictures")
+    topics = 'topics = ["atoll/v1/site/{device}/reading/press"]\ndialect = "picture"\n'
+    (tmp_path / "agent.toml").write_text(SETTINGS.replace("values =", f"{topics}values =", 1))
+    (tmp_path / "wear.atoll").write_bytes(picture_bundle().pack())
+    payloads = [b"\xff\xd8\xff damaged"]
+    for brightness in (7, 90):
+        file = io.BytesIO()
+        image.new("RGB", (2, 2), (brightness,) * 3).save(file, "PNG")
+        payloads.append(file.getvalue())
+    with Recording(tmp_path / "recordings") as writer:
+        for second, payload in enumerate(payloads):
+            writer.append(row(second, payload), now_s=0.0)
+
+    assert check(tmp_path, "--bundle", tmp_path / "wear.atoll", "--json") == 0
+
+    found = json.loads(capsys.readouterr().out)
+    (predicted,) = found["predictions"]
+    assert (predicted["count"], predicted["min"], predicted["max"]) == (
+        2,
+        pytest.approx(7),
+        pytest.approx(90),
+    )
     assert [(one["reason"], one["count"]) for one in found["refusals"]] == [("malformed_payload", 1)]
 
 

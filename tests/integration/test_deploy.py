@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 import yaml
 from support import brokers
 from support.certificates import Authority
+from support.releases import Trainer
 
 from atoll_agent.settings import AgentSettings
 from atoll_link.session import Broker, Session, wait_connected
@@ -100,14 +104,94 @@ def test_the_settings_in_the_cluster_are_right(monkeypatch):
     agent = AgentSettings.read(KUBERNETES / "base/agent/agent.toml")
     trainer = TrainerSettings.read(KUBERNETES / "base/trainer/trainer.toml")
 
-    assert agent.agent.alive_file == Path("/run/atoll/alive")
+    assert agent.agent.alive_file == trainer.trainer.alive_file == Path("/run/atoll/alive")
     assert agent.broker.host == trainer.broker.host == "broker.atoll.svc.cluster.local"
+
+
+@pytest.mark.parametrize("name", ["agent", "trainer"])
+def test_what_goes_on_for_ever_is_watched(name):
+    [pod] = [pod for _, found, pod in pods() if found == name]
+    [container] = pod["containers"]
+
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert "/run/atoll/alive" in container[probe]["exec"]["command"][-1]
+    assert "/run/atoll" in [mount["mountPath"] for mount in container["volumeMounts"]]
+
+
+def test_the_broker_lets_no_network_in_that_holds_the_addresses_of_pods():
+    policies = [item for item in RESOURCES if item["kind"] == "NetworkPolicy"]
+    overlay = yaml.safe_load((KUBERNETES / "overlays/k3s/kustomization.yaml").read_text())
+    [patch] = [patch["patch"] for patch in overlay["patches"] if patch["target"]["kind"] == "NetworkPolicy"]
+    sources = [step["value"] for step in yaml.safe_load(patch)]
+
+    assert len(policies) == 5
+    assert "ipBlock" not in str(policies)
+    [network] = [ipaddress.ip_network(source["ipBlock"]["cidr"]) for source in sources if "ipBlock" in source]
+    for pods_or_services in ("10.42.0.0/16", "10.43.0.0/16"):
+        assert not network.overlaps(ipaddress.ip_network(pods_or_services))
+
+
+def test_the_closed_loop_takes_the_recorder_s_place():
+    component = yaml.safe_load((KUBERNETES / "components/loop/kustomization.yaml").read_text())
+    [patch] = component["patches"]
+    [target] = [item for item in RESOURCES if item["kind"] == patch["target"]["kind"]]
+    command, environment = yaml.safe_load(patch["patch"])
+    container = target["spec"]["template"]["spec"]["containers"][0]
+
+    assert target["metadata"]["name"] == patch["target"]["name"]
+    assert (container["args"][0], command["value"]) == ("record", "run")
+    assert environment["path"].endswith("/containers/0/env")
+    assert "env" not in container
+
+
+def test_a_node_is_enrolled_once_and_again_for_another_root(tmp_path):
+    [pod] = [pod for _, name, pod in pods() if name == "agent"]
+    [enrol] = [one for one in pod["initContainers"] if one["name"] == "enrol"]
+    state, trust = tmp_path / "state", tmp_path / "trust"
+    trust.mkdir()
+    (trust / "root.json").write_bytes(Trainer.create(tmp_path / "trainer").root)
+    script = enrol["command"][-1]
+    for there, here in (
+        ("/var/lib/atoll", state),
+        ("/etc/atoll/trust", trust),
+        ("/etc/atoll/settings", KUBERNETES / "base/agent"),
+    ):
+        assert there in script
+        script = script.replace(there, str(here))
+    own = Path(sys.executable).parent
+    environment = {"PATH": f"{own}:{os.environ['PATH']}", "ATOLL_AGENT__STATE_DIR": str(state)}
+
+    def start() -> tuple[str, str, bytes]:
+        ended = subprocess.run(
+            ["sh", "-c", script], env=environment, check=True, capture_output=True, text=True, timeout=60
+        )
+        return ended.stdout, (state / "token").read_text(), (state / "root.json").read_bytes()
+
+    said, token, root = start()
+    assert said
+    assert start() == ("", token, root)
+    (state / "root.json").unlink()  # killed half-way, by an older version
+    assert start() == (said, token, root)
+    other = Trainer.create(tmp_path / "other").root
+    (trust / "root.json").write_bytes(other)
+    assert start() == (said, token, other)
 
 
 def test_the_access_rules_in_the_cluster_are_those_that_are_tried():
     page = (ROOT / "docs/operate/trainer.md").read_text()
 
     assert f"```\n{(KUBERNETES / 'base/broker/acl').read_text()}```" in page
+
+
+def test_the_broker_in_the_cluster_is_as_the_page_advises_and_writes_nothing_at_each_message():
+    page = (ROOT / "docs/operate/mosquitto.md").read_text()
+    block = re.search(r"atoll\.conf`:\n\n```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    advised = [line for line in block[1].splitlines() if not line.startswith("#")]
+    lines = (KUBERNETES / "base/broker/mosquitto.conf").read_text().splitlines()
+
+    assert set(advised) <= set(lines)
+    assert "autosave_interval 1" in lines
+    assert not [line for line in lines if line.startswith("autosave_on_changes")]
 
 
 def test_mosquitto_starts_with_the_configuration_of_the_cluster(tmp_path):
@@ -221,3 +305,11 @@ def test_a_maintainer_script_can_be_read_by_sh(name):
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert script.read_text().startswith("#!/bin/sh\nset -e\n")
+
+
+def test_an_installed_package_starts_its_service_whatever_was_before():
+    """A version before is named also after a removal: there is nothing left then to try-restart."""
+    script = (ROOT / "deploy/debian/postinst").read_text()
+
+    assert "deb-systemd-invoke restart atoll-agent.service" in script
+    assert "try-restart" not in script

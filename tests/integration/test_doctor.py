@@ -18,6 +18,7 @@ from support.bundles import make_bundle
 from support.spy import Spy
 
 from atoll_contract.messages import Status
+from atoll_link.fleet import Fleet
 from atoll_link.session import Broker, Session, wait_connected
 
 PAGE = Path(__file__).parents[2] / "docs" / "operate" / "trainer.md"
@@ -92,7 +93,7 @@ def test_a_device_that_may_do_all_has_no_fault(root, tmp_path):
     assert not [finding for finding in found.values() if finding["level"] == "fault"]
     for check in ("login", "broker", "read readings of press", "read labels for wear", "read requests"):
         assert found[check]["level"] == "ok"
-    for check in ("write status", "write slot of wear", "write predictions of wear", "retain"):
+    for check in ("write status and slots", "write drift", "write predictions of wear", "retain"):
         assert found[check]["level"] == "ok"
     assert found["read releases"]["level"] == "warning"  # nothing was published
     with zipfile.ZipFile(tmp_path / "support.zip") as archive:
@@ -106,8 +107,8 @@ def test_a_missing_right_to_write_is_told_for_each_topic_with_the_rule_to_add(ro
 
     assert code == 4
     for check, topic in (
-        ("write status", "atoll/v1/site/pi/status"),
-        ("write slot of wear", "atoll/v1/site/pi/slot/wear"),
+        ("write status and slots", "atoll/v1/site/pi/slot/doctor"),
+        ("write drift", "atoll/v1/site/pi/drift/doctor"),
         ("write predictions of wear", "atoll/v1/site/pi/prediction/pi/wear"),
     ):
         assert found[check]["level"] == "fault"
@@ -142,9 +143,17 @@ def test_beside_a_running_agent_it_disturbs_nobody_and_knows_what_must_be_there(
                 lambda: [item for item in spy.on("/slot/wear") if b"champion" in item.payload], "champion", 60
             )
             before = statuses(spy)[-1]
+            seen, heard = Fleet(), spy.on("/pi/")
+            for item in heard:
+                seen.take(item.topic, item.payload)
+            [known] = seen.agents
 
             code, found = doctor(agent, "--listen", "1")
 
+            for item in spy.on("/pi/")[len(heard) :]:
+                seen.take(item.topic, item.payload)
+                assert known.status is not None
+                assert known.slots.keys() == {"wear"}
             count = len(spy.on("/prediction/"))
             with publishing(broker.port):
                 spy.wait(lambda: len(spy.on("/prediction/")) > count + 2, "predictions")

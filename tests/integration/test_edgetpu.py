@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +19,12 @@ from support import edgetpu_stub
 from support.bundles import make_bundle, model_bytes, with_wrong_golden
 from support.edgetpus import TpuBench, compiled_bundle, is_degraded, until
 
+from atoll_agent.adapters.edgetpu_child import EdgeTpuChild
 from atoll_agent.adapters.edgetpu_reset import reset_usb
 from atoll_contract.errors import AcceleratorLostError, BundleRejectedError, Reason
+from atoll_contract.manifest import TensorSpec
 from atoll_infer import edgetpu
-from atoll_infer.runtime import Runtime, look_for_runtimes
+from atoll_infer.runtime import Runtime, choose_runtime, look_for_runtimes
 
 
 def load_or_none(package: str) -> Runtime | None:
@@ -27,6 +32,13 @@ def load_or_none(package: str) -> Runtime | None:
 
 
 USB = "/sys/bus/usb/devices/1-1"
+_TRACER = """
+import ctypes, sys
+seize = 0x4206
+libc = ctypes.CDLL(None)
+print("ready" if libc.ptrace(seize, int(sys.argv[1]), None, None) == 0 else "no", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -193,11 +205,14 @@ def test_a_stop_waits_for_no_device_that_is_being_opened(make_bench, monkeypatch
         bench.tpus.close()
         with pytest.raises(AcceleratorLostError, match="the agent stops"):
             waiting.result(10)
-    keepers = [thread for thread in threading.enumerate() if thread.name == "edgetpu"]
-    for keeper in keepers:
+    wait_for_keepers()
+    assert bench.counts.get("edgetpu_failures") is None
+
+
+def wait_for_keepers() -> None:
+    for keeper in [thread for thread in threading.enumerate() if thread.name == "edgetpu"]:
         keeper.join(10)
         assert not keeper.is_alive()
-    assert bench.counts.get("edgetpu_failures") is None
 
 
 def test_why_a_device_cannot_be_opened_comes_from_the_driver(make_bench, monkeypatch):
@@ -235,25 +250,125 @@ def test_a_library_with_an_old_layout_ends_only_the_child(make_bench, monkeypatc
 
     predictor = bench.place(compiled_bundle())
 
-    with pytest.raises(BundleRejectedError, match=r"SIGSEGV; BuildLabel.* may be too old for ai-edge-litert"):
+    with pytest.raises(
+        AcceleratorLostError, match=r"SIGSEGV; BuildLabel.* may be too old for ai-edge-litert"
+    ):
         predictor.model.wait_ready()
     assert is_degraded(predictor)
 
 
 def test_a_model_at_which_the_child_ends_is_left_out_and_the_others_run(make_bench):
-    bench = make_bench()
+    bench = make_bench(return_after_s=60.0)
     good = bench.ready()
     bundle = make_bundle(file="linear_int8")
     deadly = replace(bundle, model_edgetpu=edgetpu_stub.fold(bundle.model, min_runtime=0))
 
     bad = bench.place(deadly)
 
-    with pytest.raises(BundleRejectedError) as caught:
+    with pytest.raises(AcceleratorLostError, match=r"the Edge TPU's child ends at it: .* SIGABRT"):
         bad.model.wait_ready()
-    assert caught.value.reason is Reason.SELF_TEST_CRASHED
     until(good, degraded=False)
     assert is_degraded(bad)
     assert bench.counts["edgetpu_starts"] == 3
+
+
+def test_a_device_that_failed_while_a_model_was_loaded_gets_it_back(make_bench, monkeypatch):
+    monkeypatch.setenv("EDGETPU_STUB_ABORT_AFTER", "0")
+    bench = make_bench()
+
+    predictor = bench.place(compiled_bundle())
+    with pytest.raises(AcceleratorLostError, match="ends at it"):
+        predictor.model.wait_ready()
+    monkeypatch.delenv("EDGETPU_STUB_ABORT_AFTER")
+
+    until(predictor, degraded=False)
+    assert predictor.model.degradation is None
+
+
+def test_while_a_model_is_loaded_the_cpu_answers_for_the_others_at_once(make_bench, monkeypatch):
+    monkeypatch.setenv("EDGETPU_STUB_LATENCY_US", "20000")
+    bench = make_bench(deadline_s=20.0)
+    first = bench.ready()
+
+    second, answers = bench.place(compiled_bundle()), []
+    while second.model.degradation is not None:
+        answers.append(is_degraded(first))
+
+    assert sum(answers) > 3  # and nobody waited until the model was loaded
+    assert not is_degraded(first)
+
+
+def test_a_process_that_cannot_be_ended_is_told_and_no_other_is_started_beside_it(make_bench):
+    bench = make_bench()
+    predictor = bench.ready()
+    [tpu] = bench.tpus._tpus.values()
+    # What another process traces is not gone before that one lets it go.
+    with subprocess.Popen(
+        [sys.executable, "-c", _TRACER, str(tpu._child._process.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as tracer:
+        if tracer.stdout.readline() != "ready\n":
+            pytest.skip("no process can be traced here")
+        bench.control.write_text("hang")
+        bench.wait_state(lambda _state: is_degraded(predictor))
+
+        bench.wait_state(lambda state: "power off the device, or reboot" in state.detail)
+        assert is_degraded(predictor)
+        assert (bench.counts["edgetpu_failures"], bench.counts["edgetpu_starts"]) == (1, 1)
+        assert bench.changes == 2
+        tracer.kill()
+
+    until(predictor, degraded=False)
+    assert (bench.counts["edgetpu_failures"], bench.counts["edgetpu_starts"]) == (1, 2)
+
+
+def test_a_fault_of_the_keeper_itself_reaches_whoever_waits(make_bench):
+    bench, bundle = make_bench(), compiled_bundle()
+
+    def check(_model) -> None:
+        raise RuntimeError("a bug")
+
+    twin = choose_runtime().runtime.load(bundle.model)
+    placed = bench.tpus.place(bundle.model_edgetpu, twin, check, None)
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        placed.wait_ready()
+    with pytest.raises(RuntimeError, match="a bug"):
+        placed.invoke(np.zeros((1, 1), np.int8))
+    [tpu] = bench.tpus._tpus.values()
+    tpu._opening.end()
+    tpu._opening.close()
+
+
+def test_without_descriptors_the_device_is_lost_and_no_descriptor():
+    wait_for_keepers()  # of other tests
+    spec = TensorSpec.model_validate({"name": "x", "shape": [1, 1], "dtype": "float32"}, strict=False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before, child, limit = descriptors(), None, 3
+    try:
+        while child is None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            try:
+                child = EdgeTpuChild()
+            except AcceleratorLostError:
+                limit += 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert child is not None or descriptors() == before
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        with pytest.raises(AcceleratorLostError, match="no memory to share"):
+            child.load(1, b"model", (spec, spec), 10.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    child.end()
+    child.close()
+    assert descriptors() == before
+
+
+def descriptors() -> set[str]:
+    return {one.name for one in Path("/proc/self/fd").iterdir()}
 
 
 def test_a_library_that_is_too_old_is_named_before_anything_is_opened(make_bench, monkeypatch):
@@ -325,6 +440,17 @@ def test_models_that_are_gone_leave_the_device(make_bench):
     assert not is_degraded(third)
 
 
+def test_a_model_that_is_gone_is_forgotten_where_no_device_is_found_either(make_bench):
+    bench = make_bench(plugged=False)
+    predictor = bench.place(compiled_bundle())
+    [tpu] = bench.tpus._tpus.values()
+    bench.wait_state(lambda state: "found: none" in state.detail)
+
+    del predictor
+
+    bench.wait_state(lambda _state: not tpu._models)
+
+
 def test_devices_are_chosen_by_path(make_bench, monkeypatch):
     monkeypatch.setenv("EDGETPU_STUB_DEVICES", f"usb:/sys/bus/usb/devices/1-3,pci:/dev/apex_0,usb:{USB}")
     bench = make_bench()
@@ -339,3 +465,32 @@ def test_devices_are_chosen_by_path(make_bench, monkeypatch):
         nowhere.model.wait_ready()
     assert bench.tpus.fault("/dev/apex_7") is not None
     assert {state.temp_c for state in bench.tpus.states} == {None, 54.0}
+
+
+def test_a_model_without_a_device_shares_that_of_one_that_names_it(make_bench, monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGETPU_STUB_LOCKDIR", str(tmp_path))
+    bench = make_bench()
+
+    anywhere = bench.ready()
+    there = bench.ready(path=USB)
+    later = bench.ready()
+
+    assert bench.counts == {"edgetpu_starts": 1}
+    assert len(bench.tpus.states) == 1
+    assert [one.model.degradation for one in (anywhere, there, later)] == [None] * 3
+
+
+def test_a_model_without_a_device_leaves_those_alone_that_others_name(make_bench, monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGETPU_STUB_LOCKDIR", str(tmp_path))
+    monkeypatch.setenv("EDGETPU_STUB_DEVICES", f"pci:/dev/apex_0,usb:{USB}")
+    bench = make_bench()
+    bench.sysfs.plug_pci(0)
+
+    there = bench.ready(path="/dev/apex_0")
+    anywhere = bench.ready()
+    bench.sysfs.unplug_usb("1-1")
+    bench.control.write_text("abort")
+    until(anywhere, degraded=True)
+    bench.wait_states(lambda states: "that no other model names is not there" in states[1].detail)
+
+    assert not is_degraded(there)

@@ -66,6 +66,15 @@ def test_without_room_for_the_libraries_nothing_is_said_of_the_bundle(examine):
     assert examine(make_bundle(release=1), {resource.RLIMIT_AS: 60 << 20}) == []
 
 
+def test_a_runtime_that_dies_as_it_is_imported_says_nothing_of_the_bundle(examine, tmp_path, monkeypatch):
+    package = tmp_path / "packages" / "tflite_runtime"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import os; os.abort()")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+
+    assert examine(make_bundle(release=1), {}) == []
+
+
 def test_a_model_that_crashes_the_interpreter_does_so_after_the_beginning(examine):
     begun, *rest = examine(with_broken_model(make_bundle(release=1)), {})
 

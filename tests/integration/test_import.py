@@ -17,6 +17,7 @@ from atoll_link.place import Bucket, Folder, place
 from atoll_link.recording import Kind, Recording, Row
 from atoll_link.recording_bounds import Bounds
 from atoll_trainer.cli import main
+from atoll_trainer.settings import RecordingsTable
 from atoll_trainer.sources import from_recording
 from atoll_trainer.task import TaskFile
 
@@ -112,6 +113,21 @@ def test_a_bucket_works_like_a_folder(tmp_path, capsys):
     assert [one.topic for one in recording.read(bucket, Kind.READING, "press")] == ["t/1", "t/2"]
     assert len(from_recording(bucket, FORECAST)[0]) == 2
     assert [entry.name for entry in (tmp_path / "home").iterdir()] == [".lock"]
+
+
+def test_of_a_bucket_what_waits_in_a_journal_is_read_where_its_folder_is_known(tmp_path):
+    bucket = a_bucket()
+    recorded(tmp_path, [row(0, 1)], bucket=bucket)
+    kept = RecordingsTable(url=bucket.url).where(tmp_path)
+
+    with Recording(tmp_path, bucket=bucket) as writer:
+        writer.append(row(0, 2), now_s=0.0)
+        writer.flush(now_s=0.0)
+
+        assert [one.topic for one in recording.read(bucket, Kind.READING, "press")] == ["t/1"]
+        assert [one.topic for one in recording.read(kept, Kind.READING, "press")] == ["t/1", "t/2"]
+    assert [one.topic for one in recording.read(kept, Kind.READING, "press")] == ["t/1", "t/2"]
+    assert RecordingsTable().where(tmp_path) == Folder(tmp_path)
 
 
 class LostBucket(Bucket):

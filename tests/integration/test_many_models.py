@@ -7,7 +7,10 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +18,15 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("distributed")
 
+from atoll_contract.bundle import Bundle
 from atoll_contract.errors import ConfigError
+from atoll_trainer import bundling
+from atoll_trainer.child import in_child
 from atoll_trainer.dataset import Observed, Refusals, collect
-from atoll_trainer.group import Ending, group_of
+from atoll_trainer.evaluate import evaluate
+from atoll_trainer.group import Ending, fit, group_of, run_within
 from atoll_trainer.many import ClusterLostError, summary, train_all, works_of
+from atoll_trainer.optimise import optimise
 from atoll_trainer.runs import Run
 from atoll_trainer.task import TaskFile
 
@@ -125,12 +133,89 @@ def test_the_outcome_is_the_same_on_two_workers_and_on_a_cluster(task_path, tmp_
     assert small["float_model"]["mae"] == pytest.approx(small["naive"]["mae"], rel=1e-3)
 
 
-def test_a_group_that_takes_too_long_is_given_up_and_others_go_on(task_path, tmp_path):
-    [ended] = train_all(
-        works(task_path, a=300, limit_s=0.05), tmp_path, workers=1, scheduler=None, on_end=lambda _: None
+def test_a_group_that_takes_too_long_or_fails_is_given_up_and_others_go_on(task_path, tmp_path):
+    slow, broken = works(task_path, a=300, b=300, limit_s=0.05)
+    heard = []
+
+    ended = train_all(
+        [slow, replace(broken, limit_s="soon")], tmp_path, workers=1, scheduler=None, on_end=heard.append
     )
 
-    assert (ended.ending, ended.why) == (Ending.NONE, "not done after 0.05 s")
+    assert [one.ending for one in ended] == [Ending.NONE, Ending.NONE]
+    assert ended[0].why == "not done after 0.05 s"
+    assert ended[1].why.startswith("TypeError: ")
+    assert {one.name for one in heard} == {"a", "b"}
+    assert len(json.loads((tmp_path / "groups.json").read_text())["groups"]) == 2
+
+
+def test_what_takes_too_long_is_ended_with_all_that_it_has_started(tmp_path):
+    told = tmp_path / "pid"
+    line = f"sleep 100 & echo $! > {told}; sleep 100"
+
+    assert run_within(0.5, ["/bin/sh", "-c", line]) is None
+
+    pid = int(told.read_text())
+    deadline = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < deadline
+    assert run_within(20, ["/bin/sh", "-c", "echo bad >&2; exit 3"]) == (3, "bad\n")
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+GUESSES = {
+    "forecast": 'kind = "forecast"\ntarget = "x"',
+    "path": 'kind = "forecast"\ntarget = "x"\nhorizon = 4\npath = true',
+    "regression": 'kind = "regression"',
+    "classification": 'kind = "classification"\nlabels = ["a", "b", "c"]',
+    "anomaly": 'kind = "anomaly"',
+    "auto": 'kind = "forecast"\ntarget = "x"\n[window]\nlength = "auto"',
+}
+
+
+@pytest.mark.skipif(not HAS_TENSORFLOW, reason="tensorflow is not installed (pip install 'atoll[trainer]')")
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "path" else pytest.mark.long) for name in GUESSES]
+)
+def test_the_naive_guess_is_a_model_of_every_kind_of_task(tmp_path, name):
+    path = tmp_path / "task.toml"
+    head, _, window = GUESSES[name].partition("\n[window]\n")
+    window = window or "length = 3"
+    path.write_text(
+        f"[task]\nmodel = 'press'\nstream = 'press'\n{head}\n[task.values.x]\n[window]\n{window}\n"
+    )
+    task = TaskFile.read(path)
+    labels = [None if name == "anomaly" else float(at % 4 == 0) + (at % 7 == 0) for at in range(120)]
+    observed = [
+        Observed(
+            at + 1,
+            "a",
+            at * 1000.0,
+            {"x": float(np.sin(at / 5))},
+            label if task.task.kind.has_labels else None,
+        )
+        for at, label in enumerate(labels)
+    ]
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+
+    in_child(fit, run, path, collect(observed, task, "test", "0", Refusals()), True, deadline_s=120)
+    optimise(run)
+    found = evaluate(run)
+    Bundle.unpack(bundling.from_run(run, 1))
+
+    if name == "anomaly":
+        assert found.int8_model.flagged < 0.2
+    else:
+        assert found.float_model.error == pytest.approx(found.naive.error, rel=1e-3)
+        assert found.int8_model.error == pytest.approx(found.naive.error, rel=0.02)
 
 
 def test_a_scheduler_that_is_not_there_is_told(task_path, tmp_path, monkeypatch):

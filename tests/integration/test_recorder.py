@@ -188,7 +188,7 @@ def test_a_broker_that_waits_for_few_acknowledgements_is_not_held_up(tmp_path, i
         running.end()
 
         # Flushed by the second, one message each, this would take 40 s.
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 35
     assert numbers(tmp_path) == list(range(count))
 
 

@@ -173,13 +173,13 @@ def test_resign_completes_what_was_interrupted_and_says_so(operator: Operator) -
     assert [release.release for release in operator.seen_by_a_device()] == [1, 2]
 
 
-def test_resign_goes_on_over_an_outage_until_it_is_told_to_stop(operator: Operator) -> None:
+def test_resign_goes_on_over_outages_and_forged_topics_until_it_is_told_to_stop(operator: Operator) -> None:
     operator.publish(1)
     topic = str(MetadataTopic("timestamp.json"))
 
     def version() -> int:
         payload = held(operator.broker, [topic])[topic]
-        return 0 if payload is None else int(json.loads(payload)["signed"]["version"])
+        return int(json.loads(payload or b"{}").get("signed", {"version": 0})["version"])
 
     first = version()
     operator.broker.stop()
@@ -191,6 +191,14 @@ def test_resign_goes_on_over_an_outage_until_it_is_told_to_stop(operator: Operat
         wait_for(lambda: "metadata.unsigned" in log.read_text(), "the outage to be told")
         operator.broker.start()
         wait_for(lambda: version() > first + 1, "two signatures")
+        stranger = Trainer.create(operator.folder / "stranger")
+        roots = {str(MetadataTopic(name)): stranger.root for name in ("1.root.json", "root.json")}
+        own = held(operator.broker, list(roots))
+        put(operator.broker, {**roots, topic: b"{}"})
+        wait_for(lambda: "another repository" in log.read_text(), "the forgery to be told")
+        put(operator.broker, {name: payload or b"" for name, payload in own.items()})
+        last = Trainer(operator.home).repository.metadata.timestamp.version
+        wait_for(lambda: version() > last, "a signature after the forgery")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:

@@ -364,3 +364,17 @@ def test_the_release_before_stays_available(
         repository.fetch(releases[1], path)
 
     assert path.read_bytes() == make_bundle(release=3)
+
+
+@pytest.mark.parametrize("child", ["refresh", "fetch"])
+def test_a_child_that_runs_no_model_loads_nothing_for_it(child):
+    """Seconds and much memory on a small device, at each release."""
+    told = subprocess.run(
+        [sys.executable, "-c", f"import atoll_agent.children.{child}, sys; print(*sys.modules)"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert not {"numpy", "jmespath", "atoll_infer", "atoll_agent.decisions"} & set(told.stdout.split())

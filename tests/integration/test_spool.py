@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
-from atoll_agent.adapters.spool import DiskSpool
+from atoll_agent.adapters.spool import DiskSpool, marked
+from atoll_agent.compose import _spool
+from atoll_agent.settings import SpoolTable
 from atoll_contract.errors import Reason, StorageError
-from atoll_contract.messages import Prediction, Quality, decode_prediction, encode_prediction
+from atoll_contract.messages import (
+    MAX_PAYLOAD_BYTES,
+    Prediction,
+    Quality,
+    decode_prediction,
+    encode_prediction,
+)
 
 TOPIC = "atoll/v1/site/pi/prediction/press-1/wear"
 MANY = 64 * 1024 * 1024
@@ -74,6 +84,63 @@ def test_a_number_is_never_used_again(tmp_path):
     spool.close()
 
 
+def test_what_is_on_its_way_is_not_lost_for_others(tmp_path):
+    spool = opened(tmp_path, max_bytes=10_000)
+    spool.keep([(TOPIC, prediction(number)) for number in range(30)]).result(10)
+    batch = spool.oldest(10).result(10)
+
+    for start in range(30, 430, 100):
+        spool.keep([(TOPIC, prediction(start + number)) for number in range(100)]).result(10)
+
+    assert numbers(spool)[:10] == list(range(10))
+    assert numbers(spool)[10:] == list(range(430 - spool.state.rows + 10, 430))
+    assert spool.state.lost == 430 - spool.state.rows
+    spool.drop(batch[-1].number).result(10)
+    assert spool.state.rows == len(numbers(spool)) == 420 - spool.state.lost
+    spool.close()
+
+
+def test_what_there_is_is_counted_once_and_not_at_every_commit(tmp_path):
+    spool = opened(tmp_path)
+    asked = []
+    spool._connection.set_trace_callback(asked.append)
+
+    for number in range(5):
+        spool.keep([(TOPIC, prediction(number))]).result(10)
+    spool.drop(spool.oldest(2).result(10)[-1].number).result(10)
+
+    assert [query for query in asked if "sum(size)" in query and "WHERE number <=" not in query] == []
+    found = (spool.state.rows, spool.state.size_bytes)
+    spool.close()
+    spool = opened(tmp_path)
+    assert found == (spool.state.rows, spool.state.size_bytes) == (3, found[1])
+    spool.close()
+
+
+def test_a_file_that_is_damaged_meanwhile_is_counted_as_lost_and_what_comes_after_stays(tmp_path):
+    spool = opened(tmp_path)
+    spool.keep([(TOPIC, prediction(number)) for number in range(600)]).result(10)
+    [*_, last] = spool.oldest(100).result(10)
+    spool._thread.submit(spool._shut).result(10)
+    with (tmp_path / "spool.db").open("r+b") as file:
+        file.write(b"\xff" * 4096)
+
+    spool.keep([(TOPIC, prediction(number)) for number in range(50)]).result(10)
+    spool.drop(last.number).result(10)
+
+    assert spool.state.lost == 600
+    assert numbers(spool) == list(range(50))
+    assert spool.state.rows == 50
+    spool.close()
+
+
+def test_a_prediction_of_any_size_says_that_it_is_late():
+    large = prediction(1, output={"path": [0.5] * 100_000})
+
+    assert len(large) > MAX_PAYLOAD_BYTES
+    assert b'"replayed"' in marked(large)
+
+
 @pytest.mark.parametrize("damage", [b"no database at all", b"SQLite format 3\0" + b"\xff" * 4096])
 def test_a_damaged_file_is_set_aside_and_another_one_takes_its_place(tmp_path, damage):
     (tmp_path / "spool.db").write_bytes(damage)
@@ -115,3 +182,15 @@ def test_a_disk_that_fails_is_told(tmp_path):
     spool.keep([(TOPIC, prediction(1))]).result(10)
     assert spool.state.fault is None
     spool.close()
+
+
+def test_a_spool_that_is_switched_off_says_what_waits_in_it(tmp_path):
+    spool = opened(tmp_path)
+    spool.keep([(TOPIC, prediction(1))]).result(10)
+    spool.close()
+    settings, store = SimpleNamespace(spool=SpoolTable()), SimpleNamespace(folder=tmp_path)
+
+    with capture_logs() as logs:
+        assert _spool(settings, store) is None
+
+    assert [(event["event"], event["predictions"]) for event in logs] == [("spool.left", 1)]

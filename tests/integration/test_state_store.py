@@ -38,6 +38,16 @@ def test_an_agent_that_is_not_enrolled_is_told_what_to_do(tmp_path):
         StateStore(tmp_path).identity()
 
 
+def test_an_enrolment_that_fails_leaves_no_token(tmp_path):
+    store = StateStore(tmp_path)
+    (tmp_path / "root.json").mkdir()
+
+    with pytest.raises(StorageError):
+        store.enrol(b"{}")
+
+    assert not (tmp_path / "token").exists()
+
+
 def test_enrolling_anew_keeps_the_token(store):
     before = store.identity()
 

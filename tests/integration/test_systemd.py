@@ -64,7 +64,8 @@ def test_the_recorder_tells_the_same(tmp_path):
     pytest.importorskip("pyarrow")
     settings = tmp_path / "trainer.toml"
     settings.write_text(
-        f'[trainer]\nsite = "site"\n[broker]\nhost = "127.0.0.1"\nport = {free_port()}\n'
+        f'[trainer]\nsite = "site"\nalive_file = "alive"\n'
+        f'[broker]\nhost = "127.0.0.1"\nport = {free_port()}\n'
         '[[stream]]\nname = "press"\nvalues.x = {}\n'
     )
     with manager(tmp_path) as told:
@@ -82,6 +83,7 @@ def test_the_recorder_tells_the_same(tmp_path):
         finally:
             process.kill()
             process.wait()
+    assert (tmp_path / "alive").exists()
 
 
 def test_beats_are_sent_no_more_often_than_the_watchdog_needs(tmp_path):

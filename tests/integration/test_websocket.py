@@ -140,7 +140,7 @@ def test_a_handshake_that_never_ends_is_given_up(drops: bytes) -> None:
 
     def drip() -> None:
         try:
-            for _ in range(200):
+            for _ in range(1200):
                 theirs.sendall(drops)
                 if ended.wait(0.05):
                     return
@@ -158,4 +158,4 @@ def test_a_handshake_that_never_ends_is_given_up(drops: bytes) -> None:
     dripping.join(5)
     theirs.close()
 
-    assert took_s < 2.0
+    assert took_s < 30

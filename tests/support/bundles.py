@@ -10,7 +10,15 @@ import numpy as np
 from support.flat_models import flat_model
 
 from atoll_contract.bundle import Bundle, Golden, GoldenCase
-from atoll_contract.manifest import Manifest, Normalisation, PassRules, Task, ValueSpec, WindowSpec
+from atoll_contract.manifest import (
+    Manifest,
+    Normalisation,
+    PassRules,
+    PictureSpec,
+    Task,
+    ValueSpec,
+    WindowSpec,
+)
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import choose_runtime
@@ -58,6 +66,26 @@ def make_bundle(
     if samples:
         windows = np.array(samples, np.float32)
     windows = windows.reshape(-1, length, 1)
+    return Bundle(described, content, golden.record(Predictor(described, loaded), windows))
+
+
+def picture_bundle() -> Bundle:
+    """Return a bundle that says how bright a picture of 2 x 2 pixels is on average."""
+    runtime = choose_runtime().runtime
+    content = model_bytes("mean12_float")
+    loaded = runtime.load(content)
+    described = Manifest(
+        model="wear",
+        release=1,
+        task=Task.REGRESSION,
+        values=[ValueSpec(name="x", shape=[2, 2, 3], picture=PictureSpec())],
+        features=["x"],
+        normalisation=Normalisation(mean=[0.0], scale=[1.0]),
+        inputs=loaded.inputs,
+        outputs=loaded.outputs,
+        passing=PassRules(shadow_windows=0, probation_windows=0),
+    )
+    windows = np.arange(24, dtype=np.float32).reshape(2, 1, 12)
     return Bundle(described, content, golden.record(Predictor(described, loaded), windows))
 
 

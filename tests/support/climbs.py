@@ -30,6 +30,8 @@ from atoll_infer.contest import Contest, Contestant
 PASSED = Verdict(Outcome.PASSED)
 FAILED = Verdict(Outcome.FAILED, Reason.OUTPUT_OUT_OF_RANGE, "it answered 9")
 
+ANSWERED = frozenset({"big", "small"})
+
 ASKS_FOR_A_TRIAL = PassRules(shadow_windows=5, probation_windows=5)
 
 BUNDLES = {
@@ -58,6 +60,7 @@ class ObedientLane:
         heard: Which releases answered for ``big``, one after the other.
         in_shadow: The verdict on every release in shadow.
         on_probation: That on every release on probation.
+        windows: How many windows a release in shadow has answered.
         held: Orders that were not carried out since it is busy.
     """
 
@@ -68,7 +71,8 @@ class ObedientLane:
         self.is_busy = False
         self.held: list[Future] = []
         self.trials = 0
-        self.report = LaneReport()
+        self.windows = 1
+        self.report = LaneReport(answered=ANSWERED)
         self._champion: int | None = None
 
     def swap(self, predictor, *, has_restarted):
@@ -115,7 +119,7 @@ class ObedientLane:
             number=self.trials,
             release=number,
             is_on_probation=False,
-            windows=0,
+            windows=self.windows,
             labels=0,
             disagreement=0.0,
             error=0.0,
@@ -138,10 +142,10 @@ class ObedientLane:
             self._champion = self.trial.release
         elif self.heard[-1] != self._champion:
             self.heard.append(self._champion)
-        self.report = LaneReport()
+        self.report = LaneReport(answered=ANSWERED)
 
     def _show(self, report: TrialReport) -> None:
-        self.report = LaneReport(trials={"big": report})
+        self.report = LaneReport(trials={"big": report}, answered=ANSWERED)
 
 
 class NoAccelerators:

@@ -65,9 +65,12 @@ class TpuBench:
         return predictor
 
     def wait_state(self, fact: Callable[[object], object], timeout_s: float = 20.0) -> None:
+        self.wait_states(lambda states: fact(states[0]), timeout_s)
+
+    def wait_states(self, fact: Callable[[list[object]], object], timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while not fact(self.tpus.states[0]):
+            while not fact(self.tpus.states):
                 assert time.monotonic() < deadline, self.tpus.states
                 self._changed.wait(0.02)  # of some changes nobody is told
 

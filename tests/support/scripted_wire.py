@@ -79,7 +79,7 @@ class ScriptedWire:
     def flush(self) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, timeout_s: float) -> None:
         self.is_closed = True
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import time
 
+from support.agents import AgentProcess, TrainerHome
+from support.brokers import RunningBroker
+from support.spy import Spy
+
 from atoll_contract.messages import Prediction, SlotStatus, Status, decode_prediction
 from atoll_link.session import Broker, Published, Session, wait_connected
 
@@ -14,7 +18,7 @@ READING = "atoll/v1/site/press-1/reading/press"
 class Site:
     """A broker, a trainer's home, an agent and a spy on all it says."""
 
-    def __init__(self, broker, trainer, agent, spy):
+    def __init__(self, broker: RunningBroker, trainer: TrainerHome, agent: AgentProcess, spy: Spy) -> None:
         self.broker, self.trainer, self.agent, self.spy = broker, trainer, agent, spy
         self._sender = Session(Broker(host="127.0.0.1", port=broker.port), "sender", max_inflight=100)
         self._looked_at = 0

@@ -100,8 +100,8 @@ def from_run(run: Run, release: int, *, is_float: bool | None = None) -> bytes:
     """
     facts = run.facts()
     if is_float is None:
-        is_float = facts.search is not None and facts.search.is_float
-    path, dtype = (run.float_model, Dtype.FLOAT32) if is_float else (run.int8_model, Dtype.INT8)
+        is_float = facts.ships_float
+    path, dtype = run.shipped(is_float=is_float)
     content = run.model(path)
     evaluation = run.evaluation()
     if evaluation is not None:

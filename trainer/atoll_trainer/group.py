@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -23,12 +25,11 @@ import numpy as np
 from atoll_contract.errors import AtollError
 from atoll_trainer import training
 from atoll_trainer.child import in_child
-from atoll_trainer.dataset import Readings, UnsuitableDataError
+from atoll_trainer.dataset import Readings, UnsuitableDataError, fills
 from atoll_trainer.evaluate import evaluate
 from atoll_trainer.optimise import optimise
 from atoll_trainer.runs import Evaluation, Run
-from atoll_trainer.task import FitTable, Optimiser, TaskFile
-from atoll_trainer.task_tables import FamilyName
+from atoll_trainer.task import TaskFile
 
 _ONE_THREAD: Final = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -40,10 +41,6 @@ _MAIN: Final = (
     "import sys; from pathlib import Path; from atoll_trainer.group import main; main(Path(sys.argv[1]))"
 )
 """Not ``-m``: what is pickled must be found again under the name of the module."""
-_NAIVE: Final = FitTable(
-    family=FamilyName.LINEAR, optimiser=Optimiser.GRADIENT_DESCENT, learning_rate=1e-12, epochs=1
-)
-"""A linear model starts from the naive guess: this leaves it there."""
 
 
 class Ending(StrEnum):
@@ -113,27 +110,44 @@ def group_of(readings: Readings, device: str) -> Readings:
 
 
 def train_group(work: Work) -> Ended:
-    """Return what came of ``work``: whatever happens to it, this does not raise."""
+    """Return what came of ``work``, whatever happened to its process."""
     with TemporaryDirectory(prefix="atoll-group-") as folder:
         Path(folder, "work.pickle").write_bytes(pickle.dumps(work))
         command = [sys.executable, "-c", _MAIN, folder]
-        try:
-            done = subprocess.run(  # noqa: S603 - this interpreter, this module
-                command,
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=work.limit_s,
-                env={**os.environ, **_ONE_THREAD},
-            )
-        except subprocess.TimeoutExpired:
+        done = run_within(work.limit_s, command)
+        if done is None:
             return Ended(work.name, Ending.NONE, f"not done after {work.limit_s:g} s")
+        status, errors = done
         told = Path(folder, "ended.pickle")
         if not told.exists():
-            last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            last = (errors.strip().splitlines() or [f"status {status}"])[-1]
             return Ended(work.name, Ending.NONE, f"its process ended: {last[:300]}")
         ended: Ended = pickle.loads(told.read_bytes())  # noqa: S301 - written by our own child
         return ended
+
+
+def run_within(limit_s: float, command: list[str]) -> tuple[int, str] | None:
+    """Return exit status and stderr of a command with one thread.
+
+    None: it took longer, and was ended with all that it had started.
+    """
+    with subprocess.Popen(  # noqa: S603 - this interpreter, this module
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **_ONE_THREAD},
+        start_new_session=True,
+    ) as process:
+        try:
+            _, errors = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return process.returncode, errors
 
 
 def main(folder: Path) -> None:
@@ -190,6 +204,10 @@ def fit(run: Run, task_path: Path, readings: Readings, is_naive: bool) -> float:
         UnsuitableDataError: Nothing can be learnt from the readings.
     """
     task = TaskFile.read(task_path)
-    if is_naive:
-        task = task.model_copy(update={"fit": _NAIVE})
-    return training.train(run, task_path, task, readings, training.prepare(readings, task)).seconds
+    prepared = training.prepare(readings, task)
+    if not is_naive:
+        return training.train(run, task_path, task, readings, prepared).seconds
+    from atoll_trainer import learn  # noqa: PLC0415 - TensorFlow
+
+    guess = learn.guessed(task, prepared.parts, fills(readings, task))
+    return learn.store(run, task_path, task, readings, prepared.left_out, guess).seconds

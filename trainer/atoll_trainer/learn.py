@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,9 +20,12 @@ from atoll_link.files import storage_error, write_whole
 from atoll_signal.features import Normaliser
 from atoll_trainer.dataset import Examples, LeftOut, Readings, Split, fills
 from atoll_trainer.families import Epoch, Fitted, Lesson, Weights, family
+from atoll_trainer.figures import LEAST_PROBABILITY
 from atoll_trainer.quiet_tensorflow import tf
 from atoll_trainer.runs import LinearFacts, Loss, Run, RunFacts, SearchFacts, Span
 from atoll_trainer.search.fitting import export
+from atoll_trainer.search.material import class_shares, material
+from atoll_trainer.search.network import Head, Layer, Network
 from atoll_trainer.search.search import Attempt, search
 from atoll_trainer.task import FitTable, TaskFile, TaskKind
 
@@ -130,22 +134,13 @@ def searched(
     """Return the best small model of ``task``; see :func:`atoll_trainer.search.search.search`."""
     found = search(task, parts, lengths, fills, on_trial)
     manifest, attempt = found.material.manifest, found.attempt
-
-    def save(folder: Path) -> None:
-        try:
-            export(attempt.network, str(folder))
-        except OSError as error:
-            raise storage_error(folder, error) from error
-        except tf.errors.OpError as error:  # as it tells a full disk
-            raise StorageError(f"{folder}: the model cannot be written: {error.message[:300]}") from error
-
     scaling = Scaling(manifest.normalisation, manifest.output.scale, manifest.output.offset)
     losses = [
         Loss(epoch=epoch, train=train, validation=validation)
         for epoch, (train, validation) in enumerate(attempt.losses)
     ]
     return Outcome(
-        save,
+        partial(_save, attempt.network),
         found.material.parts,
         scaling,
         losses,
@@ -156,6 +151,51 @@ def searched(
         threshold=found.threshold,
         search=found.facts,
     )
+
+
+def guessed(task: TaskFile, parts: Split, fills: dict[str, float]) -> Outcome:
+    """Return the naive guess of ``task`` as a model: for where there is too little to learn from.
+
+    The newest value, the training mean, or the shares of the classes; of an anomaly the distance to the
+    training mean. Where a length of window is looked for it is 1.
+    """
+    started = time.monotonic()
+    found = material(task, parts, task.length, fills)
+    (rows, columns), output = found.train.inputs.shape[1:], found.manifest.output
+    offset = 0.0 if found.is_relative else output.offset
+    layers, head, threshold = (), Head.NUMBERS, None
+    if task.task.kind is TaskKind.ANOMALY:
+        head = Head.SCORE
+        scores = np.square(found.train.inputs.astype(np.float64)).mean(axis=(1, 2))
+        normal = scores[found.train.weights > 0]
+        threshold = float(np.quantile(normal, 1 - task.threshold.false_alarms)) * task.threshold.margin
+    else:
+        bias = np.zeros(task.steps)
+        if task.task.kind is TaskKind.CLASSIFICATION:
+            head = Head.PROBABILITIES
+            bias = np.log(np.maximum(class_shares(task, found.parts.train), LEAST_PROBABILITY))
+        w = np.zeros((rows * columns, task.steps), np.float32)
+        layers = (Layer(w, bias.astype(np.float32), relu=False),)
+    return Outcome(
+        partial(_save, Network(rows, columns, layers, head)),
+        found.parts,
+        Scaling(found.manifest.normalisation, output.scale, offset),
+        losses=[],
+        best_epoch=0,
+        seconds=time.monotonic() - started,
+        seed=0,
+        is_relative=found.is_relative,
+        threshold=threshold,
+    )
+
+
+def _save(network: Network, folder: Path) -> None:
+    try:
+        export(network, str(folder))
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    except tf.errors.OpError as error:  # as it tells a full disk
+        raise StorageError(f"{folder}: the model cannot be written: {error.message[:300]}") from error
 
 
 def learn(task: TaskFile, parts: Split, on_epoch: Callable[[Epoch], None]) -> Learnt:

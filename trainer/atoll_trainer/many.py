@@ -20,13 +20,14 @@ from atoll_contract.errors import BrokerUnavailableError, ConfigError, Transient
 from atoll_contract.ids import is_id
 from atoll_link.files import make_folder, write_whole
 from atoll_trainer.dataset import Readings
-from atoll_trainer.group import Ended, Work, group_of, train_group
+from atoll_trainer.group import Ended, Ending, Work, group_of, train_group
 from atoll_trainer.task import TaskFile
 
 SUMMARY: Final = "groups.json"
 _DASK: Final[Any] = distributed
 """Left untyped: its signatures are partly so."""
 _CONNECT_S: Final = 20
+_MAX_WHY_CHARS: Final = 300
 _MODEL: Final = re.compile(r"""^([ \t]*model[ \t]*=[ \t]*)(?:"[^"\n]*"|'[^'\n]*')""", re.MULTILINE)
 
 
@@ -88,8 +89,11 @@ def train_all(
     found: dict[str, Ended] = {}
     with _client(min(workers, len(works)), scheduler) as client:
         # No two groups are equal by chance: the same work, sent again, must be done again.
-        futures = [client.submit(train_group, work, pure=False, retries=2) for work in works]
-        for _, ended in _DASK.as_completed(futures, with_results=True):
+        futures = {client.submit(train_group, work, pure=False, retries=2): work.name for work in works}
+        for future in _DASK.as_completed(futures):
+            error = future.exception()
+            lost = f"{type(error).__name__}: {error}"[:_MAX_WHY_CHARS]  # its worker was ended, say
+            ended = future.result() if error is None else Ended(futures[future], Ending.NONE, lost)
             _put(folder / ended.name, ended.files or {})
             found[ended.name] = ended
             on_end(ended)

@@ -26,7 +26,7 @@ class RecorderMetrics:
     """Tells the tally of a recorder, and when the metadata in a repository expire.
 
     Args:
-        tally: What the recorder counts.
+        tally: Returns what the recorder has counted.
         is_connected: Whether its connection stands.
         repository: Folder of the repository; there may be none.
         clock: Seconds that only grow.
@@ -34,7 +34,7 @@ class RecorderMetrics:
 
     def __init__(
         self,
-        tally: Tally,
+        tally: Callable[[], Tally],
         is_connected: Callable[[], bool],
         repository: Path,
         clock: Callable[[], float] = time.monotonic,
@@ -48,7 +48,7 @@ class RecorderMetrics:
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics; called by other threads than the one that records."""
-        tally = self._tally
+        tally = self._tally()
         yield GaugeMetricFamily(
             "atoll_trainer_broker_connected",
             "Whether the recorder is connected to the broker.",

@@ -67,12 +67,14 @@ class Publication:
         *,
         compare: Collection[str] | None = frozenset(),
         renews_timestamp: bool = False,
+        is_clock_right: bool = False,
     ) -> Summary:
         """Sign what is due, push everything that devices need, and clear what nobody needs any more.
 
         Args:
             compare: Names of bundles to compare chunk by chunk; None: all of them.
             renews_timestamp: Sign the timestamp anew in any case.
+            is_clock_right: Sign anew, too, what a clock that was ahead has signed.
 
         Raises:
             ConfigError: A key is missing, or an offline signature.
@@ -81,7 +83,9 @@ class Publication:
             StorageError: A file cannot be read or written.
         """
         now = datetime.now(UTC)
-        self.repository.commit(self._trainer.ring, now, renews_timestamp=renews_timestamp)
+        self.repository.commit(
+            self._trainer.ring, now, renews_timestamp=renews_timestamp, is_clock_right=is_clock_right
+        )
         return self.push_signed(now, compare=compare)
 
     def push_signed(self, now: datetime, *, compare: Collection[str] | None) -> Summary:

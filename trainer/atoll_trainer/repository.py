@@ -241,13 +241,17 @@ class Repository:
             map(metadata.is_stale, (Snapshot.type, Timestamp.type))
         )
 
-    def commit(self, ring: KeyRing, now: datetime, *, renews_timestamp: bool = False) -> bool:
+    def commit(
+        self, ring: KeyRing, now: datetime, *, renews_timestamp: bool = False, is_clock_right: bool = False
+    ) -> bool:
         """Sign and write what changed, what a crash left undone, and what is past half its lifetime.
 
         Args:
             ring: Where the trainer and online keys are.
             now: The time.
             renews_timestamp: Sign the timestamp anew in any case.
+            is_clock_right: Sign anew, too, what a clock that was ahead has signed. Devices know the
+                newest version by its number alone.
 
         Returns:
             Whether anything was signed.
@@ -259,7 +263,7 @@ class Repository:
         """
         self._require_offline_signatures(now)
         metadata = self.metadata
-        for role in _ONLINE_ROLES:
+        for role in () if is_clock_right else _ONLINE_ROLES:
             metadata.require_clock(role, now)
         signers = {role: ring.signer(KEY_OF[role], metadata.quorum(role)[0]) for role in _ONLINE_ROLES}
         has_signed = False
@@ -268,9 +272,10 @@ class Repository:
                 not metadata.is_signed(role)
                 or (role != TRAINER_ROLE and metadata.is_stale(role))
                 or metadata.is_due(role, now)
+                or metadata.is_ahead(role, now)
                 or (renews_timestamp and role == Timestamp.type)
             ):
-                metadata.sign(role, [signer], now)
+                metadata.sign(role, [signer], now, is_clock_right=is_clock_right)
                 has_signed = True
         return has_signed
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atoll_contract.errors import ConfigError
-from atoll_contract.manifest import Manifest, Normalisation
+from atoll_contract.manifest import Dtype, Manifest, Normalisation
 from atoll_link.files import write_whole
 from atoll_signal.matrix import Samples
 from atoll_trainer.dataset import Examples, Readings, Split
@@ -204,6 +204,11 @@ class RunFacts(_Facts):
     seed: int
     tools: dict[str, str]
 
+    @property
+    def ships_float(self) -> bool:
+        """Whether a bundle of the run holds the float file."""
+        return self.search is not None and self.search.is_float
+
 
 class Metrics(_Facts):
     """Figures of answers; those that fit the task.
@@ -304,6 +309,10 @@ class Run:
     def edgetpu_model(self) -> Path:
         """The int8 model compiled for an Edge TPU."""
         return self.folder / "model_edgetpu.tflite"
+
+    def shipped(self, *, is_float: bool) -> tuple[Path, Dtype]:
+        """Return the model file that a bundle holds, and the type of its numbers."""
+        return (self.float_model, Dtype.FLOAT32) if is_float else (self.int8_model, Dtype.INT8)
 
     def task(self) -> TaskFile:
         """Return the task; the length of its window is the one that was chosen.

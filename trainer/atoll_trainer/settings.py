@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from atoll_contract.errors import ConfigError
 from atoll_link.broker import Broker
-from atoll_link.place import Bucket, place
+from atoll_link.place import Bucket, Folder, place
 from atoll_link.recording_bounds import Bounds
 from atoll_link.settings import BrokerTable, MetricsTable, Site, Table, Writer, load
-from atoll_link.settings_faults import Fault, twice
-from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
+from atoll_link.stream_settings import StreamTable, all_streams, stream_faults
 
 _GB: Final = 1e9
 _DAY_MS: Final = 86_400_000.0
@@ -29,6 +29,8 @@ class TrainerTable(Table):
         home: Folder of keys, repository, recordings and runs; by default ``/var/lib/atoll-trainer`` if
             that can be written, else ``atoll-trainer`` in the XDG state folder (``~/.local/state``).
         streams_file: A file with ``[[stream]]`` tables, shared with agents and simulator.
+        alive_file: A file that ``record`` and ``run`` touch every 15 s as long as they go on, for a
+            container's probe.
         trusted_writers: Whose labels count, besides those of a device about itself.
     """
 
@@ -36,6 +38,7 @@ class TrainerTable(Table):
     site: Site
     home: Path | None = None
     streams_file: Path | None = None
+    alive_file: Path | None = None
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
 
 
@@ -70,6 +73,15 @@ class RecordingsTable(Table):
             return found
         raise ConfigError(f"recordings.url: {self.url} is a folder of this machine: name it as trainer.home")
 
+    def where(self, folder: Path) -> Folder | Bucket:
+        """Return where readers find them, with what the recorder of ``folder`` has not stored yet.
+
+        Raises:
+            ConfigError: As :meth:`bucket`.
+        """
+        bucket = self.bucket()
+        return Folder(folder) if bucket is None else replace(bucket, journals=folder)
+
     @property
     def bounds(self) -> Bounds:
         """How much is kept."""
@@ -100,7 +112,10 @@ class ModelTable(Table):
         fresh_s: After a drift learn only from what was measured since it began, once that is so long ago.
         cool_down_s: Least time between two trainings; a request is obeyed all the same.
         train_s: A training that takes longer is ended.
-        worse_by: How much larger than the champion's the error of a release may be, as a share.
+        worse_by: How much larger than the champion's the error of a release may be, as a share; turn by turn,
+            so what is above 0 may add up.
+        max_size_bytes: Of the model file of a release; a larger one is not published.
+        max_latency_us: Of an answer of a release on this machine; a slower one is not published.
         canary_percent: Share of the devices that try it first; more where that would be nobody.
         settle_s: Devices that have not answered by then are not waited for.
         watch_s: How long the first devices run it before it is for all.
@@ -118,7 +133,9 @@ class ModelTable(Table):
     fresh_s: Annotated[float, Field(ge=0)] = 600.0
     cool_down_s: Annotated[float, Field(ge=0)] = 3600.0
     train_s: Annotated[float, Field(gt=0)] = 3600.0
-    worse_by: Annotated[float, Field(ge=0)] = 0.05
+    worse_by: Annotated[float, Field(ge=0)] = 0.0
+    max_size_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_latency_us: Annotated[float, Field(gt=0)] | None = None
     canary_percent: Annotated[int, Field(ge=1, le=100)] = 10
     settle_s: Annotated[float, Field(gt=0)] = 3600.0
     watch_s: Annotated[float, Field(ge=0)] = 600.0
@@ -165,15 +182,6 @@ class TrainerSettings(Table):
         Raises:
             ConfigError: With one line per fault.
         """
-        settings = load(cls, path, across=lambda document: _faults_across(path, document))
-        streams = list(settings.stream)
-        if settings.trainer.streams_file is not None:
-            streams += load(StreamsFile, settings.trainer.streams_file, environment={}).stream
+        settings = load(cls, path, across=partial(stream_faults, path, "trainer"))
+        streams = all_streams(settings.stream, settings.trainer.streams_file)
         return settings.model_copy(update={"stream": streams})
-
-
-def _faults_across(path: Path, document: Mapping[str, Any]) -> Iterator[Fault | str]:
-    """Yield what is wrong between tables, and in the file of streams that they name."""
-    elsewhere, faults = streams_elsewhere(path, document, "trainer")
-    yield from faults
-    yield from twice(document, "stream", elsewhere)

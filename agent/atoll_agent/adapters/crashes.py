@@ -71,10 +71,16 @@ class CrashRecord:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The surroundings, and settings that are wrong, are no crash.
-        if self._file is not None and isinstance(error, Exception) and not isinstance(error, AtollError):
+        if self._file is not None and isinstance(error, Exception) and _is_bug(error):
             traceback.print_exception(error, file=self._file)
             self._file.flush()
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether anything in ``error`` is more than the surroundings, or settings that are wrong."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(AtollError)[1] is not None
+    return not isinstance(error, AtollError)
 
 
 def _shown(found: str) -> str:

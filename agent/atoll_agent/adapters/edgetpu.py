@@ -2,16 +2,18 @@
 
 The ladder: an inference that the driver fails is tried once more; a child that ended or does not answer is
 started again; when that fails twice in a row a USB device is reset; beyond the budget of restarts
-there is one attempt every ``return_after_s``. All the time the CPU twin answers in its place, at once.
+there is one attempt every ``return_after_s``. All the time, and while a model is loaded, the CPU twin
+answers in its place, at once. A model at which the child ends again and again waits while the others run.
 The device is looked for in sysfs first: opening one that cannot be opened takes half a minute.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -31,6 +33,9 @@ log = structlog.get_logger()
 
 _LOAD_S: Final = 20.0
 _LOOK_S: Final = 1.0
+_END_S: Final = 2.0
+_AWAY_S: Final = 3.0
+"""A device that is away for longer was not only reset: somebody has seen to it."""
 _FAILED_IN_ROW: Final = 3
 """Readings in a row whose inference failed gracefully, and again, after which the child is started anew."""
 
@@ -65,24 +70,31 @@ class EdgeTpu:
     Args:
         path: Which; None: the first that can be used.
         care: How it is kept.
+        named: Paths that keepers are named for: without ``path`` it uses none of those.
         on_change: Called, in any thread, when it came or went.
     """
 
-    def __init__(self, path: str | None, care: Care, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, path: str | None, care: Care, named: Collection[str], on_change: Callable[[], None]
+    ) -> None:
         self._path = path
+        self._held = path
         self._care = care
+        self._named = named
         self._on_change = on_change
         self._budget = Budget(care.restarts_per_minute, care.return_after_s)
-        self._lock = threading.Lock()  # held for an inference, a load, and to take a child away
+        self._lock = threading.Lock()  # held for an inference, and to take a child away
         self._changed = threading.Condition()
         self._models: dict[int, Placed] = {}
         self._left: deque[int] = deque()
         self._placed = 0
         self._child: EdgeTpuChild | None = None
         self._opening: EdgeTpuChild | None = None
+        self._is_loading = False  # the child is the keeper's alone
         self._failed_in_row = 0
         self._is_closing = False
         self._attempts = 0
+        self._away_since_s = math.inf
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._counts: Counter[str] = Counter()
@@ -111,10 +123,17 @@ class EdgeTpu:
                 self._thread = threading.Thread(target=self._run, name="edgetpu", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
-        with self._lock:
             if self._child is not None:
                 self._child.nudge()
         return number
+
+    def stay(self, path: str) -> bool:
+        """Use the device at ``path`` and no other from now on; False: it has another."""
+        with self._changed:
+            if self._held not in {None, path}:
+                return False
+            self._path = self._held = path
+            return True
 
     def fault(self, number: int) -> str | None:
         """Return why it does not run a model, for people; None: it does."""
@@ -138,13 +157,15 @@ class EdgeTpu:
 
         Raises:
             BundleRejectedError: The model is not to be used on it.
-            AcceleratorLostError: It cannot be opened, or not in time.
+            AcceleratorLostError: It cannot be opened, or not in time, or fails whenever it loads the model.
         """
         placed = self._models[number]
         deadline = time.monotonic() + self._care.open_timeout_s + _LOAD_S
         with self._changed:
             attempts = self._attempts
             while not self._runs(number) and placed.fault is None:
+                if self._failure is not None:
+                    raise self._failure
                 if self._is_closing:
                     raise AcceleratorLostError("the agent stops")
                 # An end at this very model is judged once it has happened again.
@@ -182,7 +203,7 @@ class EdgeTpu:
             raise AcceleratorLostError("the Edge TPU is busy")
         try:
             child = self._child
-            if child is None or number not in child.checked:
+            if child is None or self._is_loading or number not in child.checked:
                 raise AcceleratorLostError(self._state.detail)
             return self._invoke(child, number, tensor)
         finally:
@@ -218,17 +239,23 @@ class EdgeTpu:
     def _run(self) -> None:
         try:
             self._keep()
-        except BaseException as error:  # noqa: BLE001 - invoke() raises it where it ends the daemon
-            self._failure = error
-            self._child = None
+        except BaseException as error:  # noqa: BLE001 - its callers raise it where it ends the daemon
+            with self._changed:
+                self._failure = error
+                self._child = None
+                self._changed.notify_all()
 
     def _keep(self) -> None:
         while not self._is_closing:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_closing or len(self._models) > len(self._left))
+                self._changed.wait_for(lambda: self._is_closing or self._models)
             if self._is_closing:
                 return
+            self._forget_left(None)
+            if not self._models:
+                continue
             device = self._device()
+            self._note_presence(time.monotonic(), is_there=device is not None)
             wait_s = _LOOK_S if device is None else self._budget.wait_s(time.monotonic())
             if device is None or self._budget.is_resting:
                 self._end_attempt()
@@ -246,14 +273,31 @@ class EdgeTpu:
     def _device(self) -> Device | None:
         """Return the device to use, if one can be used, as sysfs says."""
         found = find_devices(self._care.sysfs)
-        wanted = [device for device in found if self._path in {None, device.path}]
-        usable = [device for device in wanted if device.fault is None]
+        with self._changed:  # so that ``stay`` knows of it
+            wanted = [device for device in found if self._may_use(device)]
+            usable = [device for device in wanted if device.fault is None]
+            self._held = usable[0].path if usable else self._path
         if usable:
             return usable[0]
         others = ", ".join(device.path for device in found) or "none"
-        detail = f"{self._path or 'an Edge TPU'} is not there; found: {others}"
+        which = self._path or ("an Edge TPU that no other model names" if self._named else "an Edge TPU")
+        detail = f"{which} is not there; found: {others}"
         self._tell_lost(wanted[0].fault or detail if wanted else detail)
         return None
+
+    def _may_use(self, device: Device) -> bool:
+        """Whether it is this keeper's to use: two that open one device end each other's child."""
+        return device.path not in self._named if self._path is None else device.path == self._path
+
+    def _note_presence(self, now_s: float, *, is_there: bool) -> None:
+        """Give all models another chance on a device that is back."""
+        if not is_there:
+            self._away_since_s = min(self._away_since_s, now_s)
+            return
+        if now_s - self._away_since_s >= _AWAY_S:
+            for placed in list(self._models.values()):
+                placed.ends_at_loading = 0
+        self._away_since_s = math.inf
 
     def _open(self, device: Device) -> EdgeTpuChild | None:
         """Open ``device`` and load all models; None: that failed."""
@@ -269,18 +313,19 @@ class EdgeTpu:
             with _Log(child):
                 child.open(self._care.library, device.path, self._care.open_timeout_s)
                 self._forget_left(child)
-                for placed in self._models.values():
+                for placed in list(self._models.values()):
                     placed.forgive()
                 self._load_missing(child)
         except AtollError as error:
             detail = error.detail
             if child is not None:
                 detail = child.end() or child.with_log(detail)  # all that it wrote has been read
-                child.close()
             self._opening = None
             if not self._is_closing:
                 self._note_failure(device.path, detail, has_answered=False)
             self._end_attempt()
+            if child is not None:
+                self._see_out(child)
             return None
         child.answered = 0
         with self._changed:
@@ -310,23 +355,41 @@ class EdgeTpu:
         """Look after a child until it ends."""
         since_s = time.monotonic()
         path = self._state.path
-        while child.heed(_LOOK_S):
+        gone_by_s = math.inf
+        while child.heed(_LOOK_S) and time.monotonic() < gone_by_s:
             self._budget.lives(since_s, time.monotonic())
-            if self._child is not child:
-                continue  # it was given up, and is about to end
+            if self._child is not child:  # it was given up, and is about to end
+                gone_by_s = min(gone_by_s, time.monotonic() + _END_S)
+                continue
             self._look(path)
-            with self._lock:
-                try:
-                    self._forget_left(child)
-                    self._load_missing(child)
-                except AcceleratorLostError as error:
-                    self._give_up(child, error.detail)
-        with self._lock:
+            if self._left or self._missing(child):
+                self._load_beside(child)
+        with self._lock, self._changed:
             self._child = None
-            detail = child.end() or self._state.detail
-            child.close()
+        detail = child.end() or self._state.detail
         if not self._is_closing:
             self._note_failure(path, detail, has_answered=child.answered > 0)
+        self._see_out(child)
+
+    def _load_beside(self, child: EdgeTpuChild) -> None:
+        """Load what is missing, while the CPU answers for the others."""
+        with self._lock:
+            self._is_loading = True
+        try:
+            self._forget_left(child)
+            self._load_missing(child)
+        except AcceleratorLostError as error:
+            self._give_up(child, error.detail)
+        finally:
+            self._is_loading = False
+
+    def _see_out(self, child: EdgeTpuChild) -> None:
+        """Wait until ``child`` has ended: the device is not to be had before."""
+        while not child.has_ended and not self._is_closing:
+            self._end_attempt()
+            self._forget_left(None)
+            self._pause(_LOOK_S)
+        child.close()
 
     def _look(self, path: str) -> None:
         """Read again what sysfs tells."""
@@ -334,35 +397,36 @@ class EdgeTpu:
             if device.path == path:
                 self._state = replace(self._state, temp_c=device.temp_c, clock_percent=device.clock_percent)
 
+    def _missing(self, child: EdgeTpuChild) -> list[tuple[int, Placed]]:
+        now_s = time.monotonic()
+        models = list(self._models.items())
+        return [one for one in models if one[0] not in child.checked and one[1].is_due(now_s)]
+
     def _load_missing(self, child: EdgeTpuChild) -> None:
         """Load into ``child`` the models that it lacks, and let them be checked.
 
         Raises:
             AcceleratorLostError: The child ended meanwhile.
         """
-        for number, placed in list(self._models.items()):
-            if number in child.checked or placed.fault is not None:
-                continue
+        for number, placed in self._missing(child):
             try:
-                ends = child.load(number, placed.file, placed.ends, _LOAD_S)
+                ends = child.load(number, placed.content, placed.ends, _LOAD_S)
                 placed.check(_OnDevice(child, number, ends, self._care.deadline_s))
-                placed.ends_at_loading = 0
+                placed.loaded()
                 child.checked.add(number)
             except BundleRejectedError as error:
-                placed.fault = error
+                placed.refused(error)
                 log.warning("accelerator.unfit", model=number, reason=error.reason.value, detail=error.detail)
             except AcceleratorLostError as error:
-                placed.ended(child.end() or error.detail)
+                placed.ended(child.end() or error.detail, time.monotonic(), self._care.return_after_s)
                 raise
             with self._changed:
                 self._changed.notify_all()
 
-    def _forget_left(self, child: EdgeTpuChild) -> None:
+    def _forget_left(self, child: EdgeTpuChild | None) -> None:
         while self._left:
             number = self._left.popleft()
-            placed = self._models.pop(number, None)
-            if placed is not None:
-                placed.close()
+            if self._models.pop(number, None) is not None and child is not None:
                 child.unload(number, _LOAD_S)
 
     def _runs(self, number: int) -> bool:

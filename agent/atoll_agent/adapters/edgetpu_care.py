@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from atoll_agent.adapters.edgetpu_devices import SYSFS
-from atoll_contract.errors import BundleRejectedError, Reason
+from atoll_contract.errors import AcceleratorLostError, AtollError
 from atoll_contract.manifest import TensorSpec
 from atoll_infer.edgetpu import LIBRARY
 from atoll_infer.runtime import Model
@@ -19,7 +18,9 @@ _MINUTE_S: Final = 60.0
 RESET_AFTER: Final = 2
 """Failures in a row, without an answer in between, after which a USB device is reset."""
 _ENDS_AT_LOADING: Final = 2
-"""Ends of the child in a row at the same model, after which the others go on without it."""
+"""Ends of the child in a row at the same model, after which the others go on without it for a while."""
+_MOST_RESTS: Final = 16
+"""How often ``return_after_s`` a model waits at most that ends the child each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Care:
         deadline_s: Longest time of an inference.
         open_timeout_s: Longest time of opening it.
         restarts_per_minute: Failures in a minute after which it rests.
-        return_after_s: How long it rests before the next attempt.
+        return_after_s: How long it rests before the next attempt, and so does a model that ends the child.
     """
 
     library: str = LIBRARY
@@ -80,31 +81,53 @@ class Budget:
 
 
 class Placed:
-    """A model that the device shall run: its file, its tensors, and what it has to show when loaded."""
+    """A model that the device shall run: its file, its tensors, and what it has to show when loaded.
+
+    Attributes:
+        content: The file.
+        ends: Its input and its output.
+        check: Gets the model each time that it has been loaded.
+        fault: Why it is not used; None: nothing is known against it.
+        ends_at_loading: Ends of the child in a row while it loaded this.
+    """
 
     def __init__(
         self, content: bytes, ends: tuple[TensorSpec, TensorSpec], check: Callable[[Model], None]
     ) -> None:
-        self.file = os.memfd_create("model")
-        os.write(self.file, content)
+        self.content = content
         self.ends = ends
         self.check = check
-        self.fault: BundleRejectedError | None = None
+        self.fault: AtollError | None = None
+        self.ends_at_loading = 0
+        self._rests_until_s = 0.0
+
+    @property
+    def _ends_children(self) -> bool:
+        return self.ends_at_loading >= _ENDS_AT_LOADING
+
+    def ended(self, detail: str, now_s: float, return_after_s: float) -> None:
+        """Note that the child ended while it loaded it: that may be the device's fault, or its own."""
+        self.ends_at_loading += 1
+        if self._ends_children:
+            self.fault = AcceleratorLostError(f"the Edge TPU's child ends at it: {detail}")
+            rests = 2.0 ** (min(self.ends_at_loading, _MOST_RESTS) - _ENDS_AT_LOADING)
+            self._rests_until_s = now_s + return_after_s * min(rests, _MOST_RESTS)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is to be loaded."""
+        return self.fault is None or (self._ends_children and now_s >= self._rests_until_s)
+
+    def loaded(self) -> None:
+        """Note that it runs."""
+        self.fault = None
         self.ends_at_loading = 0
 
-    def ended(self, detail: str) -> None:
-        """Note that the child ended while it loaded it."""
-        self.ends_at_loading += 1
-        if self.ends_at_loading >= _ENDS_AT_LOADING:
-            self.fault = BundleRejectedError(
-                f"the Edge TPU's child ends at it: {detail}", Reason.SELF_TEST_CRASHED
-            )
-
-    def close(self) -> None:
-        """Let go of its file."""
-        os.close(self.file)
+    def refused(self, error: AtollError) -> None:
+        """Note that the child has answered, and that it is not to be used there."""
+        self.fault = error
+        self.ends_at_loading = 0
 
     def forgive(self) -> None:
         """Let a new child try it, unless it ends them."""
-        if self.ends_at_loading < _ENDS_AT_LOADING:
+        if not self._ends_children:
             self.fault = None

@@ -8,13 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
 from atoll_agent.adapters.child_environment import child_environment
-from atoll_agent.adapters.edgetpu_wire import CONTROL, DONE, TOKEN, SharedTensors, receive, send
+from atoll_agent.adapters.edgetpu_wire import (
+    CONTROL,
+    DONE,
+    TOKEN,
+    SharedTensors,
+    receive,
+    send,
+    shared_memory,
+)
 from atoll_contract.errors import AcceleratorLostError, BundleRejectedError, Reason
 from atoll_contract.manifest import TensorSpec
 from atoll_infer.runtime import ModelFailedError
@@ -22,6 +30,7 @@ from atoll_infer.runtime import ModelFailedError
 _MODULE: Final = "atoll_agent.children.edgetpu"
 _LOG_BYTES: Final = 4096
 _END_S: Final = 2.0
+_STUCK: Final = "its process cannot be ended: power off the device, or reboot"
 _LATER_NUMBERS: Final = 0xFFFFFFFF
 
 
@@ -36,28 +45,10 @@ class EdgeTpuChild:
     """
 
     def __init__(self) -> None:
-        orders, self._orders = os.pipe()
-        self._answers, answers = os.pipe()
-        self._peer, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._nudges = os.eventfd(0)
-        ends = (orders, answers, channel.fileno())
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", _MODULE, *map(str, ends)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=ends,
-                env=child_environment(),
-                start_new_session=True,
-            )
+            self._start()
         except OSError as error:
-            self._close_ends()
             raise AcceleratorLostError(f"the child of the Edge TPU cannot be started: {error}") from error
-        finally:
-            os.close(orders)
-            os.close(answers)
-            channel.close()
         self._answering = select.poll()
         self._answering.register(self._answers, select.POLLIN)
         self._number = 0
@@ -67,6 +58,36 @@ class EdgeTpuChild:
         self.checked: set[int] = set()
         self.answered = 0
         self.runtime = ""
+
+    def _start(self) -> None:
+        with ExitStack() as its, ExitStack() as own:
+            orders, self._orders = os.pipe()
+            its.callback(os.close, orders)
+            own.callback(os.close, self._orders)
+            self._answers, answers = os.pipe()
+            its.callback(os.close, answers)
+            own.callback(os.close, self._answers)
+            self._peer, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            its.enter_context(channel)
+            own.enter_context(self._peer)
+            self._nudges = os.eventfd(0)
+            own.callback(os.close, self._nudges)
+            ends = (orders, answers, channel.fileno())
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", _MODULE, *map(str, ends)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=ends,
+                env=child_environment(),
+                start_new_session=True,
+            )
+            self._own = own.pop_all()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone; the kernel keeps one whose driver does not return."""
+        return self._process.poll() is not None
 
     def open(self, library: str, path: str, timeout_s: float) -> None:
         """Let it open the device at ``path``.
@@ -80,23 +101,26 @@ class EdgeTpuChild:
         self.runtime, self._opened = answer["runtime"], answer["library"]
 
     def load(
-        self, model: int, content: int, ends: tuple[TensorSpec, TensorSpec], timeout_s: float
+        self, model: int, content: bytes, ends: tuple[TensorSpec, TensorSpec], timeout_s: float
     ) -> tuple[list[TensorSpec], list[TensorSpec]]:
-        """Let it load the model file behind the descriptor ``content``; return the tensors that this has.
+        """Let it load a model file; return the tensors that this has.
 
         Raises:
             BundleRejectedError: The runtime or the driver does not take it.
-            AcceleratorLostError: It ended meanwhile.
+            AcceleratorLostError: It ended meanwhile, or there is no memory to share with it.
         """
-        tensors = SharedTensors.make(*ends)
+        sides = {key: end.model_dump_json() for key, end in zip(("inputs", "outputs"), ends, strict=True)}
         try:
-            sides = {key: end.model_dump_json() for key, end in zip(("inputs", "outputs"), ends, strict=True)}
-            answer = self._order({"do": "load", "model": model, **sides}, timeout_s, (content, tensors))
-            if "reason" in answer:
-                raise BundleRejectedError(answer["detail"], Reason(answer["reason"]))
-            self.loaded[model] = SharedTensors(tensors, *ends)
-        finally:
-            os.close(tensors)
+            with shared_memory("model") as file, shared_memory("tensors") as tensors:
+                file.write(content)
+                shared = SharedTensors(tensors.fileno(), *ends)
+                descriptors = (file.fileno(), tensors.fileno())
+                answer = self._order({"do": "load", "model": model, **sides}, timeout_s, descriptors)
+        except OSError as error:
+            raise AcceleratorLostError(f"no memory to share with its child: {error}") from error
+        if "reason" in answer:
+            raise BundleRejectedError(answer["detail"], Reason(answer["reason"]))
+        self.loaded[model] = shared
         inputs, outputs = (
             [TensorSpec.model_validate(spec, strict=False) for spec in answer[key]] for key in sides
         )
@@ -150,17 +174,19 @@ class EdgeTpuChild:
 
     def close(self) -> None:
         """Close what leads to it, once it has ended."""
-        self._close_ends()
+        self._own.close()
         if self._process.stderr is not None:
             self._process.stderr.close()
 
     def end(self) -> str:
         """End it, if it has not ended; return for people how it did; empty: it was told to."""
         self._process.kill()
-        with suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep: the kernel keeps it
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_S)
         status = self._process.returncode
-        if status is None or status == -signal.SIGKILL:
+        if status is None:  # in uninterruptible sleep: the kernel keeps it
+            return _STUCK
+        if status == -signal.SIGKILL:
             return ""
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         hint = ""
@@ -209,9 +235,3 @@ class EdgeTpuChild:
         if answered != number:
             raise AcceleratorLostError("its child has lost count")
         return int(outcome)
-
-    def _close_ends(self) -> None:
-        os.close(self._orders)
-        os.close(self._answers)
-        os.close(self._nudges)
-        self._peer.close()

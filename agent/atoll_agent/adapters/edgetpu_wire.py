@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +32,7 @@ _ALIGNMENT: Final = 64
 
 
 class SharedTensors:
-    """The input and the output tensor of one model, in shared memory.
+    """The input and the output tensor of one model, in memory behind a descriptor.
 
     Attributes:
         given: The input.
@@ -40,16 +41,16 @@ class SharedTensors:
 
     def __init__(self, descriptor: int, inputs: TensorSpec, outputs: TensorSpec) -> None:
         start = _aligned(_size_bytes(inputs))
-        memory = mmap.mmap(descriptor, start + _size_bytes(outputs))
+        size_bytes = start + _size_bytes(outputs)
+        os.ftruncate(descriptor, size_bytes)
+        memory = mmap.mmap(descriptor, size_bytes)
         self.given = _view(memory, inputs, 0)
         self.found = _view(memory, outputs, start)
 
-    @staticmethod
-    def make(inputs: TensorSpec, outputs: TensorSpec) -> int:
-        """Return the descriptor of new memory for such tensors."""
-        descriptor = os.memfd_create("tensors")
-        os.ftruncate(descriptor, _aligned(_size_bytes(inputs)) + _size_bytes(outputs))
-        return descriptor
+
+def shared_memory(name: str) -> FileIO:
+    """Return new memory that a descriptor can be passed of."""
+    return FileIO(os.memfd_create(name), "wb")
 
 
 def send(peer: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:

@@ -83,6 +83,7 @@ class EdgeTpus:
         self._care = care
         self._lock = threading.Lock()
         self._tpus: dict[str | None, EdgeTpu] = {}
+        self._named: set[str] = set()
         self.on_change: Callable[[], None] = lambda: None
 
     def fault(self, path: str | None) -> str | None:
@@ -99,9 +100,7 @@ class EdgeTpus:
     ) -> TwinnedModel:
         """See ``ports.Accelerators``."""
         with self._lock:
-            tpu = self._tpus.get(path)
-            if tpu is None:
-                tpu = self._tpus[path] = EdgeTpu(path, self._care, self._tell)
+            tpu = self._keeper(self._shared() if path is None else path)
         return TwinnedModel(tpu, tpu.place(content, (twin.inputs[0], twin.outputs[0]), check), twin)
 
     @property
@@ -113,6 +112,24 @@ class EdgeTpus:
         """See ``ports.Accelerators``."""
         for tpu in list(self._tpus.values()):
             tpu.close()
+
+    def _shared(self) -> str | None:
+        """Return the path that a model without one shares; None: there is one that none is named for."""
+        usable = [device.path for device in find_devices(self._care.sysfs) if device.fault is None]
+        if self._named.issuperset(usable):
+            return next((path for path in (*usable, *self._tpus) if path is not None), None)
+        return None
+
+    def _keeper(self, path: str | None) -> EdgeTpu:
+        if path in self._tpus:
+            return self._tpus[path]
+        if path is not None:
+            self._named.add(path)  # from now on the one that is free does not take it
+            if (free := self._tpus.get(None)) is not None and free.stay(path):
+                self._tpus[path] = self._tpus.pop(None)
+                return free
+        tpu = self._tpus[path] = EdgeTpu(path, self._care, self._named, self._tell)
+        return tpu
 
     def _tell(self) -> None:
         self.on_change()

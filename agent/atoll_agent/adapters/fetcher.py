@@ -24,7 +24,8 @@ LIMITS: Final = UpdaterConfig(
     snapshot_max_length=65_536,
     targets_max_length=1_048_576,
 )
-"""What a device reads at most; python-tuf's own limits are those of a server."""
+"""What a device reads at most; python-tuf's own limits are those of a server. Where signed metadata name a
+length, as a snapshot does, that counts instead, and the largest packet is the limit."""
 
 _ROOT_HINT: Final = "root.json"
 _TIMESTAMP: Final = "timestamp.json"

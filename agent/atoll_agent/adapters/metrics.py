@@ -23,13 +23,19 @@ _COUNTERS: Final = {
     "commands": "Commands that were published.",
     "commands_withheld": "Commands that nobody should have acted on any more.",
     "readings_left_out": "Readings that came faster than they are answered.",
-    "readings_missing": "Readings that never came, by their numbers.",
     "predictions_suppressed": "Predictions that said nothing new, and were not published.",
     "swaps": "Releases that took over.",
     "connections": "Connections of the lane that the broker accepted.",
 }
 """Counters of the status that have a metric of their own; the others share one, by name."""
 _GAUGES: Final = {
+    "readings_missing": (
+        "readings_missing",
+        "Numbers of readings that were left out; falls when a late one comes.",
+        1.0,
+    ),
+    "spool_rows": ("spool_predictions", "Predictions that wait on disk.", 1.0),
+    "spool_bytes": ("spool_bytes", "Size of the predictions that wait on disk.", 1.0),
     "devices": ("devices", "Devices that windows are kept for.", 1.0),
     "edgetpu_temp_c": ("edgetpu_temperature_celsius", "Of the hottest Edge TPU.", 1.0),
     "edgetpu_clock_percent": ("edgetpu_clock_ratio", "Of the slowest Edge TPU, of its full clock.", 0.01),

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from atoll_agent.ports import Kept
 from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.slot import Slot
 from atoll_contract.errors import ConfigError, StorageError
@@ -91,7 +92,8 @@ class StateStore:
     def enrol(self, root: bytes) -> Identity:
         """Store the root of trust, and a token if there is none yet.
 
-        What a wrong clock made of the time that has passed is forgotten.
+        The token comes last: where it is, the agent is enrolled. What a wrong clock made of the time that
+        has passed is forgotten.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -99,10 +101,10 @@ class StateStore:
         make_folder(self.folder)
         try:
             (self.folder / "metadata" / LAST_GOOD_TIME).unlink(missing_ok=True)
+            write_whole(self.folder / "root.json", root)
             token_file = self.folder / "token"
             if not token_file.exists():
                 write_whole(token_file, secrets.token_hex(8).encode(), 0o600)
-            write_whole(self.folder / "root.json", root)
             if os.geteuid() == 0:
                 # Enrolled by root, run by a service user that owns the folder.
                 owner = self.folder.stat()
@@ -187,11 +189,12 @@ class StateStore:
 
     # Slots
 
-    def load_slot(self, model: str, fingerprint: str) -> Slot:
+    def load_slot(self, model: str, fingerprint: str, *, blames_settled: bool = False) -> Slot:
         """Return the slot of ``model`` as it starts after a restart.
 
         What it holds as bad is forgotten when ``fingerprint`` (of settings and versions) differs
-        from the one it was stored with: what did not fit then may fit now.
+        from the one it was stored with: what did not fit then may fit now. ``blames_settled``: the
+        agent crashed, and no release did it that it had loaded just before.
         """
         path = self._slot_file(model)
         try:
@@ -204,7 +207,9 @@ class StateStore:
             )
             return Slot(model)
         has_rebooted = stored.boot != _boot()
-        slot = stored.slot.restarted(time.time() * 1e3, has_rebooted=has_rebooted)
+        slot = stored.slot.restarted(
+            time.time() * 1e3, has_rebooted=has_rebooted, blames_settled=blames_settled
+        )
         return slot if stored.fingerprint == fingerprint else slot.forgiven()
 
     def save_slot(self, slot: Slot, fingerprint: str) -> None:
@@ -278,32 +283,32 @@ class StateStore:
 
 
 class KeptWindows:
-    """The windows of a clean stop, in the folder ``windows`` of the state folder, one file a model."""
+    """What a clean stop leaves, in the folder ``windows`` of the state folder, one file each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "windows"
 
-    def take(self, model: str) -> bytes | None:
-        """Return what was kept for ``model``, once."""
-        path = self._path(model)
+    def take(self, name: str, kind: Kept) -> bytes | None:
+        """Return what was kept for model or stream ``name``, once."""
+        path = self._path(name, kind)
         try:
             kept = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            log.warning("windows.refused", model=model, detail=f"{path}: {error.strerror}")
+            log.warning("windows.refused", name=name, kind=kind.value, detail=f"{path}: {error.strerror}")
             return None
         # What cannot be deleted would come back after a kill, when it is too old.
         return kept if _delete(path) else None
 
-    def keep(self, model: str, windows: bytes) -> None:
-        """Keep the windows of ``model``.
+    def keep(self, name: str, kind: Kept, content: bytes) -> None:
+        """Keep what is remembered of ``name``.
 
         Raises:
-            StorageError: They cannot be written.
+            StorageError: It cannot be written.
         """
         make_folder(self._folder)
-        write_whole(self._path(model), windows)
+        write_whole(self._path(name, kind), content)
 
     def drop(self) -> None:
         """Delete what nobody has taken: models that are answered no more."""
@@ -314,8 +319,8 @@ class KeptWindows:
         for path in left:
             _delete(path)
 
-    def _path(self, model: str) -> Path:
-        return self._folder / f"{model}.windows"
+    def _path(self, name: str, kind: Kept) -> Path:
+        return self._folder / f"{name}.{kind.value}"
 
 
 def _boot() -> str:

@@ -133,7 +133,7 @@ class StreamWires:
 
     def _forget(self, session: Session) -> None:
         self._waiter.remove(session)
-        session.close()
+        session.close(0.0)  # all other streams wait
         del self._leaving[session]
 
     def _client_id(self, stream: str) -> str:

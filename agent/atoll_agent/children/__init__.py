@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from atoll_agent.adapters.child_environment import AGENT_PID
@@ -17,10 +19,10 @@ _NICENESS: Final = 10
 
 
 def be_a_child(*, is_urgent: bool = False) -> None:
-    """Ask the kernel to kill this process when the agent ends, and to let the agent go first.
+    """Ask the kernel to kill this process with the agent, and before it where memory is short.
 
     A child that outlived it would share its client id, part files or Edge TPU with the next one
-    (``prctl(2)``); the agent answers readings, which cannot wait for a new model.
+    (``prctl(2)``); the agent answers readings, which cannot wait for a new model, and goes first.
 
     Args:
         is_urgent: A reading waits for it: it is as important as the agent.
@@ -34,3 +36,5 @@ def be_a_child(*, is_urgent: bool = False) -> None:
         raise SystemExit(1)
     if not is_urgent:
         os.nice(_NICENESS)
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from atoll_agent.adapters.room import room_bytes
 from atoll_agent.children import be_a_child
 from atoll_agent.children.failure import failure_line
 from atoll_agent.rollout.fit import require_fit
@@ -29,6 +30,10 @@ from atoll_infer.runtime import look_for_runtimes
 from atoll_link.files import storage_error
 
 _MEMORY_LIMIT: Final = 1536 * 1024 * 1024
+_MEMORY_SHARE: Final = 0.75
+"""Of what is left: the agent and others need some."""
+_LEAST_MEMORY: Final = 256 * 1024 * 1024
+"""Runtimes with a small model take 180 MiB of addresses; with less than this a bundle is not to blame."""
 _CPU_LIMIT_S: Final = 100
 
 
@@ -36,10 +41,13 @@ def main() -> int:
     """Read the request from stdin, print one line per step."""
     be_a_child()
     _limit(resource.RLIMIT_CORE, 0, 0)
-    is_cramped = not _limit(resource.RLIMIT_AS, _MEMORY_LIMIT, _MEMORY_LIMIT)
+    room = room_bytes()
+    most = _MEMORY_LIMIT if room is None else min(_MEMORY_LIMIT, int(room * _MEMORY_SHARE))
+    is_cramped = not _limit(resource.RLIMIT_AS, most, most) or most < _LEAST_MEMORY
     # The soft limit sends SIGXCPU, which tells the agent why; the hard one would be a SIGKILL like any.
     is_cramped |= not _limit(resource.RLIMIT_CPU, _CPU_LIMIT_S, _CPU_LIMIT_S + 5)
     request = json.loads(sys.stdin.readline())
+    found = list(look_for_runtimes())
     # From here on the bundle may be to blame for what happens, unless others left too little room for it.
     _say({"event": "begun", "is_cramped": is_cramped})
     try:
@@ -47,7 +55,7 @@ def main() -> int:
         _say({"event": "verified"})
         held = contest.hold(
             bundle,
-            list(look_for_runtimes()),
+            found,
             key=request["key"],
             cpus=len(os.sched_getaffinity(0)),
             preferred=request["preferred"],
@@ -56,7 +64,7 @@ def main() -> int:
     except AtollError as error:
         _say(failure_line(error))
     except MemoryError:
-        detail = f"the self-test needs more than {_MEMORY_LIMIT >> 20} MiB of memory"
+        detail = f"the self-test needs more than {most >> 20} MiB of memory"
         kind = TransientError if is_cramped else BundleRejectedError
         _say(failure_line(kind(detail, Reason.SELF_TEST_CRASHED)))
     return 0

@@ -140,6 +140,8 @@ def _answer_lines(answer: Answer) -> Iterator[str]:
         yield f"  feature {name} = {_shown(numbers if len(numbers) > 1 else numbers[0])}"
     if answer.is_assumed:
         yield "  assumed the readings that are missing are as the first one here"
+    if answer.is_dated_now:
+        yield "  assumed that they arrive now: features tell the time"
     if answer.normalised is not None and answer.tensor is not None:
         tensor = answer.tensor
         flat = [number for row in answer.normalised for number in row]
@@ -161,6 +163,8 @@ def _answer_lines(answer: Answer) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     if not isinstance(value, list):
         return f"{value:g}"
     inner = ", ".join(_shown(item) for item in value[:MOST_SHOWN])

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Final
 
-from atoll_agent.adapters.edgetpu_devices import SYSFS
 from atoll_agent.commands import add_settings_argument
 from atoll_agent.doctor.examination import Examination
 from atoll_agent.doctor.finding import Finding, Level
@@ -43,9 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sysfs",
         type=Path,
-        default=SYSFS,
         metavar="DIR",
-        help="where sysfs is mounted (default: %(default)s)",
+        help="where sysfs is mounted (default: edgetpu.sysfs_root of the settings)",
     )
     parser.add_argument(
         "--unit",
@@ -67,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             _print(finding)
     counts = {level.value: sum(found.level is level for found in findings) for level in Level}
     if arguments.bundle is not None:
-        content = support_bundle(findings, arguments.settings, arguments.sysfs or SYSFS, arguments.unit)
+        content = support_bundle(findings, arguments.settings, arguments.sysfs, arguments.unit)
         write_whole(arguments.bundle, content, 0o600)
     if arguments.json:
         print(json.dumps({"findings": [vars_of(found) for found in findings], "counts": counts}))  # noqa: T201

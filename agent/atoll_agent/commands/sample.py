@@ -13,17 +13,20 @@ import numpy as np
 from atoll_agent.rollout.fit import require_fit
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import AtollError, BundleRejectedError, MalformedMessageError, Reason
+from atoll_contract.feature import CALENDAR
 from atoll_contract.manifest import Manifest
 from atoll_contract.messages import Reading
 from atoll_infer.predictor import Predictor, quantise
 from atoll_infer.runtime import Runtime
 from atoll_ingest.dialect import AtollDialect, Told
+from atoll_ingest.picture import PictureDialect
 from atoll_ingest.reader import Recipe
 from atoll_ingest.stream import Stream
 from atoll_ingest.topic import TopicPattern, named_part
 from atoll_signal.features import Normaliser
 from atoll_signal.matrix import FeatureMatrix, Samples
 from atoll_signal.numbers import Numbers
+from atoll_signal.picture import describe, rows_of, takes_pictures
 
 _MAX_DEVICES: Final = 10_000
 _FOR_EVER_MS: Final = 1e16
@@ -72,6 +75,7 @@ class Answer:
         quality: Flags that the prediction would carry.
         prediction: What the model says.
         is_assumed: Whether the window was filled with the first reading, since the payload holds too few.
+        is_dated_now: Whether features tell the time, and it was taken to be that of now.
         refused: Why it went no further.
     """
 
@@ -85,6 +89,7 @@ class Answer:
     quality: Sequence[str] = ()
     prediction: Mapping[str, Any] | None = None
     is_assumed: bool = False
+    is_dated_now: bool = False
     refused: Refusal | None = None
 
 
@@ -208,8 +213,9 @@ def _read(
     """Yield how the stream reads it: for each device that it speaks of."""
     dialect = _name_of(stream)
     reader = stream.reader(_MAX_DEVICES)
+    arrival_ms = time.time() * 1e3
     try:
-        told = reader.read(topic, payload, time.time() * 1e3)
+        told = reader.read(topic, payload, arrival_ms)
     except MalformedMessageError as error:
         yield Read(stream.name, pattern.text, dialect=dialect, refused=_refusal(error))
         return
@@ -222,7 +228,7 @@ def _read(
         readings = [reading for whose, reading in told if whose == device]
         read = Read(stream.name, pattern.text, device, dialect)
         read.readings = [_reading(reading, stream.units) for reading in readings]
-        read.answers = [_answer(candidate, readings, stream, runtime) for candidate in models]
+        read.answers = [_answer(candidate, readings, arrival_ms, stream, runtime) for candidate in models]
         yield read
 
 
@@ -230,6 +236,8 @@ def _name_of(stream: Stream) -> str:
     """Return the dialect as the settings call it."""
     if isinstance(stream.dialect, Recipe):
         return stream.dialect.name
+    if isinstance(stream.dialect, PictureDialect):
+        return "picture"
     return "atoll" if isinstance(stream.dialect, AtollDialect) else "json"
 
 
@@ -240,14 +248,20 @@ def _reading(reading: Reading, units: Mapping[str, str | None]) -> dict[str, Any
     return {
         "time_ms": reading.time_ms,
         "time": moment,
-        "values": {name: {"value": values.get(name), "unit": unit} for name, unit in units.items()},
+        "values": {name: {"value": _told(values.get(name)), "unit": unit} for name, unit in units.items()},
         "ignored": sorted(values.keys() - units.keys()),
         "seq": reading.seq,
         "boot": reading.boot,
     }
 
 
-def _answer(candidate: Candidate, readings: Sequence[Reading], stream: Stream, runtime: Runtime) -> Answer:
+def _told(value: object) -> object:
+    return describe(value) if isinstance(value, bytes) else value
+
+
+def _answer(
+    candidate: Candidate, readings: Sequence[Reading], arrival_ms: float, stream: Stream, runtime: Runtime
+) -> Answer:
     answer = Answer(candidate.model, source=candidate.source)
     if candidate.bundle is None:
         return answer
@@ -261,7 +275,7 @@ def _answer(candidate: Candidate, readings: Sequence[Reading], stream: Stream, r
             units=stream.units,
             is_shared=stream.is_shared,
         )
-        _infer(answer, candidate.bundle, readings, stream.units, runtime)
+        _infer(answer, candidate.bundle, readings, arrival_ms, stream.units, runtime)
     except (MalformedMessageError, BundleRejectedError) as error:
         answer.refused = _refusal(error)
     return answer
@@ -271,6 +285,7 @@ def _infer(
     answer: Answer,
     bundle: Bundle,
     readings: Sequence[Reading],
+    arrival_ms: float,
     units: Mapping[str, str | None],
     runtime: Runtime,
 ) -> None:
@@ -282,7 +297,7 @@ def _infer(
         "held": len(readings),
         "missing": max(0, depth - len(readings)),
     }
-    samples = _samples(answer, manifest, readings[-depth:], units)
+    samples = samples_of(answer, manifest, readings[-depth:], arrival_ms, units)
     matrix = FeatureMatrix(manifest).of_each([samples])
     answer.features = _by_feature(manifest, matrix[0, -1].tolist())
     normal = Normaliser(manifest).normalise(matrix)
@@ -301,20 +316,31 @@ def _infer(
     answer.prediction = {"value": said.value, "unit": manifest.output.unit, "output": said.output}
 
 
-def _samples(
-    answer: Answer, manifest: Manifest, readings: Sequence[Reading], units: Mapping[str, str | None]
+def samples_of(
+    answer: Answer,
+    manifest: Manifest,
+    readings: Sequence[Reading],
+    arrival_ms: float,
+    units: Mapping[str, str | None],
 ) -> Samples:
     """Return a whole window: what is missing is taken to be what is there, or what the manifest fills in."""
-    numbers = Numbers(manifest, units)
-    rows = np.array(
-        [numbers.of(reading.values, reading.step_ms) for reading in readings],  # type: ignore[arg-type]  # by name
-        np.float32,
-    )
+    if takes_pictures(manifest):
+        pictures = rows_of(manifest, units)
+        packed = b"".join([pictures.row(reading.values) for reading in readings])  # type: ignore[arg-type]  # by name
+        rows = np.frombuffer(packed, np.float32).reshape(len(readings), -1)
+    else:
+        numbers = Numbers(manifest, units)
+        rows = np.array(
+            [numbers.of(reading.values, reading.step_ms) for reading in readings],  # type: ignore[arg-type]  # as above
+            np.float32,
+        )
     answer.is_assumed = len(rows) < manifest.depth or bool(np.isnan(rows).any())
     fills = np.repeat([value.fill or 0.0 for value in manifest.sources], [v.size for v in manifest.sources])
     rows = np.where(np.isnan(rows), fills.astype(np.float32), rows)
     padding = max(0, manifest.depth - len(rows)) if manifest.window.duration_ms is None else 0
-    times = [reading.time_ms or 0.0 for reading in readings]
+    is_undated = any(reading.time_ms is None for reading in readings)
+    answer.is_dated_now = is_undated and any(one.kind in CALENDAR for one in manifest.computed)
+    times = [arrival_ms if reading.time_ms is None else reading.time_ms for reading in readings]
     return Samples(
         np.concatenate([np.repeat(rows[:1], padding, axis=0), rows]),
         np.array([times[0]] * padding + times),

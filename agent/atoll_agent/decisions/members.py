@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import msgspec
 
@@ -34,6 +35,28 @@ class Members:
         self._members: OrderedDict[str, Member] = OrderedDict()
         self._met = 0
         self.forgotten = 0
+
+    def copy(self) -> Members:
+        """Return others that go their own way from here."""
+        twin = Members(self._rule, self._group, self._max_devices)
+        twin.restore(self._members)
+        return twin
+
+    def is_like(self, other: Members | None) -> bool:
+        """Whether both know the same, in whatever order it came."""
+        return other is not None and self.state() == other.state()
+
+    def state(self) -> dict[str, Member]:
+        """Return what each device said."""
+        return dict(self._members)
+
+    def restore(self, members: Mapping[str, Member], step_s: float = 0.0) -> None:
+        """Begin with ``members``, whose time of arrival is moved by ``step_s``."""
+        self._members = OrderedDict(
+            (device, Member(member.arrival_s + step_s, member.value, member.is_met))
+            for device, member in members.items()
+        )
+        self._met = sum(member.is_met for member in members.values())
 
     def heed(self, seen: Seen, *, was_met: bool) -> tuple[bool, float]:
         """Take in a prediction; return whether the group meets the condition, and the value to tell.

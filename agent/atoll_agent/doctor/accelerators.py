@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,13 @@ def look_at_runtimes(*, needs_pictures: bool) -> tuple[list[Finding], list[Runti
 
 
 def look_at_edgetpu(
-    sysfs: Path, library: str, runtimes: list[Runtime], *, is_demanded: bool, page_bytes: int | None = None
+    sysfs: Path,
+    library: str,
+    runtimes: list[Runtime],
+    *,
+    is_demanded: bool,
+    wanted: Sequence[str] = (),
+    page_bytes: int | None = None,
 ) -> list[Finding]:
     """Return what is found of Edge TPUs and of what drives them.
 
@@ -46,6 +52,7 @@ def look_at_edgetpu(
         library: Name or path of libedgetpu.
         runtimes: The runtimes that work.
         is_demanded: Whether a model is to run on one.
+        wanted: Paths of those that the settings name.
         page_bytes: Size of a memory page, if not that of this machine.
     """
     devices = find_devices(sysfs)
@@ -57,12 +64,20 @@ def look_at_edgetpu(
                 "edgetpu", "there is none, and a model demands one", "plug it in, or set accelerator = 'auto'"
             )
         )
-    elif not devices and not findings:
+    elif not devices and not findings and not wanted:
         findings.append(ok("edgetpu", "there is none; the CPU answers"))
+    found = [device.path for device in devices]
+    for path in wanted:
+        if path not in found:
+            shown = ", ".join(found) or "none"
+            todo = "plug it in there, or set device to the path of one that is there"
+            findings.append(
+                fault(f"edgetpu {path}", f"the settings name it, and it is not there; found: {shown}", todo)
+            )
     if any(device.kind is Kind.PCI for device in devices):
         findings += _pages(model_of(sysfs), page_bytes or os.sysconf("SC_PAGE_SIZE"))
     if devices or is_demanded:
-        findings.append(_library(library, runtimes))
+        findings.append(_library(library, runtimes, devices))
     if (wrong := edgetpu.pycoral_fault()) is not None:
         findings.append(warning("pycoral", *_halves(wrong)))
     return findings
@@ -124,7 +139,7 @@ def _pages(model: str, page_bytes: int) -> Iterator[Finding]:
     yield fault("pages", f"memory pages have {page_bytes} bytes; the driver apex needs {_PAGE_BYTES}", todo)
 
 
-def _library(name: str, runtimes: list[Runtime]) -> Finding:
+def _library(name: str, runtimes: list[Runtime], devices: list[Device]) -> Finding:
     try:
         library = edgetpu.load_library(name)
     except RuntimeUnavailableError as error:
@@ -133,7 +148,15 @@ def _library(name: str, runtimes: list[Runtime]) -> Finding:
     known = [found for found in faults if found is not None]
     if runtimes and len(known) == len(runtimes):
         return fault("libedgetpu", *_halves(known[0]))
-    return ok("libedgetpu", f"{library.name}, {library.version}; it finds {len(library.devices)}")
+    found = [path for _, path in library.devices]
+    missed = [device.path for device in devices if device.fault is None and device.path not in found]
+    if missed:
+        detail = f"{library.name} finds {', '.join(found) or 'none'}, and not {', '.join(missed)}"
+        todo = (
+            "look whether libusb-1.0 may see it: a container needs the folders /sys/bus/usb and /dev/bus/usb"
+        )
+        return warning("libedgetpu", detail, todo)
+    return ok("libedgetpu", f"{library.name}, {library.version}; it finds {len(found)}")
 
 
 def _halves(text: str) -> tuple[str, str]:

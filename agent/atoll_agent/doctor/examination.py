@@ -58,8 +58,13 @@ class Examination:
         needs_pictures = any(isinstance(stream.dialect, PictureDialect) for stream in streams)
         findings, runtimes = look_at_runtimes(needs_pictures=needs_pictures)
         yield from findings
-        is_demanded = any(model.accelerator is Accelerator.EDGETPU for model in settings.model)
-        yield from look_at_edgetpu(sysfs, settings.edgetpu.library, runtimes, is_demanded=is_demanded)
+        yield from look_at_edgetpu(
+            sysfs,
+            settings.edgetpu.library,
+            runtimes,
+            is_demanded=any(model.accelerator is Accelerator.EDGETPU for model in settings.model),
+            wanted=_devices(settings),
+        )
         findings, identity = look_at_state(agent.state_dir, self.settings_path)
         yield from findings
         yield from look_at_models(settings.model, streams, agent.state_dir)
@@ -96,6 +101,13 @@ class Examination:
             yield from try_rights(lambda: log_in(broker, client_id), uses, listen_s=self.listen_s)
         except BrokerUnavailableError as error:
             yield fault("connection", error.detail, "look into the broker's log: it has gone")
+
+
+def _devices(settings: AgentSettings) -> list[str]:
+    """Return the paths of the Edge TPUs that models are to run on, where the settings name any."""
+    models = [model for model in settings.model if model.accelerator is not Accelerator.CPU]
+    named = [model.device or settings.edgetpu.device for model in models]
+    return list(dict.fromkeys(path for path in named if path is not None))
 
 
 def _wishes(settings: AgentSettings) -> Wishes:

@@ -3,7 +3,9 @@
 A broker may grant a subscription and deliver nothing, or acknowledge a message and drop it (Mosquitto
 does both with MQTT 3.1.1): only a message that comes back proves a right. The markers say nothing to
 whoever gets them: an empty batch of readings, otherwise no byte; none is retained but one, on a topic
-that nobody else reads, which is taken back. No shared group is joined: its readings are others'.
+that nobody else reads, which is taken back. Without a byte a status, slot or drift report is withdrawn for
+whoever hears it: those are tried on topics of a model that there is not. No shared group is joined: its
+readings are others'.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from atoll_contract.topics import (
     ChunkTopic,
     CommandTopic,
     DecisionTopic,
+    DriftTopic,
     LabelTopic,
     MetadataTopic,
     PredictionTopic,
@@ -154,8 +157,7 @@ def uses_of(
         )
         for model in models
     ]
-    status = str(StatusTopic(site, agent))
-    reads.append(Reads("its own status", status, _OWN_READ, marker=(status, b"")))
+    reads.append(Reads("its own status", str(StatusTopic(site, agent)), _OWN_READ, is_rare=True))
     reads += [
         Reads("releases", str(MetadataTopic(file)), _RELEASES_READ, others="the trainer", is_due=has_releases)
         for file in ("timestamp.json", "root.json")
@@ -171,10 +173,14 @@ def uses_of(
             is_rare=True,
         )
     )
-    writes = [Writes("status", status)]
-    for model in models:
-        writes.append(Writes(f"slot of {model}", str(SlotTopic(site, agent, model))))
-        writes.append(Writes(f"predictions of {model}", str(PredictionTopic(site, agent, agent, model))))
+    nobody = next(name for name in (f"doctor{'-' * n}" for n in range(len(models) + 1)) if name not in models)
+    writes = [
+        Writes("status and slots", str(SlotTopic(site, agent, nobody))),
+        Writes("drift", str(DriftTopic(site, agent, nobody))),
+    ]
+    writes += [
+        Writes(f"predictions of {model}", str(PredictionTopic(site, agent, agent, model))) for model in models
+    ]
     writes += [
         Writes(f"decisions of {rule}", str(DecisionTopic(site, agent, agent, rule))) for rule in wishes.rules
     ]

@@ -21,7 +21,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Final
 
-from atoll_agent.adapters.edgetpu_devices import find_devices
+from atoll_agent.adapters.edgetpu_devices import SYSFS, find_devices
 from atoll_agent.doctor.finding import Finding
 from atoll_agent.settings import AgentSettings
 from atoll_contract.errors import ConfigError
@@ -42,19 +42,21 @@ _ASSIGNED: Final = re.compile(
 _PEM: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*-----|\Z)", re.DOTALL)
 
 
-def support_bundle(findings: Iterable[Finding], settings_path: Path, sysfs: Path, unit: str) -> bytes:
+def support_bundle(findings: Iterable[Finding], settings_path: Path, sysfs: Path | None, unit: str) -> bytes:
     """Return the ZIP.
 
     Args:
         findings: What doctor has found.
         settings_path: The settings file.
-        sysfs: Where sysfs is mounted.
+        sysfs: Where sysfs is mounted, if not where the settings say.
         unit: The systemd unit whose log goes in.
     """
     try:
         settings = AgentSettings.read(settings_path)
     except ConfigError:
         settings = None
+    if sysfs is None:
+        sysfs = SYSFS if settings is None else settings.edgetpu.sysfs_root
     blot = Blot(_secrets(settings))
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -65,8 +66,8 @@ class Monitor:
         self._first_ms: float | None = None
         self.error = ChangeTest(None if reference is None else reference.error)
         self.counts: Counter[str] = Counter()
-        self.is_sampled = False
-        """Whether windows are left out, so that a label may belong to one of them."""
+        self.sampled_ms = -math.inf
+        """Event time up to which windows were left out, so that a label may belong to one of them."""
 
     def see(self, seen: Sequence[Seen], now_s: float) -> None:
         """Take in windows that were answered, in the order of their answers."""
@@ -199,8 +200,10 @@ class Monitor:
     # The error
 
     def _join(self, device: str, label: Label) -> bool:
-        # Where windows are left out, the latest one before a label may be one of those.
-        tolerance_ms = 0.0 if self.is_sampled else self._tolerance_ms
+        tolerance_ms = self._tolerance_ms
+        # Where windows were left out, the latest one before a label may be one of those.
+        if label.time_ms is not None and label.time_ms - tolerance_ms <= self.sampled_ms:
+            tolerance_ms = 0.0
         return self._note_errors(label.value, self._remembered.take(device, label, tolerance_ms))
 
     def _note_errors(self, truth: float, found: Sequence[Found]) -> bool:

@@ -258,6 +258,7 @@ class FrameAnswering(Answering):
             "windows_forgotten": frames.forgotten,
             "readings_late": frames.late,
             "readings_incomplete": frames.incomplete,
+            "windows_skipped": frames.skipped,
         }
 
     def adjust(self, max_devices: int, units: Mapping[str, str | None]) -> None:

@@ -128,6 +128,15 @@ class Intake:
         if self._reader is not None:
             self._reader.shift(step_ms)
 
+    def state(self) -> bytes:
+        """Return what survives a restart: what waits or is held; empty: nothing."""
+        return b"" if self._reader is None else self._reader.state()
+
+    def restore(self, kept: bytes) -> None:
+        """Begin with what was kept; raises ValueError."""
+        if self._reader is not None:
+            self._reader.restore(kept)
+
     def _is_wanted_retained(self, delivery: Delivery) -> bool:
         """Whether a retained reading is to be used: once, though every connect brings it again."""
         if not self._stream.use_retained:

@@ -22,9 +22,16 @@ from atoll_agent.lane.executors import Executor, LaneExecutor, ThreadExecutor
 from atoll_agent.lane.handover import Handover
 from atoll_agent.lane.outlet import Outlet
 from atoll_agent.lane.spill import Replay, Spill
-from atoll_agent.lane.survival import restore, save
+from atoll_agent.lane.survival import (
+    restore,
+    restore_rules,
+    restore_windows,
+    rules_as_bytes,
+    save,
+    save_bytes,
+)
 from atoll_agent.lane.track import Track
-from atoll_agent.ports import ClockState, LanePlan, LaneReport, Spool, Waiter, WindowStore, Wire
+from atoll_agent.ports import ClockState, Kept, LanePlan, LaneReport, Spool, Waiter, WindowStore, Wire
 from atoll_contract.errors import Reason
 from atoll_infer.predictor import Predictor
 from atoll_infer.tuning import SLOW_S
@@ -41,6 +48,8 @@ _IDLE_NS: Final = 100_000
 """A wait that lasted so long was one: all that had come was answered."""
 _BEHIND_AFTER_NS: Final = 1_000_000_000
 _STOP_AFTER_S: Final = 5.0
+_END_AFTER_S: Final = 2.0
+"""After that, for what is left to reach the disk and for the connections to end, of all streams together."""
 
 
 class Lane:
@@ -103,12 +112,13 @@ class Lane:
         """
         model = predictor.manifest.model
         track = self._track(model)
-        kept = self._windows.take(model) if self._windows is not None and has_restarted else None
+        kept = (
+            self._windows.take(model, Kept.WINDOWS) if self._windows is not None and has_restarted else None
+        )
 
         def work() -> None:
             answering = self._answering(predictor, track, has_restarted=has_restarted)
-            if kept is not None:
-                restore(answering, kept)
+            restore(model, Kept.WINDOWS, kept, partial(restore_windows, answering))
             track.swap(answering)
 
         return self._order(work)
@@ -159,6 +169,7 @@ class Lane:
     def run(self) -> None:
         """Work until stopped."""
         if self._windows is not None:
+            self.remember(self._windows)
             self._windows.drop()
         while not self._stopping.is_set():
             self.turn(_STEP_S)
@@ -167,16 +178,33 @@ class Lane:
         deadline = time.monotonic() + _STOP_AFTER_S
         while self._has_work_left() and time.monotonic() < deadline:
             self.turn(0.1)
+        deadline = time.monotonic() + _END_AFTER_S
         for track in self._tracks.values():
-            track.spill_rest(_STOP_AFTER_S)
+            track.spill_rest(deadline)
         self._make_report(time.monotonic_ns())
         if self._windows is not None:
-            for track in self._tracks.values():
-                save(track.champions, self._windows, is_idle=track.is_idle and track.is_connected)
+            self._keep(self._windows)
         for track in self._tracks.values():
-            track.close()
+            track.close(max(0.2, deadline - time.monotonic()))
         if self._spool is not None:
             self._spool.close()
+
+    def remember(self, store: WindowStore) -> None:
+        """Let rules, and streams that hold values, go on where a clean stop left them."""
+        for model, outlet in self._outlets.items():
+            if outlet.rules is not None:
+                begin = partial(restore_rules, outlet.rules)
+                restore(model, Kept.RULES, store.take(model, Kept.RULES), begin)
+        for name, track in self._tracks.items():
+            restore(name, Kept.VALUES, store.take(name, Kept.VALUES), track.intakes.present.restore)
+
+    def _keep(self, store: WindowStore) -> None:
+        for model, outlet in self._outlets.items():
+            if outlet.rules is not None:
+                save_bytes(model, Kept.RULES, rules_as_bytes(outlet.rules), store)
+        for name, track in self._tracks.items():
+            save(track.champions, store, is_idle=track.is_settled)
+            save_bytes(name, Kept.VALUES, track.intakes.present.state(), store)
 
     def turn(self, timeout_s: float) -> None:
         """Do once all that is due: orders, what arrived, predictions out, acknowledgements out."""
@@ -195,7 +223,6 @@ class Lane:
             log.info("clock.stepped", step_ms=round(step_ms))
         for wire in ready:
             self._by_wire[wire].heed(wire.step(0.0))
-            self.steps += 1  # an attempt to connect takes its time
         if self._leaving:
             self._let_go(now_ns / 1e9)
         for track in self._tracks.values():
@@ -252,6 +279,8 @@ class Lane:
         for model in plan.rules.keys() | plan.exceptions.keys():
             outlet = Outlet(plan.rules.get(model), plan.exceptions.get(model), self._clock)
             former = self._outlets.get(model)
+            if former is not None and not former.is_same(outlet):
+                outlet.adopt(former)
             outlets[model] = former if former is not None and former.is_same(outlet) else outlet
         for model, former in self._outlets.items():
             successor = outlets.get(model)
@@ -260,12 +289,20 @@ class Lane:
         return outlets
 
     def _let_go(self, now_s: float) -> None:
-        """End the connections of streams that are gone, once all that they brought is answered."""
+        """End the connections of streams that are gone, once all that they brought is answered.
+
+        A broker that takes nothing is waited for, but no longer than a while where there is a spool or it is
+        there. While it is away nothing else keeps those predictions: the stream leaves when it is back.
+        """
         for name, until_s in list(self._leaving.items()):
             track = self._tracks[name]
-            if track.is_idle or now_s > until_s:
+            if self._spool is None and not track.is_connected and not track.is_idle:
+                self._leaving[name] = now_s + _STOP_AFTER_S
+            elif track.is_idle or now_s > until_s:
                 track.work(now_s, is_behind=False)
-                track.close()
+                track.spill_rest(time.monotonic() + _END_AFTER_S)
+                track.give_up()
+                track.close(0.0)
                 self._waiter.end(name)
                 self._by_wire = {wire: other for wire, other in self._by_wire.items() if other is not track}
                 self._past_counts.update(track.counts)
@@ -346,4 +383,5 @@ class Lane:
                 for model, devices in track.known_devices(self._shown_devices).items()
             },
             None if self._spool is None else self._spool.state.fault,
+            frozenset(champion.model for track in tracks for champion in track.champions if champion.devices),
         )

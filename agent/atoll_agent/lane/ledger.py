@@ -26,11 +26,21 @@ class Entry(msgspec.Struct, gc=False):
 
     Attributes:
         outstanding: How many of its predictions lack both a PUBACK and a place in the spool.
-        is_stored: Whether it stands for a prediction that comes from the spool.
     """
 
     outstanding: int = 0
-    is_stored: bool = False
+
+
+class Resent(Entry, gc=False):
+    """Stands for one prediction that comes from the spool.
+
+    Attributes:
+        is_refused: Whether the broker refused it.
+        is_put_off: Whether it may take it later.
+    """
+
+    is_refused: bool = False
+    is_put_off: bool = False
 
 
 class Ledger:
@@ -73,9 +83,16 @@ class Ledger:
         entry.outstanding -= 1
         return True
 
+    def refuse(self, mid: int, *, is_passing: bool) -> None:
+        """Note that the broker does not take a prediction, not for now at least: nothing waits for it."""
+        entry = self._by_prediction.get(mid)
+        if isinstance(entry, Resent):
+            entry.is_refused, entry.is_put_off = True, is_passing
+        self.settle(mid)
+
     def numbers(self) -> list[int]:
         """Return the message ids of predictions without PUBACK, oldest first; not those from the spool."""
-        return [mid for mid, entry in self._by_prediction.items() if not entry.is_stored]
+        return [mid for mid, entry in self._by_prediction.items() if not isinstance(entry, Resent)]
 
     def take_back(self, mid: int) -> Entry:
         """Forget that a prediction was sent: it was taken back from the wire."""

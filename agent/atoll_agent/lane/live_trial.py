@@ -6,7 +6,9 @@ heard, and the champion takes in readings so that it could go on at once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import suppress
+from typing import Final
 
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.pending import Pending
@@ -18,6 +20,13 @@ from atoll_contract.messages import Label, Reading
 from atoll_infer.predictor import Answer
 from atoll_ingest.stream import Overload
 from atoll_link.session import Delivery
+
+MAX_OPEN: Final = 4096
+"""Windows that wait for both answers; more than wait for one model."""
+_MUTE_S: Final = 60.0
+"""A release that leaves a window unanswered for so long answers no more."""
+_TURN_S: Final = 5.0
+"""Time that the lane, or the whole machine, stood still beyond it is nobody's fault."""
 
 
 class LiveTrial:
@@ -50,7 +59,9 @@ class LiveTrial:
         self.overload = overload
         self._phase = TrialPhase(self._rules, manifest.task, self._rules.shadow_windows, now_s)
         self._recent = Recent()
-        self._open: dict[int, Asked] = {}
+        self._open: OrderedDict[int, Asked] = OrderedDict()
+        self._looked_s = now_s
+        self._lived_s = 0.0
 
     @property
     def unheard(self) -> Answering:
@@ -84,18 +95,26 @@ class LiveTrial:
         left_out = self.challenger.executor.submit(pending)
         if left_out is not None:
             self.leave_out(left_out)
-            if self.overload is Overload.BLOCK:
-                self._phase.broke(Reason.TOO_SLOW, "it answers more slowly than readings come")
 
     def expect(self, pending: Pending) -> None:
         """Note a window that the challenger is about to answer."""
-        asked = Asked(pending.reading)
+        asked = Asked(pending.reading, asked_s=self._lived_s)
         self._open[id(pending.reading)] = asked
+        if len(self._open) > MAX_OPEN:  # windows of other lengths are never answered by both
+            _, oldest = self._open.popitem(last=False)
+            oldest.reading = None
+            if oldest.challenger is None:
+                self._phase.broke(Reason.TOO_SLOW, f"it left {MAX_OPEN:,} readings unanswered")
         self._recent.add(pending.device, pending.time_ms, asked)
 
     def leave_out(self, pending: Pending) -> None:
-        """Note that a window is not answered after all."""
+        """Note that one of the two has no time for a window."""
         self._forget(pending.reading)
+        if pending.is_heard is not self.is_on_probation:
+            return  # the champion
+        self._phase.left_out += 1
+        if self.overload is Overload.BLOCK:
+            self._phase.broke(Reason.TOO_SLOW, "it answers more slowly than readings come")
 
     def refuse(self, reading: Reading, device: str, delivery: Delivery, error: MalformedMessageError) -> None:
         """Note that the one who is heard cannot use a reading: a breach if only the champion can."""
@@ -127,9 +146,11 @@ class LiveTrial:
         """Note what one of the two said of a window."""
         if answering is self.challenger and pending.is_heard is self.is_on_probation:
             self._note_challenger(pending, answer)
-        elif answering is self.champion and isinstance(answer, Answer):
+        elif answering is self.champion:
             asked = self._open.get(id(pending.reading))
-            if asked is not None:
+            if isinstance(answer, Reason):
+                self._forget(pending.reading)  # there is nothing to compare with
+            elif asked is not None:
                 asked.champion = answer.value
                 self._close(asked)
 
@@ -142,6 +163,11 @@ class LiveTrial:
         """Return how the present phase ended, when it just has."""
         if self.verdict is not None:
             return None
+        self._lived_s += min(now_s - self._looked_s, _TURN_S)
+        self._looked_s = now_s
+        waits = next((asked for asked in self._open.values() if asked.challenger is None), None)
+        if waits is not None and self._lived_s - waits.asked_s > _MUTE_S:
+            self._phase.broke(Reason.TOO_SLOW, f"it left a reading unanswered for {_MUTE_S:g} s")
         self.verdict = self._phase.verdict(now_s)
         return self.verdict
 

@@ -6,13 +6,13 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final
 
-from atoll_agent.lane.ledger import Entry, Ledger
+from atoll_agent.lane.ledger import Entry, Ledger, Resent
 from atoll_agent.lane.spill import Spill, Waiting, is_fresh
 from atoll_agent.ports import Stored, Wire
 
 MAX_OUTSTANDING: Final = 20_000
-"""Predictions on their way without PUBACK. Beyond that they wait here, and a QoS 0 reading is refused
-as overload. A QoS 1 reading is not: the broker stops by itself at its in-flight limit, which is
+"""Predictions on their way without PUBACK. Beyond that they wait here, a QoS 0 reading is refused as
+overload, and a QoS 1 reading waits unread: the broker stops by itself at its in-flight limit, which is
 65,535 at the most."""
 
 
@@ -33,14 +33,20 @@ class Outgoing:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more readings at QoS 0 should be answered for now."""
-        return self.waiting >= MAX_OUTSTANDING
+        """Whether no more readings should be answered for now."""
+        # With nothing here there is room for one more; asked at each turn, so this comes first.
+        return bool(self._predictions or self._acts) and self.waiting >= MAX_OUTSTANDING
 
     @property
     def waiting(self) -> int:
         """How many messages wait here, for their PUBACK, or for the disk."""
         spilling = 0 if self._spill is None else self._spill.waiting
         return len(self._predictions) + len(self._acts) + self._ledger.outstanding + spilling
+
+    @property
+    def undelivered(self) -> int:
+        """How many predictions neither the broker nor the disk has."""
+        return len(self._on_their_way()) + sum(map(is_fresh, self._predictions))
 
     def predict(self, topic: str, payload: bytes, entry: Entry | None) -> None:
         """Take a prediction; at the QoS of its reading, which ``entry`` stands for at QoS 1."""
@@ -58,14 +64,17 @@ class Outgoing:
         if self._ledger.settle(mid) and not (self._acts_sent and self._is_act(mid)):
             self._counts["predictions_acknowledged"] += 1
 
-    def refused(self, mid: int) -> str:
-        """Note that the broker refused a message, which it would do again; return what it was."""
-        self._ledger.settle(mid)
+    def refused(self, mid: int, *, is_passing: bool) -> str:
+        """Note that the broker refused a message; return what it was.
+
+        One from the spool that it may take later stays there.
+        """
+        self._ledger.refuse(mid, is_passing=is_passing)
         return "a decision or command" if self._is_act(mid) else "a prediction"
 
-    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+    def send_stored(self, stored: Sequence[Stored]) -> list[Resent]:
         """Take predictions from the spool; each entry tells when one is acknowledged."""
-        entries = [Entry(1, is_stored=True) for _ in stored]
+        entries = [Resent(1) for _ in stored]
         for one, entry in zip(stored, entries, strict=True):
             self._predictions.append((one.topic, one.payload, entry))
         return entries
@@ -89,15 +98,14 @@ class Outgoing:
         if self._acts:
             self._send_acts()
 
-    def finish(self, timeout_s: float) -> None:
-        """Bring to disk, where there is a spool, what was not delivered."""
+    def finish(self, deadline: float) -> None:
+        """Bring to disk, where there is a spool, what was not delivered; monotonic time."""
         if self._spill is not None:
-            self._spill.finish(self._take_back(), self._predictions, timeout_s)
+            self._spill.finish(self._take_back(), self._predictions, deadline)
 
     def _take_back(self) -> list[Waiting]:
         """Take back the predictions on their way, and those that wait; what comes from disk stays there."""
-        mine = [mid for mid in self._ledger.numbers() if mid not in self._acts_sent]
-        taken = self._wire.take_back(mine)
+        taken = self._wire.take_back(self._on_their_way())
         batch: list[Waiting] = [
             (topic, payload, self._ledger.take_back(mid)) for mid, topic, payload in taken
         ]
@@ -105,6 +113,9 @@ class Outgoing:
         self._predictions.clear()
         self._predictions += [one for one in batch if not is_fresh(one)]
         return [one for one in batch if is_fresh(one)]
+
+    def _on_their_way(self) -> list[int]:
+        return [mid for mid in self._ledger.numbers() if mid not in self._acts_sent]
 
     def _send(self) -> None:
         predictions, ledger, publish = self._predictions, self._ledger, self._wire.publish

@@ -23,18 +23,24 @@ class Outlet:
     """Decides what becomes of the answers of one model.
 
     Attributes:
+        rules: What decides over them, if anything does.
         counts: Counters by name.
     """
 
     def __init__(self, rules: Rules | None, exceptions: Exceptions | None, clock: ClockState) -> None:
-        self._rules = rules
+        self.rules = rules
         self._exceptions = exceptions
         self._clock = clock
         self.counts: Counter[str] = Counter() if rules is None else rules.counts
 
     def is_same(self, other: Outlet) -> bool:
         """Whether ``other`` decides by the very same rules."""
-        return self._rules is other._rules and self._exceptions is other._exceptions
+        return self.rules is other.rules and self._exceptions is other._exceptions
+
+    def adopt(self, former: Outlet) -> None:
+        """Go on where the rules before a reload stand."""
+        if self.rules is not None and former.rules is not None and self.rules is not former.rules:
+            self.rules.adopt(former.rules)
 
     def is_worth_telling(
         self, pending: Pending, answer: Answer, release: int, quality: Sequence[Quality]
@@ -53,11 +59,11 @@ class Outlet:
         self, pending: Pending, answer: Answer, release: int, quality: Sequence[Quality], now_ns: int
     ) -> Sequence[Act]:
         """Return the decisions and commands that follow from an answer; monotonic time."""
-        if self._rules is None:
+        if self.rules is None:
             return ()
         reading, delivery = pending.reading, pending.delivery
         output: dict[str, Any] = answer.output or {}
-        return self._rules.judge(
+        return self.rules.judge(
             Seen(
                 device=pending.device,
                 time_ms=pending.time_ms,

@@ -23,6 +23,7 @@ class Asked(msgspec.Struct, gc=False, eq=False):
         champion: What the champion did.
         label: The truth, once it is known.
         is_closed: Whether its error has been noted.
+        asked_s: When it was asked, on the clock of its trial.
     """
 
     reading: Reading | None
@@ -30,6 +31,7 @@ class Asked(msgspec.Struct, gc=False, eq=False):
     champion: float | None = None
     label: float | None = None
     is_closed: bool = False
+    asked_s: float = 0.0
 
 
 class Recent:

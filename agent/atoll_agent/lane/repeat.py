@@ -14,36 +14,44 @@ _MASK: Final = (1 << MEMORY) - 1
 class _Run:
     """One run of a device: its highest number, and one bit for each of the last ones, newest lowest."""
 
-    __slots__ = ("_counts", "bits", "boot", "highest")
+    __slots__ = ("_counts", "bits", "boot", "first", "highest", "missing")
 
     def __init__(self, boot: str, seq: int, counts: Counter[str]) -> None:
         self._counts = counts
         self.boot = boot
-        self.highest = seq
+        self.first = self.highest = seq
+        self.missing = 0
         self.bits = 1
 
     def is_repeat(self, seq: int) -> bool:
         ahead = seq - self.highest
         if ahead > 0:
             if ahead > 1:
-                self._counts["readings_missing"] += ahead - 1
+                self._miss(ahead - 1)
             self.bits = ((self.bits << ahead) & _MASK) | 1 if ahead < MEMORY else 1
             self.highest = seq
             return False
         if ahead <= -MEMORY:
+            # Which ones are missing so far back is forgotten, but not how many.
+            if seq > self.first and self.missing > MEMORY - self.bits.bit_count():
+                self._miss(-1)
             return False
         bit = 1 << -ahead
         was_taken = bool(self.bits & bit)
         self.bits |= bit
-        if not was_taken:
-            self._counts["readings_missing"] -= 1
+        if not was_taken and seq > self.first:
+            self._miss(-1)
         return was_taken
+
+    def _miss(self, more: int) -> None:
+        self.missing += more
+        self._counts["readings_missing"] += more
 
 
 class Repeats:
     """The sequence numbers taken from each device's present run.
 
-    Numbers left out count as ``readings_missing`` in ``counts`` until they come.
+    Numbers left out after the first one of a run count as ``readings_missing`` in ``counts`` until they come.
     """
 
     def __init__(self, max_devices: int, counts: Counter[str]) -> None:

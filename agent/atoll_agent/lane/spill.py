@@ -1,7 +1,8 @@
 """Predictions that cannot be delivered: to disk while the broker is away, and from there once it is back.
 
-Live predictions go first. What waits on disk follows, oldest first, a batch at a time; a batch leaves the
-disk when all of it is acknowledged, so that a kill sends some of it again and loses nothing.
+Live predictions go first, but for a batch a second. What waits on disk follows, oldest first, a batch at a
+time; a batch leaves the disk when all of it is acknowledged, so that a kill sends some of it again and
+loses nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from atoll_agent.lane.ledger import Entry
+from atoll_agent.lane.ledger import Entry, Resent
 from atoll_agent.ports import Spool, Stored
 from atoll_contract.errors import StorageError
 
@@ -28,6 +29,8 @@ BATCH: Final = 100
 _COMMIT_EVERY_S: Final = 1.0
 """Wear is set by commits: fewer than :data:`BATCH` predictions wait so long for others."""
 _RETRY_S: Final = 10.0
+_PATIENCE_S: Final = 1.0
+"""After so long a batch follows though live predictions are on their way: on a long line they always are."""
 
 
 class Spill:
@@ -98,9 +101,8 @@ class Spill:
         self._counts["predictions_spooled"] += len(batch)
         log.info("predictions.spooled", count=len(batch))
 
-    def finish(self, batch: list[Waiting], backlog: deque[Waiting], timeout_s: float) -> None:
-        """Bring the last ones to disk before the process ends, and wait for it."""
-        deadline = time.monotonic() + timeout_s
+    def finish(self, batch: list[Waiting], backlog: deque[Waiting], deadline: float) -> None:
+        """Bring the last ones to disk before the connection ends, and wait for it; monotonic time."""
         self._join(backlog, deadline)
         batch += [one for one in backlog if is_fresh(one)]
         backlog.clear()
@@ -120,10 +122,14 @@ class Sender(Protocol):
     """Who can send what waits on disk."""
 
     @property
-    def has_time(self) -> bool:
-        """Whether it is connected, and nothing live waits."""
+    def is_connected(self) -> bool:
+        """Whether its connection stands."""
 
-    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+    @property
+    def has_time(self) -> bool:
+        """Whether it is connected, and hardly anything live is on its way."""
+
+    def send_stored(self, stored: Sequence[Stored]) -> list[Resent]:
         """Send them at QoS 1; each entry tells when one is acknowledged."""
 
 
@@ -136,9 +142,11 @@ class Replay:
         self._asked: Future[Sequence[Stored]] | None = None
         self._dropped: Future[None] | None = None
         self._sender: Sender | None = None
-        self._entries: list[Entry] = []
-        self._last = 0
+        self._entries: list[Resent] = []
+        self._numbers: list[int] = []
         self._retry_s = 0.0
+        self._patient_s = 0.0
+        self._put_off_s = 0.0
         self.counts: Counter[str] = Counter()
 
     def work(self, senders: Collection[Sender], now_s: float) -> None:
@@ -147,9 +155,26 @@ class Replay:
             self._send(senders, now_s)
         elif self._sender is not None:
             self._see_through(senders, now_s)
-        elif self._spool.state.rows and now_s >= self._retry_s and any(one.has_time for one in senders):
+        elif (
+            now_s >= max(self._retry_s, self._put_off_s)
+            and self._may_hold_any
+            and self._chosen(senders, now_s) is not None
+        ):
             self._asked = self._spool.oldest(BATCH)
             self._asked.add_done_callback(lambda _asked: self._wake())
+
+    @property
+    def _may_hold_any(self) -> bool:
+        """Whether something waits on disk, or may, since it could not be read."""
+        state = self._spool.state
+        return state.rows > 0 or state.fault is not None
+
+    def _chosen(self, senders: Collection[Sender], now_s: float) -> Sender | None:
+        """Return who sends the next batch: one that has time, or after a while whoever is connected."""
+        free = next((one for one in senders if one.has_time), None)
+        if free is not None or now_s < self._patient_s:
+            return free
+        return next((one for one in senders if one.is_connected), None)
 
     def _send(self, senders: Collection[Sender], now_s: float) -> None:
         if self._asked is None or not self._asked.done():
@@ -160,20 +185,32 @@ class Replay:
         except StorageError as error:
             self._fail(error, now_s)
             return
-        sender = next((one for one in senders if one.has_time), None)
+        sender = self._chosen(senders, now_s)
         if sender is not None and stored:
-            self._sender, self._last = sender, stored[-1].number
+            self._patient_s = now_s + _PATIENCE_S
+            self._sender, self._numbers = sender, [one.number for one in stored]
             self._entries = sender.send_stored(stored)
 
     def _see_through(self, senders: Collection[Sender], now_s: float) -> None:
-        """Delete a batch that is acknowledged; one whose sender has gone is sent again."""
+        """Delete a batch that is acknowledged; one whose sender has gone is sent again.
+
+        What the broker may take later is sent again too, after a pause, and what follows it.
+        """
         if self._dropped is not None:
             self._end(now_s)
         elif any(entry.outstanding for entry in self._entries):
             if self._sender not in senders:
                 self._sender, self._entries = None, []
         elif now_s >= self._retry_s:
-            self._dropped = self._spool.drop(self._last)
+            for place, entry in enumerate(self._entries):
+                if entry.is_put_off:
+                    self._put_off_s = now_s + _RETRY_S
+                    del self._entries[place:]
+                    break
+            if not self._entries:
+                self._sender = None
+                return
+            self._dropped = self._spool.drop(self._numbers[len(self._entries) - 1])
             self._dropped.add_done_callback(lambda _dropped: self._wake())
 
     def _end(self, now_s: float) -> None:
@@ -185,7 +222,7 @@ class Replay:
         except StorageError as error:  # once more, later: it is not sent again
             self._fail(error, now_s)
             return
-        self.counts["predictions_replayed"] += len(self._entries)
+        self.counts["predictions_replayed"] += sum(not entry.is_refused for entry in self._entries)
         if not self._spool.state.rows:
             log.info("predictions.replayed", count=self.counts["predictions_replayed"])
         self._sender, self._entries = None, []
@@ -198,8 +235,7 @@ class Replay:
 
 def is_fresh(waiting: Waiting) -> bool:
     """Whether a prediction does not come from the disk."""
-    entry = waiting[2]
-    return entry is None or not entry.is_stored
+    return not isinstance(waiting[2], Resent)
 
 
 def _tell(predictions: int, error: StorageError) -> None:

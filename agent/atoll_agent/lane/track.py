@@ -15,8 +15,10 @@ import structlog
 
 from atoll_agent.lane.answering import Answering
 from atoll_agent.lane.handover import Handover
+from atoll_agent.lane.held import Held
 from atoll_agent.lane.intakes import Intakes
-from atoll_agent.lane.ledger import Entry, Ledger
+from atoll_agent.lane.labels import Labels
+from atoll_agent.lane.ledger import Entry, Ledger, Resent
 from atoll_agent.lane.live_trial import LiveTrial
 from atoll_agent.lane.outgoing import Outgoing
 from atoll_agent.lane.outlet import Outlet
@@ -27,8 +29,7 @@ from atoll_agent.ports import Stored, Wire
 from atoll_agent.rollout.trial import Outcome, TrialReport
 from atoll_contract.errors import MalformedMessageError, Reason
 from atoll_contract.manifest import Manifest
-from atoll_contract.messages import Label, Reading
-from atoll_contract.topics import PREFIX, LabelTopic
+from atoll_contract.messages import Reading
 from atoll_infer.predictor import Answer
 from atoll_ingest.stream import Overload, Stream
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Published, Refused, Subscribed
@@ -43,6 +44,7 @@ class Track:
 
     Attributes:
         stream: The stream.
+        intakes: How its messages are read.
         is_connected: Whether its connection stands.
         counts: Counters by name.
         refusals: How many messages were refused, by where and why.
@@ -64,36 +66,41 @@ class Track:
         self.stream = stream
         self._wall_ms = wall_ms
         self._handover = handover
-        self._own_topics = f"{PREFIX}/{site}/"
-        self._trusted_writers: frozenset[str] = frozenset()
         self.is_connected = False
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[tuple[str, Reason]] = Counter()
         self.last_refusal: dict[tuple[str, Reason], str] = {}
         self.refused_filters: set[str] = set()
         self._wire = wire
-        self._intakes = Intakes(stream, self.counts, max_devices)
+        self.intakes = Intakes(stream, self.counts, max_devices)
         self._topic_filters: frozenset[str] = frozenset()
         self._twins = Twins()
         self._answering: dict[str, Answering] = {}
         self._retiring: list[Answering] = []
         self._trials: dict[str, LiveTrial] = {}
         self._failed_trials: dict[str, TrialReport] = {}
-        self._labels: list[tuple[str, str, Label]] = []
+        self._labels = Labels(site, stream.name, self.counts, handover)
         self._ledger = Ledger()
         self._outgoing = Outgoing(
             wire, self._ledger, self.counts, None if spill is None else spill(self.counts)
         )
         self._outlets: Mapping[str, Outlet] = {}
+        self._held = Held()
         self._is_stopping = False
         self._has_news = False
-        self._look_overdue_s = math.inf if self._intakes.is_plain else 0.0
+        self._look_overdue_s = math.inf if self.intakes.is_plain else 0.0
 
     @property
     def is_idle(self) -> bool:
         """Whether no reading waits for an answer, and no prediction for its PUBACK."""
         heard = [*self._answering.values(), *self._retiring]
-        return not (any(answering.executor.waiting for answering in heard) or self._outgoing.waiting)
+        is_answered = not any(answering.executor.waiting for answering in heard)
+        return is_answered and not self._outgoing.waiting and not self._held
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether each reading was answered, and acknowledged on the connection that stands."""
+        return self.is_idle and self.is_connected and not self._ledger.waiting
 
     @property
     def has_time(self) -> bool:
@@ -170,7 +177,7 @@ class Track:
 
     def shift(self, step_ms: float) -> None:
         """Move all times that came from arrival: the wall clock was set by ``step_ms``."""
-        self._intakes.shift(step_ms)
+        self.intakes.shift(step_ms)
         for answering in self._at_work():
             answering.shift(step_ms)
 
@@ -191,10 +198,10 @@ class Track:
         self._twins.expect(topic_filters, self._topic_filters, now_s)
         self._topic_filters = frozenset(topic_filters)
         self.refused_filters &= self._topic_filters
-        self._trusted_writers = frozenset(trusted_writers)
+        self._labels.trusted_writers = frozenset(trusted_writers)
         self._outlets = outlets
-        self._intakes.change(stream, max_devices)
-        self._look_overdue_s = math.inf if self._intakes.is_plain else 0.0
+        self.intakes.change(stream, max_devices)
+        self._look_overdue_s = math.inf if self.intakes.is_plain else 0.0
         self.stream = stream
         # Those that retire have taken in all that they ever will, and may need what the stream has no more.
         for answering in {*self._at_work()} - {*self._retiring}:
@@ -219,30 +226,45 @@ class Track:
     def stop(self) -> None:
         """Take in no more readings."""
         self._is_stopping = True
+        self._held.clear()
 
-    def send_stored(self, stored: Sequence[Stored]) -> list[Entry]:
+    def send_stored(self, stored: Sequence[Stored]) -> list[Resent]:
         """Send predictions from the spool; each entry tells when one is acknowledged."""
         return self._outgoing.send_stored(stored)
 
-    def spill_rest(self, timeout_s: float) -> None:
-        """Bring to disk, where there is a spool, what was not delivered: the process ends."""
-        self._outgoing.finish(timeout_s)
+    def spill_rest(self, deadline: float) -> None:
+        """Bring to disk, where there is a spool, what was not delivered: nothing is sent any more.
 
-    def close(self) -> None:
-        """End the models' threads and the connection."""
+        What has its place there is acknowledged. Monotonic time.
+        """
+        self._outgoing.finish(deadline)
+        self._acknowledge()
+
+    def give_up(self) -> None:
+        """Count what is neither delivered nor on disk as lost: the broker is about to forget its readings."""
+        answerers = [*self._answering.values(), *self._retiring]
+        lost = self._outgoing.undelivered + sum(answering.executor.waiting for answering in answerers)
+        if lost:
+            self.counts["predictions_lost"] += lost
+            log.warning("predictions.lost", stream=self.stream.name, count=lost)
+
+    def close(self, timeout_s: float) -> None:
+        """End the models' threads and the connection; the broker has so long to take what was written."""
         for answering in self._at_work():
             answering.executor.close()
-        self._wire.close()
+        self._wire.close(timeout_s)
 
     def heed(self, events: Sequence[Event]) -> None:
         """Take in what happened on the connection."""
+        if self._held or self._outgoing.is_full:
+            events = self._held.hold(events)
         for event in events:
             if isinstance(event, Delivery):
                 self._take(event)
             elif isinstance(event, Published):
                 self._outgoing.settle(event.mid)
             elif isinstance(event, Refused):
-                what = self._outgoing.refused(event.mid)
+                what = self._outgoing.refused(event.mid, is_passing=event.is_passing)
                 self._refuse(self.stream.name, Reason.BROKER_REFUSED, f"{what}: {event.detail}")
             else:
                 self._heed_connection(event)
@@ -254,17 +276,22 @@ class Track:
             now_s: On a monotonic clock.
             is_behind: Whether readings have come faster for a while than they were answered.
         """
+        while self._held and not self._outgoing.is_full:
+            self._take(self._held.popleft())
         if now_s >= self._look_overdue_s and not self._is_stopping:
             self._take_overdue(now_s)
         self._twins.look(now_s)
         for answering in self._at_work():
             answering.executor.relieve(is_behind=is_behind)
             self._collect(answering)
-        self._join_labels()
+        self._labels.join(self._trials)
         for model, trial in list(self._trials.items()):
             self._judge(model, trial, now_s)
         self._retiring = [answering for answering in self._retiring if not self._is_retired(answering)]
         self._outgoing.work(is_connected=self.is_connected, now_s=now_s)
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
         due = self._ledger.due()
         if due:
             for delivery in due:
@@ -290,7 +317,7 @@ class Track:
         if entry is None and self._outgoing.is_full:
             self._refuse(self.stream.name, Reason.OVERLOAD, "more readings than the broker takes predictions")
             return
-        intake = self._intakes.present
+        intake = self.intakes.present
         try:
             device = intake.device(delivery.topic)
             if device is None:
@@ -309,38 +336,19 @@ class Track:
         self._take_overdue_at(self._wall_ms())
 
     def _take_overdue_at(self, now_ms: float) -> None:
-        for device, reading, arrival_ms in self._intakes.overdue(now_ms):
+        for device, reading, arrival_ms in self.intakes.overdue(now_ms):
             delivery = Delivery("", b"", 0, 0, False, False, 0, arrival_ms, time.monotonic_ns())
             self._take_reading(reading, device, delivery, None)
 
     def _take_other(self, delivery: Delivery, entry: Entry | None) -> None:
         """Take a label, or read a message the long way, by the settings that know its topic."""
-        if self._is_label(delivery.topic):
-            self._take_label(delivery)
+        if self._labels.is_one(delivery.topic):
+            self._labels.take(delivery)
             return
         # As the trainer does with a recording: what is joined does not depend on when the lane has time.
         self._take_overdue_at(delivery.arrival_ms)
-        for device, reading in self._intakes.told(delivery):
+        for device, reading in self.intakes.told(delivery):
             self._take_reading(reading, device, delivery, entry)
-
-    def _is_label(self, topic: str) -> bool:
-        return topic.startswith(self._own_topics) and topic.split("/")[4:5] == ["label"]
-
-    def _take_label(self, delivery: Delivery) -> None:
-        if not delivery.payload:
-            return  # by it atoll-agent doctor sees whether labels arrive
-        topic = LabelTopic.parse(delivery.topic)
-        if delivery.is_retained:
-            raise MalformedMessageError("a retained label", Reason.RETAINED)
-        if topic.source != topic.device and topic.source not in self._trusted_writers:
-            detail = f"label: {topic.source!r} is not in trusted_writers"
-            raise MalformedMessageError(detail, Reason.UNTRUSTED_WRITER)
-        label = Label.decode(delivery.payload)
-        self.counts["labels"] += 1
-        if label.stream in {None, self.stream.name}:
-            self._labels.append((topic.model, topic.device, label))
-            if self._handover is not None:
-                self._handover.tell(topic.model, topic.device, label)
 
     def _take_reading(self, reading: Reading, device: str, delivery: Delivery, entry: Entry | None) -> None:
         if not self._answering:
@@ -356,6 +364,8 @@ class Track:
                 continue
             if trial is not None:
                 trial.take(reading, device, delivery)
+                if trial.unheard.executor.is_full:
+                    self._collect(trial.unheard)
             if pending is not None:
                 self._submit(answering, pending, trial)
 
@@ -377,7 +387,13 @@ class Track:
         if not pending.is_heard:
             return
         if not successor.keeps_readings:  # windows hold the reading already
-            again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
+            try:
+                again = successor.take(pending.reading, pending.device, pending.delivery, pending.entry)
+            except MalformedMessageError as error:  # it needs more than the one that leaves
+                if pending.entry is not None:
+                    pending.entry.outstanding -= 1
+                self._refuse(successor.model, error.reason, f"{pending.device}: {error.detail}")
+                return
             left_out = again if again is None else successor.executor.submit(again)
             if again is not None and left_out is not again:
                 if left_out is not None:
@@ -414,13 +430,6 @@ class Track:
         if verdict.outcome is Outcome.FAILED:
             self.end_trial(model, has_passed=False)
             self._failed_trials[model] = trial.report()
-
-    def _join_labels(self) -> None:
-        """Labels that came with their readings find them answered, or asked about at least."""
-        for model, device, label in self._labels:
-            if (trial := self._trials.get(model)) is not None:
-                trial.label(device, label)
-        self._labels.clear()
 
     def _collect(self, answering: Answering) -> None:
         trial = self._trials.get(answering.model)

@@ -44,7 +44,7 @@ class Twins:
 
     def expect(self, new: Collection[str], old: Collection[str], now_s: float) -> None:
         """Note that filters change, from ``old`` to ``new``."""
-        if any(do_overlap(one, other) for one in new for other in old):
+        if any(do_overlap(one, other) for one in {*new} - {*old} for other in old):
             self._until_s = now_s + CHANGE_S
             self.is_due = True
 

@@ -16,10 +16,12 @@ MAX_BAD: Final = 32
 """Refused digests that are remembered; the oldest goes first."""
 
 MAX_CRASHES: Final = 2
-"""Ends of the agent in a row, each soon after it loaded the release, after which that is refused: a damaged
-model file may pass its self-test by luck and then end the agent each time that it is used."""
+"""Ends of the agent that a release on its way was loaded at, after which that is refused: a damaged model
+file may pass its self-test by luck and then end the agent each time that it is used."""
 MAX_REBOOTS: Final = 5
 """The same where the whole machine went down: mains that fail are likelier than a model that does that."""
+MAX_DOUBTS: Final = 10
+"""Self-tests in a row that did not end, for whatever reason, after which the bundle is to blame."""
 MAX_CRASHES_PROVEN: Final = 5
 """Crashes in a row, each soon after the start, after which a champion goes that has worked before."""
 
@@ -59,15 +61,16 @@ class Slot:
         champion: The release that answers.
         bad: Releases that are not tried again.
         failure: Why the last attempt failed or was refused; cleared by the next success.
-        crashes: Times in a row that the agent ended soon after it had loaded the challenger.
-        has_settled: The agent has lived with the challenger for a while since it loaded it: if it
-            ends now, that is no crash.
+        crashes: Times that the agent ended by the challenger, as far as anybody can tell.
+        doubts: Times in a row that the challenger's self-test did not end.
+        has_settled: The agent has lived with the challenger for a while since it loaded it: a kill is
+            no doing of it any more.
         is_blamed: The end before this start was counted as the challenger's.
         champion_crashes: Times in a row that the agent crashed soon after it had started with the champion.
         is_proven: The agent has lived with the champion for a while once.
         start: When the release announced last is fetched.
         is_withdrawn: The champion has no place in the signed metadata any more, and goes on
-            answering since nothing else is there.
+            answering until the release before it is there, if there is one.
     """
 
     model: str
@@ -77,6 +80,7 @@ class Slot:
     bad: tuple[Refused, ...] = ()
     failure: Refused | None = None
     crashes: int = 0
+    doubts: int = 0
     has_settled: bool = False
     is_blamed: bool = False
     champion_crashes: int = 0
@@ -89,12 +93,17 @@ class Slot:
         """Digests that are not tried again."""
         return frozenset(refused.sha256 for refused in self.bad)
 
+    @property
+    def goes_back(self) -> bool:
+        """Whether the release on its way is older than the champion: that is not for this device any more."""
+        return self.challenger is not None and self._is_before_champion(self.challenger)
+
     def aimed(self, wanted: Release | None, start_ms: float = 0.0) -> Slot:
         """Return the slot after a refresh said which release this device should run.
 
         The release on its way may get other terms at any time, and another one only take its place
         when no work on it is under way. ``start_ms`` is when to fetch it, unless that was drawn for
-        this digest before.
+        this digest before; the way back is gone at once.
         """
         if wanted is not None and wanted.sha256 in self.bad_digests:
             return self  # refused after the refresh had asked
@@ -104,16 +113,20 @@ class Slot:
             return replace(self._without_challenger(), is_withdrawn=self.champion is not None)
         if self.champion is not None and wanted.sha256 == self.champion.sha256:
             return replace(self._without_challenger(), is_withdrawn=False)
-        start = self.start
-        if start is None or start.sha256 != wanted.sha256:
+        start, is_withdrawn = self.start, self._is_before_champion(wanted)
+        if is_withdrawn:
+            start = Start(wanted.sha256, 0.0)
+        elif start is None or start.sha256 != wanted.sha256:
             start = Start(wanted.sha256, start_ms)
+        is_same = wanted.is_same(self.challenger)
         return replace(
             self,
             phase=advance(self.phase, Event.ANNOUNCED),
             challenger=wanted,
-            crashes=self.crashes if wanted.is_same(self.challenger) else 0,
+            crashes=self.crashes if is_same else 0,
+            doubts=self.doubts if is_same else 0,
             start=start,
-            is_withdrawn=False,
+            is_withdrawn=is_withdrawn,
         )
 
     def wait_s(self, now_ms: float) -> float:
@@ -145,8 +158,9 @@ class Slot:
                 has_settled=False,
                 champion_crashes=0,
                 is_proven=False,
+                is_withdrawn=False,
             )
-        return replace(self, phase=phase)
+        return replace(self, phase=phase, doubts=0 if phase is Phase.ACTIVATING else self.doubts)
 
     def interrupted(self, reason: Reason, detail: str, time_ms: float) -> Slot:
         """Return the slot after its surroundings failed: the release will be tried again."""
@@ -164,13 +178,23 @@ class Slot:
             has_settled=False,
         )
 
-    def restarted(self, time_ms: float, *, has_rebooted: bool = False) -> Slot:
-        """Return the slot as it starts after a restart of the agent, or of the whole machine."""
-        if self.phase not in LOADED or self.has_settled:
+    def restarted(self, time_ms: float, *, has_rebooted: bool = False, blames_settled: bool = False) -> Slot:
+        """Return the slot as it starts after a restart of the agent, or of the whole machine.
+
+        ``blames_settled``: the agent crashed, and nobody else can have done it than a release with which
+        it had lived for a while.
+        """
+        if self.phase is Phase.SELF_TEST:
+            slot = replace(self.doubted(), is_blamed=False)
+            if slot.doubts < MAX_DOUBTS:
+                return slot.resumed()
+            detail = f"its self-test did not end {slot.doubts} times in a row"
+            return slot.refused(Reason.SELF_TEST_CRASHED, detail, time_ms)
+        if self.phase not in LOADED or (self.has_settled and not blames_settled):
             return replace(self.resumed(), is_blamed=False)
         crashes = self.crashes + 1
         if crashes >= (MAX_REBOOTS if has_rebooted else MAX_CRASHES):
-            detail = f"the agent ended {crashes} times soon after it had loaded this release"
+            detail = f"the agent ended {crashes} times while it had this release loaded"
             slot = self.refused(Reason.ACTIVATION_CRASHED, detail, time_ms)
         else:
             slot = replace(self.resumed(), crashes=crashes)
@@ -182,9 +206,13 @@ class Slot:
             return replace(self, phase=advance(self.phase, Event.INTERRUPTED), has_settled=False)
         return self
 
+    def doubted(self) -> Slot:
+        """Return the slot after a self-test that did not end, by the bundle's doing or not."""
+        return replace(self, doubts=self.doubts + 1)
+
     def settled(self) -> Slot:
         """Return the slot after the agent has lived for a while with the challenger that it loaded."""
-        return replace(self, crashes=0, has_settled=True)
+        return replace(self, has_settled=True)
 
     @property
     def is_champion_spent(self) -> bool:
@@ -218,6 +246,9 @@ class Slot:
     def forgiven(self) -> Slot:
         """Return the slot with nothing remembered as bad: settings or versions have changed."""
         return replace(self, bad=(), phase=Phase.IDLE if self.phase is Phase.REFUSED else self.phase)
+
+    def _is_before_champion(self, release: Release) -> bool:
+        return self.champion is not None and release.release < self.champion.release
 
     def _without_challenger(self) -> Slot:
         if self.phase is not Phase.ANNOUNCED:

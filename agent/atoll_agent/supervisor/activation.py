@@ -7,6 +7,7 @@ the agent) leaves the champion behind.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -26,17 +27,29 @@ from atoll_infer.predictor import Predictor
 log = structlog.get_logger()
 
 _POLL_S: Final = 0.25
-_SETTLED_AFTER_S: Final = 60.0
-"""With a release loaded for so long, the agent has not ended by it."""
+_SETTLED_AFTER_S: Final = 200.0
+"""With a release loaded for so long, which has answered, the agent lives with it. Whoever watches over the
+agent ends one that hangs before that: systemd after two minutes, the probe of a container after three."""
+_QUIET_S: Final = 900.0
+"""After so long a release is lived with that had nothing to answer."""
 _ORDER_TIMEOUT_S: Final = 300.0
 """The lane carries out an order within a step, but looking up a broker's name can hold it up."""
 
 _T = TypeVar("_T")
 
 
-def settle_later(slots: Slots, model: str, champion: Release) -> None:
+def settle_later(slots: Slots, lane: LaneControl, model: str, champion: Release) -> None:
     """Have it noted that the agent lives with this champion, if it still does after a while."""
-    asyncio.get_running_loop().call_later(_SETTLED_AFTER_S, slots.settle_champion, model, champion)
+    loop = asyncio.get_running_loop()
+    loaded_s = loop.time()
+
+    def look() -> None:
+        if model in lane.report.answered or loop.time() >= loaded_s + _QUIET_S:
+            slots.settle_champion(model, champion)
+        else:
+            loop.call_later(_SETTLED_AFTER_S, look)
+
+    loop.call_later(_SETTLED_AFTER_S, look)
 
 
 class Activation:
@@ -56,6 +69,7 @@ class Activation:
         self._slots = slots
         self._lane = lane
         self._require_wanted = require_wanted
+        self._loaded_s = 0.0
 
     async def run(self, predictor: Predictor) -> None:
         """Let ``predictor``, of the release on its way, become the champion.
@@ -66,12 +80,13 @@ class Activation:
             StorageError: A step could not be stored, and was not made or was taken back.
         """
         self._require_wanted()
-        rules = predictor.manifest.passing
+        rules, slot = predictor.manifest.passing, self._slots[self._model]
         is_tried = bool(rules.shadow_windows or rules.probation_windows)
-        if self._slots[self._model].champion is None or not is_tried:
+        # A champion that was withdrawn is no measure of the release before it, and shall answer no longer.
+        if slot.champion is None or slot.goes_back or not is_tried:
             await self._become_champion(predictor, partial(self._lane.swap, predictor, has_restarted=False))
             return
-        settling = asyncio.get_running_loop().call_later(_SETTLED_AFTER_S, self._slots.settle, self._model)
+        self._loaded_s = time.monotonic()
         try:
             await self._try_out(predictor)
             await self._become_champion(
@@ -80,8 +95,6 @@ class Activation:
         except BaseException:
             self._lane.end_trial(self._model, has_passed=False)
             raise
-        finally:
-            settling.cancel()
 
     async def _try_out(self, predictor: Predictor) -> None:
         """Let the release show what it has to, first unheard, then heard."""
@@ -98,12 +111,18 @@ class Activation:
         while True:
             self._require_wanted()
             report = self._lane.report.trials.get(self._model)
-            if report is not None and report.number == number and report.verdict is not None:
-                has_failed = report.verdict.outcome is Outcome.FAILED
-                if has_failed or report.is_on_probation == is_on_probation:
+            if report is not None and report.number == number:
+                self._note_settled(report)
+                has_failed = report.verdict is not None and report.verdict.outcome is Outcome.FAILED
+                if report.verdict is not None and (has_failed or report.is_on_probation == is_on_probation):
                     self._heed(report, report.verdict)
                     return
             await asyncio.sleep(_POLL_S)
+
+    def _note_settled(self, report: TrialReport) -> None:
+        age_s = time.monotonic() - self._loaded_s
+        if age_s >= _SETTLED_AFTER_S and (report.windows or age_s >= _QUIET_S):
+            self._slots.settle(self._model)
 
     def _heed(self, report: TrialReport, verdict: Verdict) -> None:
         phase = self._slots[self._model].phase
@@ -127,7 +146,7 @@ class Activation:
         before = self._slots[self._model].champion
         champion = self._slots.challenger(self._model)
         self._slots.activate(self._model, predictor)
-        settle_later(self._slots, self._model, champion)
+        settle_later(self._slots, self._lane, self._model, champion)
         with suppress(TimeoutError):
             async with asyncio.timeout(_ORDER_TIMEOUT_S):
                 # No way leads back from here: however long the lane takes, it will carry it out.

@@ -30,8 +30,8 @@ log = structlog.get_logger()
 
 _TURN_S: Final = 120.0
 _RETRY_CAP_S: Final = 300.0
-_MOST_DOUBTS: Final = 10
-"""Self-tests in a row that did not end, for whatever reason, after which the bundle is to blame."""
+_ALONE_S: Final = 1.0
+"""How often is looked whether a release may be loaded that must be so alone."""
 _WRONG_BYTES_CAP_S: Final = 3600.0
 """Bytes that are not the signed ones cost two whole fetches each time."""
 
@@ -63,7 +63,6 @@ class Climb:
         self._start_s: float | None = None  # until the first offer after a start nothing is begun
         self._sha256: str | None = None
         self._is_bundle_at_work = False
-        self._doubts = 0
 
     def offer(self, wanted: Release | None) -> None:
         """Say which release the model should run, by metadata verified just now."""
@@ -132,7 +131,6 @@ class Climb:
         sha256 = slot.challenger.sha256 if slot.challenger else None
         if self._start_s is None or sha256 != self._sha256:
             self._sha256 = sha256
-            self._doubts = 0
             self._start_s = time.monotonic() + slot.wait_s(now_ms)
             self._retry_s = 0.0
             self._backoff.reset()
@@ -150,12 +148,17 @@ class Climb:
 
     async def _climb(self) -> None:
         await self._fetch()
-        async with self._means.examining:
-            self._require_wanted()
-            await self._examine()
-            release = self._slots.challenger(self._model)
-            predictor = await asyncio.to_thread(self._load, release)
-        await self._activation.run(predictor)
+        await self._activation.run(await self._loaded())
+
+    async def _loaded(self) -> Predictor:
+        """Examine and load the fetched bundle, once that may be."""
+        while True:
+            async with self._means.examining:
+                self._require_wanted()
+                if self._slots.may_load(self._model):
+                    await self._examine()
+                    return await asyncio.to_thread(self._load, self._slots.challenger(self._model))
+            await asyncio.sleep(_ALONE_S)  # not for ever: the other one leaves, or settles
 
     def _require_wanted(self) -> None:
         """Require that no other release is wanted than the one on its way; that may get other terms."""
@@ -198,16 +201,13 @@ class Climb:
             raise self._blame(error, Reason.SELF_TEST_TIMEOUT, is_sure=error.is_own_doing) from error
         except ChildCrashedError as error:
             raise self._blame(error, Reason.SELF_TEST_CRASHED, is_sure=error.is_own_doing) from error
-        self._doubts = 0
 
     def _blame(self, error: AtollError, reason: Reason, *, is_sure: bool) -> AtollError:
         """Return what is to be said of a self-test that did not end: the bundle or the surroundings did it.
 
         A device that is busy, short of memory, or being upgraded must not refuse a release for good.
         """
-        self._doubts += 1
-        if self._is_bundle_at_work and (is_sure or self._doubts >= _MOST_DOUBTS):
-            self._doubts = 0
+        if self._is_bundle_at_work and (self._slots.doubt(self._model) or is_sure):
             return BundleRejectedError(error.detail, reason)
         return TransientError(error.detail, reason)
 

@@ -50,7 +50,8 @@ class DriftWatch:
         for model, monitor in self._monitors.items():
             left_out = self._handover.left_out[model]
             before, self._left_out[model] = self._left_out.get(model, 0), left_out
-            monitor.is_sampled = left_out > before
+            if left_out > before:
+                monitor.sampled_ms = max([now_ms, *(one.time_ms for one in seen[model])])
             monitor.counts["left_out"] += left_out - before
             monitor.see(seen[model], now_s)
             monitor.hear(told[model])

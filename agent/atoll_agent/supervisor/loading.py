@@ -209,10 +209,11 @@ class Loader:
         if not may_wait:
             return predictor
         timed = self._timed(bundle, predictor, placed, is_demanded=is_demanded)
-        if contest is not None:
+        has_won = timed.answer_us is not None and timed.answer_us < on_cpu.answer_s * 1e6
+        if contest is not None:  # by which the next start chooses
             contest = contest.joined(timed)
             self._keep(sha256, contest)
-        has_won = timed.answer_us is not None and timed.answer_us < on_cpu.answer_s * 1e6
+            has_won = contest.has_edgetpu_won
         if is_demanded or has_won:
             predictor.why = contest.why if contest is not None and has_won else predictor.why
             return predictor

@@ -230,7 +230,7 @@ class Releases:
                 self._climbs[model] = Climb(self._plans[model], self.slots, self._means)
             if self._group is not None:
                 if (champion := self.slots[model].champion) is not None:
-                    settle_later(self.slots, model, champion)
+                    settle_later(self.slots, self._means.lane, model, champion)
                 self._tasks[model] = self._group.create_task(self._climbs[model].run(), name=f"climb-{model}")
 
     def _compare(self) -> None:

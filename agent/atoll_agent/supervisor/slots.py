@@ -14,7 +14,7 @@ import structlog
 from atoll_agent.ports import SlotStore
 from atoll_agent.rollout.machine import BUSY, LOADED, Event, Phase
 from atoll_agent.rollout.release import Release
-from atoll_agent.rollout.slot import Slot
+from atoll_agent.rollout.slot import MAX_DOUBTS, Slot
 from atoll_contract.errors import Reason, StorageError
 from atoll_infer.predictor import Predictor
 
@@ -67,7 +67,7 @@ class Slots:
         """Let ``slot``, which was read, count."""
         self._coming.pop(slot.model, None)
         self._slots[slot.model] = slot
-        if slot.is_blamed:
+        if slot.is_blamed or slot.doubts:
             self._note(slot)  # the next end may come before anything else is stored
 
     def remove(self, model: str) -> None:
@@ -159,18 +159,44 @@ class Slots:
         self.drop_bundles()
         self.on_refused()
 
+    def may_load(self, model: str) -> bool:
+        """Whether the release on its way may be loaded now.
+
+        One at a time, where the agent has ended with a release: else one of another model that is
+        loaded at the same time would be blamed with it.
+        """
+        crashes = self._slots[model].crashes
+        return not any(
+            (crashes or slot.crashes) and slot.phase in LOADED and not slot.has_settled
+            for other, slot in self._slots.items()
+            if other != model
+        )
+
+    def doubt(self, model: str) -> bool:
+        """Note that the self-test of the release on its way did not end; whether that is too often."""
+        self._note(self._slots[model].doubted())
+        return self._slots[model].doubts >= MAX_DOUBTS
+
     def settle(self, model: str) -> None:
-        """Note that the agent has lived with the loaded release for a while: its end now is no crash."""
-        if self._slots[model].phase in LOADED:
+        """Note that the agent has lived with the loaded release for a while: a kill now is not its doing."""
+        if self._slots[model].phase in LOADED and not self._slots[model].has_settled:
             self._note(self._slots[model].settled())
 
     def count_crash(self) -> None:
         """Note that the last run crashed, and part with a champion that makes it do so again and again.
 
-        If a release was on trial, that is to blame. Nobody can tell which of several champions it was: one
-        that has never worked goes first, and one at a time.
+        If a release was on trial, that is to blame, and first one that had just been loaded. Nobody can
+        tell which of several champions it was: one that has never worked goes first, and one at a time.
         """
         if any(slot.is_blamed for slot in self._slots.values()):
+            return
+        again = [
+            self._store.load_slot(model, self._fingerprint, blames_settled=True) for model in self._slots
+        ]
+        on_trial = [slot for slot in again if slot.is_blamed]
+        for slot in on_trial:
+            self._note(slot)
+        if on_trial:
             return
         for slot in self.all().values():
             if slot.champion is not None:

@@ -37,6 +37,8 @@ _HEARTBEAT_S: Final = 60.0
 _DUPLICATE_S: Final = 3 * _HEARTBEAT_S
 """An agent with our id that was not heard of for so long is gone."""
 _LANE_STOP_S: Final = 8.0
+_HANGS_AFTER_S: Final = 90.0
+"""Looking up a broker's name holds up a lane that is well for less."""
 _CLOCK_S: Final = 5.0
 
 
@@ -134,6 +136,7 @@ class Supervisor:
 
         self._accelerators.on_change = tell_change
         thread = self._start_lane(loop)
+        hangs = False
         try:
             async with self._link:
                 try:
@@ -142,13 +145,17 @@ class Supervisor:
                     self._service.tell(STOPPING="1")
                     self._lane.stop()
                     await self._join(thread)
-                    if self._stop.is_set():  # else a bug ended it: the next start counts that
+                    # Who watches over a container ends a lane that hangs by SIGTERM, like any other.
+                    hangs = thread.is_alive() and self._watchdog.stalled_s >= _HANGS_AFTER_S
+                    if self._stop.is_set() and not hangs:  # else the next start counts that
                         self._releases.slots.stop()
                     self._say_goodbye()
         finally:
             self._lane.stop()
             self._accelerators.on_change = lambda: None
             self._accelerators.close()
+        if hangs:
+            raise RuntimeError("the lane hangs")
         log.info("agent.stopped", **self._lane.report.counts)
 
     async def _work(self) -> None:
@@ -214,7 +221,7 @@ class Supervisor:
             self.slot_changed(model)
 
     async def _join(self, thread: threading.Thread) -> None:
-        """Wait for the lane, which may hang in looking up a name, but not for long."""
+        """Wait for the lane, which may hang in a model, but not for long."""
         deadline = time.monotonic() + _LANE_STOP_S
         while thread.is_alive() and time.monotonic() < deadline:
             await asyncio.to_thread(thread.join, 0.2)

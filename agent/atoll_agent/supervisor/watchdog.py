@@ -38,6 +38,11 @@ class Watchdog:
         self._seen: dict[str, int] = {}
         self._missed = 0
 
+    @property
+    def stalled_s(self) -> float:
+        """For how long a plane has stood still, about; 0 where nobody watches."""
+        return 0.0 if self._limit_s is None else self._missed * self._limit_s / _BEATS
+
     async def run(self) -> None:
         """Look again and again until cancelled. That this runs shows that the event loop goes on."""
         if self._limit_s is None:

@@ -68,7 +68,8 @@ def device_page(board: Board, site: str, name: str) -> None:
                     f"· heard {ago(device.heard_ms, now_ms)}"
                 )
                 for key, panel in panels.items():
-                    panel.tell(device.models[key], now_ms)
+                    if (track := device.models.get(key)) is not None:
+                        panel.tell(track, now_ms)
                 rows = _decision_rows(device)
             decisions.show(rows)
 
@@ -84,10 +85,8 @@ class _ModelPanel:
     def __init__(self, board: Board, site: str, track: ModelTrack) -> None:
         agent = board.scene.fleet.find(site, track.agent)
         slot = agent.slots.get(track.model) if agent is not None else None
-        self._champion = slot.champion if slot is not None else None
-        unit = (self._champion.unit or "") if self._champion else ""
-        self._unit = unit
-        self._labels = self._champion.labels if self._champion else []
+        champion = slot.champion if slot is not None else None
+        self._unit = unit = (champion.unit or "") if champion is not None else ""
         self._tiles = Tiles()
         with card(track.model) as top:
             with top:
@@ -118,8 +117,8 @@ class _ModelPanel:
         last = track.last
         if last is None:
             return
-        label = views.label_of(last.output)
-        quality = ", ".join(one.value.replace("_", " ") for one in last.quality or [])
+        label = last.label
+        quality = ", ".join(one.value.replace("_", " ") for one in last.quality)
         latency = views.percentiles(track.latencies)
         self._tiles.show(
             [

@@ -178,7 +178,13 @@ def _tiles(seen: views.Overview) -> list[Tile]:
             "ms",
             "" if latency is None else f"99 % within {milliseconds(latency[1])} ms",
         ),
-        Tile("Alarms", f"{seen.alarms:,}", "", "decisions that stand", Tone.BAD if seen.alarms else None),
+        Tile(
+            "Alarms",
+            f"{seen.alarms:,}",
+            "",
+            f"{seen.unconfirmed:,} not confirmed since a cut" if seen.unconfirmed else "decisions that stand",
+            Tone.BAD if seen.alarms else None,
+        ),
         Tile("Refused releases", f"{seen.refused:,}", "", "on agents", Tone.WARN if seen.refused else None),
         Tile("Drifting", f"{seen.drifting:,}", "", "models on agents", Tone.WARN if seen.drifting else None),
     ]

@@ -14,11 +14,11 @@ from atoll_contract.messages import LoopState
 from atoll_dashboard import views
 from atoll_dashboard.asking import Asked
 from atoll_dashboard.pages.board import VIEW_S, Board
+from atoll_dashboard.pages.lists import LongList
 from atoll_dashboard.pages.shell import card, heading, shell
 from atoll_dashboard.pages.wording import clock
 from atoll_dashboard.parts.grid import Cell, Column, Grid, Row, Tone
 
-_MOST_SHOWN: Final = 100
 _WHOLE: Final = 100
 _ACTS: Final = {"Promote": "promote", "Withdraw": "withdraw"}
 
@@ -53,18 +53,23 @@ def releases_page(board: Board) -> None:
                 [Column("Model"), Column("At"), Column("Since", "number"), Column("The last turn", "wide")],
                 empty="",
             )
-        with card("Refused by agents"):
-            refused = Grid(
-                "Refused releases",
-                [
-                    Column("Release"),
-                    Column("Agent"),
-                    Column("Reason"),
-                    Column("What was wrong", "wide"),
-                    Column("When", "number"),
-                ],
-                empty="No agent's latest refusal stands.",
-            )
+        LongList(
+            "Refused releases",
+            [
+                Column("Release"),
+                Column("Agent"),
+                Column("Reason"),
+                Column("What was wrong", "wide"),
+                Column("When", "number"),
+            ],
+            empty="No agent's latest refusal stands.",
+            find=lambda text, _: [
+                one
+                for one in board.view("refusals", lambda scene, _: views.refusals(scene))
+                if views.matching(text, one.model, one.site, one.agent, one.reason)
+            ],
+            row=_refusal_row,  # type: ignore[arg-type]  # what was found are refusals
+        )
         if board.asking.allowed:
             with card("Requests"):
                 requests = Grid(
@@ -84,12 +89,6 @@ def releases_page(board: Board) -> None:
             loops.show([_loop_row(one) for one in states])
             note.set_text(_note(fault, expires))
             published.show([_release_row(board, one) for one in board.releases])
-            refused.show(
-                [
-                    _refusal_row(one)
-                    for one in board.view("refusals", lambda scene, _: views.refusals(scene))[:_MOST_SHOWN]
-                ]
-            )
             if board.asking.allowed:
                 requests.show([_asked_row(one) for one in asked])
 

@@ -172,6 +172,17 @@ def test_a_phase_is_told_when_the_lane_is_in_it(world):
     assert told[-3:] == [(Phase.SHADOW, 1), (Phase.PROBATION, 3), (Phase.CHAMPION, 3)]
 
 
+def test_the_way_back_from_a_withdrawn_champion_needs_no_trial_and_no_delay(world):
+    world.climb(1)
+    world.climb(4)
+    trials, world.lane.in_shadow = world.lane.trials, FAILED
+
+    world.run(lambda: world.champion("big") == 3, start=world.offer(release("big", 3, max_delay_s=604_800)))
+
+    assert (world.lane.heard, world.lane.trials) == ([1, 4, 3], trials)
+    assert not world.slots["big"].is_withdrawn
+
+
 # What cannot be stored, or not be carried out
 
 
@@ -291,7 +302,7 @@ def test_a_minute_with_a_release_that_has_left_says_nothing_of_the_next(world, m
     assert not world.slots["big"].has_settled
 
 
-def test_an_end_long_after_loading_is_no_crash(world, monkeypatch):
+def test_a_kill_long_after_loading_is_no_crash(world, monkeypatch):
     monkeypatch.setattr(activation, "_SETTLED_AFTER_S", 0.0)
     world.climb(1)
     stay(world, Phase.SHADOW)
@@ -302,7 +313,24 @@ def test_an_end_long_after_loading_is_no_crash(world, monkeypatch):
         assert (world.phase(), world.slots["big"].crashes) == (Phase.ANNOUNCED, 0)
 
 
-def test_only_ends_soon_after_loading_in_a_row_refuse_the_release(world, monkeypatch):
+def test_a_release_that_has_answered_nothing_is_not_lived_with_until_much_later(world, monkeypatch):
+    monkeypatch.setattr(activation, "_SETTLED_AFTER_S", 0.0)
+    world.climb(1)
+    stay(world, Phase.SHADOW)
+    world.lane.windows = 0
+    begun_s = time.monotonic()
+
+    world.run(
+        lambda: world.phase() is Phase.SHADOW and time.monotonic() > begun_s + 0.05, start=world.offer(THREE)
+    )
+    assert not world.slots["big"].has_settled
+
+    world.slots.break_off("big")
+    monkeypatch.setattr(activation, "_QUIET_S", 0.0)
+    world.run(lambda: world.slots["big"].has_settled, start=world.offer(THREE))
+
+
+def test_ends_soon_after_loading_refuse_the_release_whatever_was_in_between(world, monkeypatch):
     reach(world, Phase.SHADOW)
     world.restart()
     assert world.slots["big"].crashes == 1
@@ -310,14 +338,12 @@ def test_only_ends_soon_after_loading_in_a_row_refuse_the_release(world, monkeyp
     monkeypatch.setattr(activation, "_SETTLED_AFTER_S", 0.0)
     world.run(lambda: world.slots["big"].has_settled, start=world.offer(THREE))
     world.restart()
-    assert world.slots["big"].crashes == 0
+    assert world.slots["big"].crashes == 1
     stay(world, Phase.SHADOW)
     monkeypatch.setattr(activation, "_SETTLED_AFTER_S", 60.0)
 
-    for phase in (Phase.ANNOUNCED, Phase.REFUSED):
-        world.run(lambda: world.phase() is Phase.SHADOW, start=world.offer(THREE))
-        world.restart()
-        stay(world, Phase.SHADOW)
-        assert world.phase() is phase
+    world.run(lambda: world.phase() is Phase.SHADOW, start=world.offer(THREE))
+    world.restart()
 
+    assert world.phase() is Phase.REFUSED
     assert world.slots["big"].failure.reason is Reason.ACTIVATION_CRASHED

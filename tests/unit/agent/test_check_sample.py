@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
-from support.bundles import make_bundle
+from support.bundles import make_bundle, picture_bundle
 from support.dialects import stream
+from support.signals import a_manifest
 
 from atoll_agent.cli import main
-from atoll_agent.commands.sample import Candidate, read_sample
+from atoll_agent.commands.sample import Answer, Candidate, read_sample, samples_of
+from atoll_contract.manifest import Feature, FeatureKind, ValueSpec
+from atoll_contract.messages import Reading
 from atoll_infer.runtime import choose_runtime
 from atoll_ingest.dialect import AtollDialect
 from atoll_ingest.stream import Stream, TopicPattern
@@ -215,3 +219,65 @@ def test_ignored_topics_and_longer_names_are_explained():
     assert sample(lamps, "zigbee2mqtt/bridge/info", b"{}").tried[0].why == "the stream ignores these topics"
     assert "level 1 is 'zigbee'" in sample(lamps, "zigbee/lamp", b"{}").tried[0].why
     assert "nothing from level 2 on" in sample(lamps, "zigbee2mqtt/", b"{}").tried[0].why
+
+
+GATE = """
+[agent]
+id = "pi"
+site = "plant-a"
+state_dir = "state"
+[[stream]]
+name = "gate"
+topics = ["gate/{device}"]
+dialect = "picture"
+values = { x = {} }
+[[model]]
+name = "wear"
+stream = "gate"
+"""
+
+
+def picture(brightness: int) -> bytes:
+    image = pytest.importorskip("PIL.Image", reason="Pillow comes with the extra pictures")
+    file = io.BytesIO()
+    image.new("RGB", (2, 2), (brightness,) * 3).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_picture_is_described_and_answered(check, tmp_path):
+    payload, bundle = picture(7), picture_bundle()
+    (tmp_path / "agent.toml").write_text(GATE)
+
+    status, told = check(payload, "gate/a", bundle=bundle)
+    _, as_json = check(payload, "gate/a", "--json", bundle=bundle)
+
+    assert status == 0
+    assert "dialect   picture" in told
+    assert f"value   x = a PNG of {len(payload)} bytes, 2 x 2" in told
+    assert "says    7" in told
+    assert json.loads(as_json)["read"][0]["answers"][0]["features"] == {"x": [7.0] * 12}
+
+
+def test_a_picture_that_cannot_be_decoded_is_refused(check, tmp_path):
+    (tmp_path / "agent.toml").write_text(GATE)
+
+    status, told = check(picture(7)[:20], "gate/a", bundle=picture_bundle())
+
+    assert status == 1
+    assert "which cannot be decoded" in told
+    assert "[malformed_payload]" in told
+
+
+def test_features_of_the_calendar_are_those_of_now_where_nothing_tells_the_time():
+    hour = Feature(kind=FeatureKind.HOUR_SIN)
+    manifest = a_manifest(["x", hour], values=[ValueSpec(name="x")], length=1, zone="UTC")
+    dated, undated = Answer("wear"), Answer("wear")
+    at_six_ms, now_ms = 6 * 3_600_000.0, 18 * 3_600_000.0
+
+    found = [
+        samples_of(answer, manifest, [Reading({"x": 1.0}, time_ms=time_ms)], now_ms, {"x": None})
+        for answer, time_ms in ((dated, at_six_ms), (undated, None))
+    ]
+
+    assert [list(samples.times_ms) for samples in found] == [[at_six_ms], [now_ms]]
+    assert (dated.is_dated_now, undated.is_dated_now) == (False, True)

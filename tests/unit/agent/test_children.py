@@ -8,7 +8,10 @@ import sys
 
 from atoll_agent.adapters.child_environment import child_environment
 
-BECOMES_A_CHILD = "from atoll_agent.children import be_a_child; be_a_child(); print('works')"
+BECOMES_A_CHILD = (
+    "from atoll_agent.children import be_a_child; be_a_child(); "
+    "print(open('/proc/self/oom_score_adj').read())"
+)
 
 
 def test_a_child_whose_agent_has_ended_before_it_began_does_nothing():
@@ -22,4 +25,4 @@ def test_a_child_whose_agent_has_ended_before_it_began_does_nothing():
     )
 
     assert (orphan.returncode, orphan.stdout) == (1, b"")
-    assert (child.returncode, child.stdout) == (0, b"works\n")
+    assert (child.returncode, child.stdout.strip()) == (0, b"1000")  # killed first where memory is short

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from atoll_agent.adapters.crashes import CrashRecord
+from atoll_contract.errors import BrokerUnavailableError
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +44,25 @@ def test_of_a_very_long_one_its_beginning_and_its_end_are_told_and_all_is_kept(t
     assert detail.endswith("\nlast")
     assert len(detail) < 8300
     assert (tmp_path / "last-crash.txt").read_text() == trace
+
+
+@pytest.mark.parametrize(
+    ("error", "is_crash"),
+    [
+        (ZeroDivisionError(), True),
+        (BrokerUnavailableError("away"), False),
+        (ExceptionGroup("tasks", [BrokerUnavailableError("away")]), False),
+        (ExceptionGroup("tasks", [BrokerUnavailableError("away"), ZeroDivisionError()]), True),
+    ],
+)
+def test_a_bug_is_a_crash_and_the_surroundings_are_none(tmp_path, monkeypatch, error, is_crash):
+    watched = []
+    monkeypatch.setattr(faulthandler, "enable", watched.append)
+    record = CrashRecord(tmp_path)
+    record.begin()
+
+    with pytest.raises(type(error)), record:
+        raise error
+    watched[0].close()
+
+    assert bool((tmp_path / "crash.txt").read_text()) is is_crash

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 from support.climbs import release
 
+from atoll_agent.ports import LaneReport
 from atoll_agent.rollout.machine import Phase
-from atoll_agent.rollout.slot import MAX_CRASHES, MAX_CRASHES_PROVEN, MAX_REBOOTS
-from atoll_agent.supervisor import activation
+from atoll_agent.rollout.slot import MAX_CRASHES, MAX_CRASHES_PROVEN, MAX_REBOOTS, Slot
+from atoll_agent.supervisor import activation, climb
 from atoll_contract.errors import Reason
 
 
@@ -84,6 +88,81 @@ def test_of_several_champions_one_goes_at_a_time_and_those_that_have_worked_last
         crash(world)
 
     assert (world.champion("big"), world.champion("small")) == (1, None)
+
+
+def both_in_shadow(world) -> None:
+    """Have a release on trial for each of the two models, each beside a champion."""
+    for model in ("big", "small"):
+        champion = release(model, 1)
+        world.slots.keep(replace(Slot(model, Phase.SHADOW, champion=champion), challenger=release(model, 2)))
+
+
+def test_a_release_that_crashes_the_agent_long_after_it_was_loaded_is_refused_all_the_same(
+    world, monkeypatch
+):
+    monkeypatch.setattr(activation, "_SETTLED_AFTER_S", 0.0)
+    world.climb(1)
+    for _ in range(MAX_CRASHES):
+        world.lane.in_shadow = None  # no verdict yet
+        world.run(lambda: world.slots["big"].has_settled, start=world.offer(release("big", 3)))
+        crash(world)
+
+    assert world.phase() is Phase.REFUSED
+    assert (world.champion("big"), world.slots["big"].champion_crashes) == (1, 0)
+
+
+def test_a_crash_is_the_doing_of_what_was_just_loaded_before_that_of_what_was_lived_with(world):
+    both_in_shadow(world)
+    world.slots.settle("big")
+    crash(world)
+
+    assert (world.slots["big"].crashes, world.slots["small"].crashes) == (0, 1)
+
+
+def test_of_several_on_trial_each_is_loaded_alone_after_a_crash_and_the_guilty_one_refused(world):
+    both_in_shadow(world)
+    crash(world)
+    assert world.slots.may_load("big")
+
+    world.slots.keep(replace(world.slots["big"], phase=Phase.SHADOW))
+    assert not world.slots.may_load("small")
+    crash(world)  # by big
+
+    assert world.phase() is Phase.REFUSED
+    assert (world.slots["small"].phase, world.slots["small"].crashes) == (Phase.ANNOUNCED, 1)
+    world.run(lambda: world.champion("small") == 2, start=world.offer(release("small", 2)))
+
+
+def test_whoever_waits_to_be_loaded_alone_is_loaded_once_the_other_is_lived_with(world, monkeypatch):
+    monkeypatch.setattr(climb, "_ALONE_S", 0.001)
+    both_in_shadow(world)
+    world.slots.keep(replace(world.slots["small"], phase=Phase.IDLE, challenger=None))
+    crash(world)
+    world.slots.keep(replace(world.slots["big"], phase=Phase.SHADOW))
+    held = world.slots.may_load
+    asked: list[bool] = []
+    world.slots.may_load = lambda model: asked.append(held(model)) or asked[-1]
+
+    def fact() -> bool:
+        if asked == [False] * 3:
+            world.slots.settle("big")
+        return world.champion("small") == 2
+
+    world.run(fact, start=world.offer(release("small", 2)))
+
+    assert asked == [False] * 3 + [True]
+
+
+def test_a_champion_that_has_answered_nothing_is_not_lived_with(world, monkeypatch):
+    monkeypatch.setattr(activation, "_SETTLED_AFTER_S", 0.001)
+    world.lane.report = LaneReport()
+    world.climb(1)
+    begun_s = time.monotonic()
+    world.run(lambda: time.monotonic() > begun_s + 0.05, start=lambda: None)
+    assert not world.slots["big"].is_proven
+
+    world.lane.report = LaneReport(answered=frozenset({"big"}))
+    world.run(lambda: world.slots["big"].is_proven, start=lambda: None)
 
 
 def test_a_machine_that_goes_down_during_a_trial_refuses_the_release_later(world, monkeypatch):

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import argparse
 import io
+import json
 import os
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support import edgetpu_stub
 from support.sysfs import Sysfs
 
 from atoll_agent.adapters.store import StateStore
+from atoll_agent.commands.doctor import configure, run
 from atoll_agent.doctor.accelerators import look_at_edgetpu
 from atoll_agent.doctor.device import look_at_device
 from atoll_agent.doctor.finding import Finding, Level, fault
@@ -95,9 +99,10 @@ def test_a_disk_without_room_for_two_bundles_is_a_warning(tree, tmp_path):
     assert of(device_findings(tree.root, tmp_path, size=size), "disk").level is Level.WARNING
 
 
-def edgetpu_findings(tree: Sysfs, *, library="libmissing.so", is_demanded=False, page_bytes=4096):
+def edgetpu_findings(tree: Sysfs, *, library="libmissing.so", is_demanded=False, page_bytes=4096, **options):
     runtimes = [choose_runtime().runtime]
-    return look_at_edgetpu(tree.root, library, runtimes, is_demanded=is_demanded, page_bytes=page_bytes)
+    options |= {"is_demanded": is_demanded, "page_bytes": page_bytes}
+    return look_at_edgetpu(tree.root, library, runtimes, **options)
 
 
 def test_without_an_edge_tpu_the_cpu_answers_unless_one_is_demanded(tree):
@@ -130,6 +135,49 @@ def test_a_stick_whose_node_is_missing_is_a_fault(tree):
     assert found.level is Level.FAULT
     assert "is missing here" in found.detail
     assert "a container needs the folder" in found.todo
+
+
+def test_a_device_that_the_settings_name_and_that_is_not_there_is_a_fault(tree):
+    path = tree.plug_pci(0, temp="50000")
+
+    findings = edgetpu_findings(tree, wanted=[path, "/dev/apex_1"])
+
+    assert of(findings, f"edgetpu {path}").level is Level.OK
+    missing = of(findings, "edgetpu /dev/apex_1")
+    assert missing.level is Level.FAULT
+    assert missing.detail.endswith("is not there; found: /dev/apex_0")
+    (only,) = edgetpu_findings(Sysfs(tree.root / "empty"), wanted=["/dev/apex_1"])
+    assert only.level is Level.FAULT
+
+
+def test_a_device_that_libedgetpu_does_not_find_is_a_warning(tree, monkeypatch):
+    monkeypatch.setenv("EDGETPU_STUB_DEVICES", "usb:/sys/bus/usb/devices/1-1")
+    library = str(edgetpu_stub.build())
+    tree.plug_usb("1-1")
+    assert of(edgetpu_findings(tree, library=library), "libedgetpu").level is Level.OK
+
+    path = tree.plug_usb("1-2")
+
+    found = of(edgetpu_findings(tree, library=library), "libedgetpu")
+    assert found.level is Level.WARNING
+    assert f"finds /sys/bus/usb/devices/1-1, and not {path}" in found.detail
+
+
+def test_the_tree_that_the_settings_name_is_looked_at(tree, tmp_path):
+    path = tree.plug_usb("1-1")
+    settings = tmp_path / "agent.toml"
+    settings.write_text(f'{SETTINGS}[edgetpu]\nsysfs_root = "{tree.root}"\n')
+    (tmp_path / "pw").touch()
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    arguments = parser.parse_args(["--settings", str(settings), "--offline", "--bundle", str(tmp_path / "b")])
+
+    run(arguments)
+
+    with zipfile.ZipFile(tmp_path / "b") as archive:
+        checks = [finding["check"] for finding in json.loads(archive.read("findings.json"))]
+        assert json.loads(archive.read("system.json"))["edgetpus"][0]["path"] == path
+    assert f"edgetpu {path}" in checks
 
 
 def test_large_pages_are_a_fault_under_a_module_on_pcie_only(tree):
@@ -264,4 +312,7 @@ def test_no_shared_group_is_joined_and_nothing_is_published_on_foreign_topics():
         outside == "homeassistant/device/atoll_site_pi/doctor"
     )  # and not .../config, which Home Assistant reads
     assert uses.untried == ("lamp/${device}/set",)
+    known = {"atoll/v1/site/pi/status", "atoll/v1/site/pi/slot/wear", "atoll/v1/site/pi/drift/wear"}
+    assert not known & set(written)  # an empty message withdraws what is there
+    assert {"atoll/v1/site/pi/slot/doctor", "atoll/v1/site/pi/drift/doctor"} <= set(written)
     assert {"atoll/v1/site/pi/decision/pi/hot", "atoll/v1/site/pi/command/pi/stop"} <= set(written)

@@ -188,14 +188,21 @@ class TestMonitor:
 
         assert watched.report(7.0, 0.0).counts["labels_unmatched"] == 1
 
-    def test_where_windows_are_left_out_only_exact_labels_count(self) -> None:
-        watched = monitor(passing=PassRules(label_tolerance_ms=10.0))
-        watched.see([seen(1.0, 5.0), seen(1.0, 50.0)], 0.0)
-        watched.hear([Told("wear", "a", Label(value=3.0, time_ms=7.0))])
-        watched.is_sampled = True
-        watched.hear([Told("wear", "a", Label(value=3.0, time_ms=52.0))])
+    def test_where_windows_were_left_out_only_exact_labels_count_whenever_they_come(self) -> None:
+        model = predictor(passing=PassRules(label_tolerance_ms=10.0))
+        handed = Handed(*[seen(1.0, time_ms) for time_ms in (5.0, 50.0, 55.0)])
+        watch = DriftWatch(handed, {"wear": model})
+        handed.left_out["wear"] = 7
+        list(watch.look(40.0, 1.0))
+        for now_s, label_ms in ((2.0, 7.0), (3.0, 65.0), (4.0, 50.0)):  # the last one is exact
+            handed.items = [Told("wear", "a", Label(value=3.0, time_ms=label_ms))]
+            list(watch.look(60.0, now_s))
+        handed.items = [seen(1.0, 100.0), Told("wear", "a", Label(value=3.0, time_ms=102.0))]
+        watch.tell_all()
 
-        assert watched.error.labels == 1
+        (report,) = watch.look(110.0, 5.0)
+
+        assert report.error.labels == 2
 
     def test_a_larger_error_is_drift_and_dated(self) -> None:
         watched = monitor(reference(error=EXPECTED))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from atoll_agent.adapters.edgetpu_care import Budget
+from atoll_agent.adapters.edgetpu import EdgeTpu
+from atoll_agent.adapters.edgetpu_care import Budget, Care, Placed
+from atoll_contract.errors import AcceleratorLostError, BundleRejectedError, Reason
 
 
 def test_the_first_failure_waits_for_nothing_and_those_in_a_row_ever_longer():
@@ -58,3 +60,55 @@ def test_failures_spread_over_minutes_are_no_burst():
         budget.failed(now_s, has_answered=True)
 
     assert not budget.is_resting
+
+
+def test_a_model_that_ends_the_child_twice_waits_ever_longer_and_is_tried_again():
+    # ends at 0 and 10: waits until 70, 70 + 120, 190 + 240 ... at most 16 times 60 s
+    placed = Placed(b"", (None, None), lambda _model: None)
+    placed.ended("SIGABRT", 0.0, 60.0)
+    assert placed.is_due(0.0)
+
+    now_s, waits = 10.0, []
+    for _ in range(7):
+        placed.ended("SIGABRT", now_s, 60.0)
+        placed.forgive()  # of a new child
+        wait_s = next(s for s in range(2000) if placed.is_due(now_s + s))
+        waits.append(wait_s)
+        now_s += wait_s
+
+    assert waits == [60, 120, 240, 480, 960, 960, 960]
+    assert isinstance(placed.fault, AcceleratorLostError)  # nothing is said against the bundle
+    placed.loaded()
+    assert placed.fault is None
+    placed.ended("SIGABRT", now_s, 60.0)
+    assert placed.is_due(now_s)
+
+
+def test_a_model_that_is_refused_by_a_device_that_answers_waits_for_the_next_child():
+    placed = Placed(b"", (None, None), lambda _model: None)
+    for _ in range(2):
+        placed.ended("SIGABRT", 0.0, 60.0)
+    assert placed.is_due(60.0)
+
+    placed.refused(BundleRejectedError("other outputs", Reason.GOLDEN_MISMATCH))
+
+    assert not placed.is_due(1e6)
+    placed.forgive()
+    assert placed.is_due(60.0)
+
+
+def test_a_device_that_is_back_gets_all_models_again_unless_it_was_only_reset():
+    tpu = EdgeTpu(None, Care(), (), lambda: None)
+    tpu._models[1] = placed = Placed(b"", (None, None), lambda _model: None)
+    for _ in range(2):
+        placed.ended("SIGABRT", 0.0, 60.0)
+
+    for now_s, is_there in ((1.0, False), (2.0, False), (3.0, True)):
+        tpu._note_presence(now_s, is_there=is_there)
+    placed.forgive()
+    assert not placed.is_due(3.0)
+
+    for now_s, is_there in ((4.0, False), (5.0, False), (7.0, True)):
+        tpu._note_presence(now_s, is_there=is_there)
+    placed.forgive()
+    assert placed.is_due(7.0)

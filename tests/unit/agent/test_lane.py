@@ -415,3 +415,42 @@ def test_an_order_that_fails_tells_who_gave_it(monkeypatch):
         bench.turn()
 
     assert isinstance(swapped.exception(timeout=0), TypeError)
+
+
+def test_readings_wait_unread_while_too_many_predictions_wait_for_the_broker(monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.outgoing.MAX_OUTSTANDING", 10)
+    bench = Bench(tuned())
+    many = b"[" + b",".join([b'{"values":{"x":1}}'] * 10) + b"]"
+
+    for mid in range(1, 5):
+        bench.deliver(many, mid=mid)
+    assert len(bench.wire.sent) == 10
+    assert bench.counts()["messages"] == 2
+
+    for mid in range(1, 5):
+        first = 10 * mid - 9
+        bench.wire.puback(*range(first, first + 10))
+        bench.turn()
+        bench.turn()
+        assert bench.acknowledged == list(range(1, mid + 1))
+    assert len(bench.wire.sent) == 40
+
+
+def test_readings_that_wait_unread_are_answered_once_after_a_reconnect(monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.outgoing.MAX_OUTSTANDING", 1)
+    bench = Bench(tuned())
+    readings = {mid: b'{"time_ms":%d,"values":{"x":3}}' % mid for mid in (1, 2, 3)}
+    for mid, payload in readings.items():
+        bench.deliver(payload, mid=mid)
+    assert bench.counts()["messages"] == 2
+
+    bench.wire.connect(session_present=True)
+    for mid, payload in readings.items():
+        bench.deliver(payload, mid=mid, is_duplicate=True)
+    for mid in readings:
+        bench.wire.puback(mid)
+        bench.turn()
+        bench.turn()
+
+    assert [prediction["time_ms"] for prediction in bench.predictions] == [1, 2, 3]
+    assert bench.acknowledged == [1, 2, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import pytest
 from msgspec.structs import replace
@@ -138,6 +139,39 @@ def test_a_stream_that_is_removed_leaves_once_all_is_answered_and_its_counts_sta
     assert bench.counts()["predictions"] == 1
 
 
+def test_a_stream_that_is_removed_while_the_broker_is_away_leaves_when_it_is_back(monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.lane._STOP_AFTER_S", 0.2)
+    bench = Bench(predictor())
+    bench.deliver()
+    bench.wire.disconnect()
+    bench.turn()
+
+    change(bench, lane_plan(models=()))
+    until = time.monotonic() + 0.3
+    turn_until(bench, lambda: time.monotonic() > until)
+    assert bench.waiter.ended == []
+    bench.wire.connect(session_present=True)
+    bench.deliver(is_duplicate=True)
+    bench.wire.puback(bench.wire.sent[0][0])
+    bench.turn()
+
+    assert bench.acknowledged == [1]
+    assert bench.waiter.ended == ["press"]
+    assert "predictions_lost" not in bench.counts()
+
+
+def test_what_a_stream_that_is_removed_could_not_deliver_is_counted(monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.lane._STOP_AFTER_S", 0.0)
+    bench = Bench(predictor())
+    bench.deliver()
+
+    change(bench, lane_plan(models=()))
+    bench.turn()
+
+    assert bench.waiter.ended == ["press"]
+    assert bench.counts()["predictions_lost"] == 1
+
+
 def test_a_stream_that_comes_back_before_it_has_left_goes_on():
     slow = predictor()
     hold = Hold(slow)
@@ -243,6 +277,18 @@ def test_while_filters_change_the_second_copy_of_a_message_is_not_answered():
     bench.wire.puback(*(mid for mid, _, _ in bench.wire.sent))
     bench.turn()
     assert bench.acknowledged == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("new", [[OLD], [OLD, NEW], []])
+def test_equal_readings_stay_two_where_no_filter_that_comes_overlaps_one_that_was_there(new):
+    bench = Bench(predictor(), streams=[mapped(OLD, "older/{device}")])
+
+    change(bench, lane_plan(mapped(*new, "older/{device}"), max_devices=99))
+    for mid in range(4):
+        bench.wire.deliver("older/p", payload(a=1), mid=mid + 1, arrival_ns=mid)
+    bench.turn()
+
+    assert len(bench.predictions) == 4
 
 
 def test_equal_readings_are_two_when_filters_do_not_overlap_or_time_has_passed():

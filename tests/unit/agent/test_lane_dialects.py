@@ -6,7 +6,7 @@ import time
 
 from structlog.testing import capture_logs
 from support.dialects import sparkplug, stream
-from support.lanes import Bench, predictor
+from support.lanes import Bench, lane_plan, predictor
 
 from atoll_contract.errors import Reason
 
@@ -154,3 +154,18 @@ def test_a_reload_that_leaves_the_dialect_as_it_is_forgets_nothing():
 
     assert [prediction["time_ms"] for prediction in found.predictions] == [AT_MS, AT_MS + 1000]
     assert found.refusals() == {}
+
+
+def test_a_reload_bounds_what_a_stream_remembers_of_devices():
+    settings = stream('name = "press"\npreset = "sparkplug"\nvalues.x = { name = "X" }\nhold_s = 60')
+    found = Bench(predictor(), streams=[settings])
+
+    found.lane.change(lane_plan(settings, max_devices=2), [])
+    for number in range(4):
+        birth = sparkplug({"name": "X", "alias": 7, "datatype": 10, "double_value": 1.0}, timestamp=AT_MS)
+        found.deliver(birth, topic=f"spBv1.0/P/DBIRTH/n/press-{number}", mid=number + 1)
+
+    assert {key: found.counts()[key] for key in ("births_forgotten", "held_forgotten")} == {
+        "births_forgotten": 2,
+        "held_forgotten": 2,
+    }

@@ -2,24 +2,29 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from support.lanes import Bench, predictor
+from support.lanes import TOPIC, Bench, lane_plan, predictor
 
-from atoll_agent.ports import SpoolState, Stored
+from atoll_agent.adapters.store import KeptWindows
+from atoll_agent.lane.spill import BATCH
+from atoll_agent.ports import Kept, SpoolState, Stored
 from atoll_contract.errors import StorageError
+from atoll_link.session import Refused
 
 
 class ListSpool:
-    """Implements ``ports.Spool`` in memory; ``fails`` as a disk does."""
+    """Implements ``ports.Spool`` in memory; ``fails`` as a disk does, ``is_hidden`` as one never read."""
 
     def __init__(self, *stored: bytes) -> None:
         self.stored = [Stored(number, "t", payload) for number, payload in enumerate(stored, 1)]
-        self.fails = False
+        self.fails = self.is_hidden = False
         self.is_closed = False
         self._last = len(stored)
 
     @property
     def state(self) -> SpoolState:
-        return SpoolState(rows=len(self.stored), fault="full" if self.fails else None)
+        return SpoolState(
+            rows=0 if self.is_hidden else len(self.stored), fault="full" if self.fails else None
+        )
 
     def keep(self, predictions):
         return self._done(lambda: [self._put(*one) for one in predictions])
@@ -156,3 +161,101 @@ def test_a_stop_brings_to_disk_what_was_not_delivered():
 
     assert times(spool) == [b'{"time_ms":1.0']
     assert spool.is_closed
+
+
+def test_what_the_broker_may_take_later_stays_on_disk_and_what_it_never_takes_leaves_it_uncounted():
+    spool = ListSpool(b"old-1", b"old-2", b"old-3")
+    bench = Bench(predictor(), spool=spool)
+    bench.turn()
+    bench.turn()
+    bench.wire.puback(1)
+    bench.wire.events += [Refused(2, "Not authorized"), Refused(3, "Quota exceeded", is_passing=True)]
+    bench.wire.sent.clear()
+
+    for _ in range(4):
+        bench.turn()
+
+    assert [one.payload for one in spool.stored] == [b"old-3"]
+    assert bench.wire.sent == []  # not at once
+    assert bench.counts()["predictions_replayed"] == 1
+    bench.lane._replay._put_off_s = 0.0
+    for _ in range(3):
+        bench.turn()
+    assert [payload for _, _, payload in bench.wire.sent] == [b"old-3"]
+
+
+def test_a_disk_that_could_not_be_read_at_the_start_is_asked_again():
+    spool = ListSpool(b"old")
+    spool.is_hidden = spool.fails = True
+    bench = Bench(predictor(), spool=spool)
+    bench.turn()
+    assert bench.wire.sent == []
+
+    spool.is_hidden = spool.fails = False
+    bench.lane._replay._retry_s = 0.0
+    for _ in range(3):
+        bench.turn()
+
+    assert [payload for _, _, payload in bench.wire.sent] == [b"old"]
+
+
+def test_what_waits_on_disk_leaves_though_live_predictions_are_always_on_their_way():
+    spool = ListSpool(b"old")
+    spool.is_hidden = True
+    bench = Bench(predictor(), spool=spool)
+    for number in range(2 * BATCH):
+        bench.wire.deliver(TOPIC, reading(number), mid=number + 1)
+    bench.turn()
+    spool.is_hidden = False
+
+    for _ in range(3):
+        bench.turn()
+
+    assert bench.wire.sent[-1][2] == b"old"
+
+
+def test_a_stop_keeps_windows_only_with_the_acknowledgement_of_what_is_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.lane._STOP_AFTER_S", 0.0)
+    store = KeptWindows(tmp_path)
+    mean = predictor(file="mean12_float", length=12)
+    bench = Bench(mean, spool=ListSpool(), windows=store)
+    for number in range(12):
+        bench.deliver(reading(number), mid=number + 1)
+    assert bench.acknowledged == list(range(1, 12))
+
+    bench.lane.stop()
+    bench.lane.run()
+
+    assert bench.acknowledged[-1] == 12
+    assert store.take("wear", Kept.WINDOWS) is not None
+
+
+def test_a_stop_keeps_no_windows_of_readings_that_come_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.lane._STOP_AFTER_S", 0.0)
+    store, spool = KeptWindows(tmp_path), ListSpool()
+    bench = Bench(predictor(file="mean12_float", length=12), spool=spool, windows=store)
+    for number in range(12):
+        bench.deliver(reading(number), mid=number + 1)
+    spool.fails = True
+
+    bench.lane.stop()
+    bench.lane.run()
+
+    assert 12 not in bench.acknowledged
+    assert store.take("wear", Kept.WINDOWS) is None
+
+
+def test_a_stream_that_is_removed_while_the_broker_is_away_leaves_its_predictions_on_disk(monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.lane._STOP_AFTER_S", 0.0)
+    spool = ListSpool()
+    bench = Bench(predictor(), spool=spool, spool_after_s=60.0)
+    bench.deliver(reading(1))
+    bench.wire.disconnect()
+    bench.turn()
+
+    bench.lane.change(lane_plan(models=()), ())
+    bench.turn()
+
+    assert bench.waiter.ended == ["press"]
+    assert times(spool) == [b'{"time_ms":1.0']
+    assert bench.counts()["predictions_lost"] == 0

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+import time
+
 import pytest
 from support.lanes import TOPIC, Bench, Hold, predictor, slow_down, stream, turn_until
 
+from atoll_agent.lane import live_trial
 from atoll_agent.rollout.trial import Outcome
 from atoll_contract.errors import Reason
 from atoll_contract.manifest import OutputSpec, PassRules
@@ -58,6 +62,30 @@ def test_in_shadow_only_the_champion_is_heard_and_both_are_compared():
     assert (trial.release, trial.is_on_probation, trial.windows) == (2, False, 3)
     assert trial.disagreement == pytest.approx(10)
     assert trial.verdict.outcome is Outcome.PASSED
+
+
+def test_a_message_with_many_windows_does_not_make_a_fast_release_too_slow(monkeypatch):
+    mean = {"file": "mean12_float", "length": 12}
+    monkeypatch.setattr("atoll_agent.lane.pending.MAX_BYTES", 100 * 12 * 4)
+    bench = TrialBench(rated(2, shadow=500, **mean), **mean)
+
+    bench.deliver(b"[" + b",".join([b'{"values":{"x":1}}'] * 400) + b"]")
+
+    assert bench.trial().verdict is None
+    assert bench.trial().windows == 389
+
+
+def test_windows_that_the_champion_does_not_answer_are_kept_in_a_fixed_number(monkeypatch):
+    monkeypatch.setattr("atoll_agent.lane.live_trial.MAX_OPEN", 5)
+    bench = Bench(predictor(file="mean12_float", length=12))
+    bench.lane.try_out(rated(2, shadow=100))
+
+    for number in range(11):
+        bench.deliver(b'{"time_ms":%d,"values":{"x":1}}' % number, mid=number + 1)
+
+    [trial] = bench.lane._tracks["press"]._trials.values()
+    assert trial.report().windows == 11
+    assert len(trial._open) == 5
 
 
 def test_a_release_that_differs_too_much_from_the_champion_is_stopped_in_shadow():
@@ -125,6 +153,59 @@ def test_a_release_that_gets_slow_on_probation_is_taken_back():
 
     assert bench.trial().verdict.reason is Reason.TOO_SLOW
     assert bench.releases == [1] + [2] * 30 + [1] * 5
+
+
+@pytest.mark.parametrize("is_on_probation", [False, True])
+def test_a_release_that_hangs_is_taken_back(monkeypatch, is_on_probation):
+    monkeypatch.setattr(live_trial, "_MUTE_S", 0.05)
+    challenger = rated(2, shadow=1, probation=100)
+    hold = Hold(challenger)
+    bench = TrialBench(challenger)
+    if is_on_probation:
+        hold.let_go()
+        bench.read(1)
+        turn_until(bench, lambda: bench.trial().verdict)
+        bench.lane.begin_probation("wear")
+
+    bench.read(2)
+    turn_until(bench, lambda: bench.trial().verdict)
+    bench.read(1)
+
+    assert bench.trial().verdict.reason is Reason.TOO_SLOW
+    assert bench.trial().is_on_probation is is_on_probation
+    assert bench.releases[-1] == 1
+    hold.let_go(3)
+
+
+def test_time_that_the_lane_stood_still_is_no_fault_of_the_release(monkeypatch):
+    monkeypatch.setattr(live_trial, "_MUTE_S", 10.0)
+    challenger = rated(2, shadow=100)
+    hold = Hold(challenger)
+    bench = TrialBench(challenger)
+    bench.read(1)
+    trial, now_s = bench.lane._tracks["press"]._trials["wear"], time.monotonic()
+
+    assert trial.judge(now_s + 3600) is None
+    assert trial.judge(now_s + 3604) is None
+    assert trial.judge(now_s + 3609).reason is Reason.TOO_SLOW
+    hold.let_go()
+
+
+def test_a_release_that_cannot_keep_up_on_probation_is_taken_back():
+    challenger = rated(2, shadow=1, probation=100)
+    hold = Hold(challenger, answer_s=0.5)
+    bench = TrialBench(challenger)
+    hold.let_go()
+    bench.read(1)
+    turn_until(bench, lambda: bench.trial().verdict)
+    bench.lane.begin_probation("wear")
+
+    for _ in range(5):  # at QoS 0 no more wait than are answered in a second
+        bench.deliver(b'{"values":{"x":3}}', qos=0)
+    hold.let_go(9)
+
+    assert bench.trial().is_on_probation
+    assert bench.trial().verdict.reason is Reason.TOO_SLOW
 
 
 def test_a_nan_on_probation_brings_the_champion_back_and_costs_one_prediction():
@@ -329,3 +410,24 @@ def test_when_the_newest_are_answered_a_hand_over_leaves_out_the_oldest_and_ackn
 
     turn_until(bench, are_all_acknowledged)
     assert bench.acknowledged == [1, 2, 3, 4, 5]
+
+
+def test_what_waits_at_the_end_of_a_trial_and_the_champion_cannot_use_is_refused():
+    champion, challenger = predictor(value="y"), rated(2, probation=100)
+    hold = Hold(challenger)
+    bench = Bench(champion, streams=[dataclasses.replace(stream(), units={"x": None, "y": None})])
+    bench.lane.try_out(challenger)
+    bench.lane.begin_probation("wear")
+    for number in range(3):
+        bench.deliver(b'{"time_ms":%d,"values":{"x":3}}' % number, mid=number + 1)
+    assert hold.at_work.acquire(timeout=20)
+
+    bench.lane.end_trial("wear", has_passed=False)
+    bench.turn()
+
+    assert bench.refusals()["wear", Reason.MISSING_VALUE] == 2
+    hold.let_go()
+    turn_until(bench, lambda: [told["release"] for told in bench.predictions] == [2])
+    bench.wire.puback(1)
+    bench.turn()
+    assert bench.acknowledged == [1, 2, 3]

@@ -125,12 +125,22 @@ def test_an_edge_tpu_that_is_faster_runs_the_release_and_the_table_says_so(desk)
 
 
 def test_an_edge_tpu_that_is_slower_does_not_and_the_table_says_so(desk):
-    desk.hold_contest()
+    desk.hold_contest(us=200.0)
 
     predictor = desk.load(EITHER, 0.0002, NO_BATCHES, 0.0003)
 
     assert "CPU" in predictor.backend
     assert desk.stored.edgetpu.answer_us == 300.0
+
+
+@pytest.mark.parametrize(("us", "has_won"), [(200.0, False), (5000.0, True)])
+def test_the_figures_that_are_kept_decide_now_as_they_do_after_a_restart(desk, us, has_won):
+    desk.hold_contest(us=us)
+
+    now = desk.load(EITHER, 0.001, 0.0005)
+    later = desk.load(EITHER, 0.001, may_wait=False)
+
+    assert now.model.is_remote is later.model.is_remote is has_won
 
 
 def test_one_that_the_settings_demand_runs_it_however_slow(desk):

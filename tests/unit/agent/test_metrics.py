@@ -44,6 +44,9 @@ STATUS = Status(
         "edgetpu_temp_c": 71,
         "edgetpu_clock_percent": 50,
         "late": 4,
+        "readings_missing": 3,
+        "spool_rows": 2,
+        "spool_bytes": 900,
     },
     refusals=[Refusals(where="press", reason=Reason.BAD_TIME, count=2)],
 )
@@ -70,7 +73,7 @@ def recorder(tmp_path) -> RecorderMetrics:
     assert trainer_main(["init", "--home", str(tmp_path / "home")]) == 0
     tally = Tally(readings=5)
     tally.refused[Reason.BAD_TIME] += 1
-    return RecorderMetrics(tally, lambda: True, tmp_path / "home" / "repository")
+    return RecorderMetrics(lambda: tally, lambda: True, tmp_path / "home" / "repository")
 
 
 def samples(*told) -> dict[tuple[str, tuple[str, ...]], float]:

@@ -45,12 +45,33 @@ def test_memory_is_bounded_by_devices():
 def test_what_is_missing_is_what_lies_between_the_numbers_that_came(numbers):
     counts: Counter[str] = Counter()
     repeats = Repeats(10, counts)
-    numbers = [min(numbers), *numbers]  # what was before the first one, nobody knows
 
     for number in numbers:
         repeats.is_repeat("d", "b", number)
 
-    assert counts["readings_missing"] == max(numbers) - min(numbers) + 1 - len(set(numbers))
+    # What was before the first one, nobody knows.
+    came = {number for number in numbers if number >= numbers[0]}
+    assert counts["readings_missing"] == max(numbers) - numbers[0] + 1 - len(came)
+
+
+def test_what_is_missing_comes_from_as_far_back_as_it_may():
+    counts: Counter[str] = Counter()
+    repeats = Repeats(10, counts)
+
+    for number in (1, 5 * MEMORY, *range(2, 5 * MEMORY - 3)):  # a backlog follows what is live
+        repeats.is_repeat("d", "b", number)
+
+    assert counts["readings_missing"] == 3
+
+
+def test_a_backlog_from_before_the_first_reading_hides_no_loss():
+    counts: Counter[str] = Counter()
+    repeats = Repeats(10, counts)
+
+    for number in (1000, *range(990, 1000), 1003):
+        repeats.is_repeat("d", "b", number)
+
+    assert counts["readings_missing"] == 2
 
 
 def test_a_new_run_of_a_device_misses_nothing():

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from atoll_agent.decisions.rule import Seen
-from atoll_agent.decisions.rules import MAX_GROUP, Rules
+from atoll_agent.decisions.rules import MAX_GROUP, Rules, RuleState
 from atoll_agent.rule_settings import RuleTable
 from atoll_contract.decisions import Decision, Withheld
 from atoll_contract.messages import Command
@@ -319,6 +320,115 @@ def test_a_command_that_was_withheld_is_forgotten_when_it_is_over():
     judged.judge(seen(2, 0))
 
     assert judged.judge(seen(3, 0)) == []
+
+
+def told(judged: Rules, *predictions: Seen) -> str:
+    """Return for each prediction R or C if it sends commands, r or c if it withholds them, or a dot."""
+    signs = []
+    for one in predictions:
+        acts = judged.judge(one)
+        states = [decision.state.value[0] for decision in decisions(acts)]
+        signs.append("".join(states).upper() if commands(acts) else "".join(states) or ".")
+    return "".join(signs)
+
+
+STOP_AND_GO = [STOP, {"name": "go", "on": "cleared"}]
+
+
+def old(second, value, device="a") -> Seen:
+    return seen(second, value, device, age_s=86_400)
+
+
+def test_no_count_is_reached_with_predictions_that_are_too_old():
+    judged = rules(when={"above": 5, "at_least": 3, "of": 5}, command=STOP_AND_GO)
+
+    # three of yesterday; of today one that is not met, and three that are
+    yesterday = [old(second, 9) for second in (0, 1, 2)]
+    today = [seen(second, value) for second, value in enumerate([0, 9, 9, 9, 9], 3)]
+    assert told(judged, *yesterday, *today) == "..r...R."
+
+
+def test_no_hold_time_begins_with_a_prediction_that_is_too_old():
+    judged = rules(when={"above": 5, "for_s": 3}, command=STOP_AND_GO)
+
+    assert told(judged, old(0, 9), *[seen(second, 9) for second in (50, 51, 52, 53, 54)]) == ".r..R."
+
+
+def test_no_hysteresis_begins_with_a_prediction_that_is_too_old():
+    judged = rules(when={"above": 5, "clear": 3}, command=STOP_AND_GO)
+
+    assert told(judged, old(0, 9), seen(1, 4), seen(2, 6), seen(3, 4), seen(4, 2)) == "r.R.C"
+
+
+def test_no_command_takes_back_what_only_old_predictions_say_is_over():
+    judged = rules(command=STOP_AND_GO)
+
+    assert told(judged, seen(0, 9), old(1, 0), seen(2, 9), old(3, 0), seen(4, 0)) == "RcRcC"
+
+
+def test_a_prediction_between_fresh_ones_that_nobody_should_act_on_holds_up_none():
+    judged = rules(when={"above": 5, "for_s": 3}, command=STOP_AND_GO)
+    late = seen(2, 9, doubt=Withheld.LATE)
+
+    assert told(judged, seen(0, 9), seen(1, 9), late, seen(3, 9), seen(4, 0)) == "...RC"
+
+
+def test_no_group_acts_on_what_a_member_said_too_long_ago():
+    judged = rules(command=[{**STOP, "device": "fan"}], group=group("count", count=2))
+
+    acts = [judged.judge(one) for one in (old(0, 9, "a"), seen(1, 9, "b"), seen(2, 9, "c"), seen(3, 9, "a"))]
+
+    assert [decision.withheld for each in acts for decision in decisions(each)] == [Withheld.TOO_OLD, None]
+    assert [len(commands(each)) for each in acts] == [0, 0, 1, 0]
+
+
+def test_when_all_is_fresh_again_nothing_more_is_judged_twice():
+    alone, many = rules(command=[STOP]), rules(command=[{**STOP, "device": "fan"}], group=group("any"))
+
+    for judged, subject in ((alone, "a"), (many, "hall")):
+        told(judged, old(0, 9), seen(1, 9))
+        assert judged.state()["hot"].alarms[subject].fresh is None
+
+
+def test_states_go_on_after_a_restart_under_a_rule_that_has_changed():
+    before = rules(command=STOP_AND_GO)
+    told(before, seen(0, 9))
+    after = rules(when={"above": 8}, command=STOP_AND_GO)
+
+    after.restore(restarted(before), -1e4)
+
+    # 7 is no more above the limit
+    assert told(after, seen(100, 7), seen(101, 9)) == "CR"
+
+
+def test_a_group_goes_on_after_a_restart_with_those_who_were_heard_lately():
+    table = {
+        "command": [{**one, "device": "fan"} for one in STOP_AND_GO],
+        "group": group("count", count=2, max_age_s=20),
+    }
+    before = rules(**table)
+    told(before, seen(0, 9, "a"), seen(10, 9, "b"))
+    after = rules(**table)
+
+    after.restore(restarted(before), 1e6)  # its seconds begin elsewhere
+
+    # b counts for 20 seconds after it was heard
+    heard = [seen(15, 9, "c", arrival_s=1e6 + 15), seen(25, 9, "c", arrival_s=1e6 + 25)]
+    assert told(after, *heard, seen(31, 9, "c", arrival_s=1e6 + 31)) == "..C"
+
+
+def test_a_rule_that_is_no_group_any_more_begins_anew():
+    before = rules(command=[{**STOP, "device": "fan"}], group=group("any"))
+    told(before, seen(0, 9, "a"))
+
+    for after in (rules(command=[STOP]), rules(group={**group("any"), "name": "other"})):
+        after.restore(restarted(before), 0.0)
+        assert not after.state()["hot"].alarms
+
+
+def restarted(judged: Rules) -> dict[str, RuleState]:
+    kept = msgspec.msgpack.encode(judged.state())
+    return msgspec.msgpack.decode(kept, type=dict[str, RuleState])
 
 
 def test_a_rule_without_commands_withholds_none():

@@ -6,7 +6,7 @@ import pytest
 
 from atoll_agent.rollout.machine import Event, IllegalTransitionError, Phase
 from atoll_agent.rollout.release import Release
-from atoll_agent.rollout.slot import MAX_BAD, Slot, Start
+from atoll_agent.rollout.slot import MAX_BAD, MAX_DOUBTS, Slot, Start
 from atoll_contract.errors import Reason
 
 ONE, TWO = (Release("wear", number, str(number) * 64, 10) for number in (1, 2))
@@ -69,14 +69,53 @@ def test_a_release_that_ends_the_agent_twice_while_it_is_loaded_is_refused():
     assert twice.failure.reason is Reason.ACTIVATION_CRASHED
 
 
-def test_an_end_long_after_loading_counts_as_no_crash_and_makes_up_for_one_before():
+def test_a_kill_long_after_loading_counts_as_no_crash_and_makes_none_before_undone():
     once = climbed(climbed(Slot("wear"), ONE), TWO, steps=4).restarted(1.0)
 
     settled = climbed(once, TWO, steps=4).settled().restarted(2.0)
     again = climbed(settled, TWO, steps=4)
 
-    assert (settled.phase, settled.crashes) == (Phase.ANNOUNCED, 0)
-    assert again.restarted(3.0).phase is Phase.ANNOUNCED
+    assert (settled.phase, settled.crashes) == (Phase.ANNOUNCED, 1)
+    assert again.restarted(3.0).phase is Phase.REFUSED
+
+
+def test_a_crash_counts_however_long_after_loading():
+    slot = climbed(climbed(Slot("wear"), ONE), TWO, steps=4).settled()
+
+    assert slot.restarted(1.0).crashes == 0
+    assert slot.restarted(1.0, blames_settled=True).crashes == 1
+
+
+def test_a_self_test_that_ends_with_the_agent_is_not_tried_for_ever():
+    slot = climbed(Slot("wear"), ONE)
+    for number in range(MAX_DOUBTS):
+        assert slot.doubts == number
+        slot = climbed(slot, TWO, steps=3).restarted(1.0)
+
+    assert (slot.phase, slot.champion) == (Phase.REFUSED, ONE)
+    assert slot.failure.reason is Reason.SELF_TEST_CRASHED
+
+
+def test_self_tests_that_ended_with_the_agent_are_forgotten_at_one_that_passes():
+    slot = climbed(Slot("wear"), TWO, steps=3).restarted(1.0)
+
+    assert climbed(slot, TWO, steps=3).doubts == 1
+    assert climbed(slot, TWO, steps=4).doubts == 0
+    assert slot.aimed(replace(TWO, release=3, sha256="3" * 64)).doubts == 0
+
+
+# The way back
+
+
+def test_the_way_back_to_an_earlier_release_is_gone_at_once_and_told():
+    slot = climbed(climbed(Slot("wear"), ONE), TWO)
+    slow = replace(ONE, max_delay_s=604_800)
+
+    back = slot.aimed(slow, start_ms=1e12)
+
+    assert (back.goes_back, back.is_withdrawn, back.wait_s(now_ms=0.0)) == (True, True, 0.0)
+    assert not climbed(slot, slow).is_withdrawn
+    assert not slot.aimed(replace(TWO, release=3, sha256="3" * 64)).goes_back
 
 
 @pytest.mark.parametrize(

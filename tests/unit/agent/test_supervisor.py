@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import pytest
 from support.climbs import ObedientLane, World, release
@@ -16,6 +16,7 @@ from atoll_agent.adapters.unwatched import Unwatched
 from atoll_agent.lane.handover import Handover
 from atoll_agent.ports import Line
 from atoll_agent.rollout.machine import Phase
+from atoll_agent.supervisor import supervisor
 from atoll_agent.supervisor.drift import DriftWatch
 from atoll_agent.supervisor.homeassistant import HomeAssistant
 from atoll_agent.supervisor.releases import Releases
@@ -81,11 +82,36 @@ class Quiet:
         pass
 
 
-def run_agent(world: World, error: Exception | None) -> None:
+class HangingLane(RunningLane):
+    """Heeds no order to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.let_go = super().stop
+
+    def stop(self) -> None:
+        pass
+
+
+class Stalled(Watchdog):
+    """Has seen no step of the lane for so long."""
+
+    def __init__(self, stalled_s: float) -> None:
+        super().__init__({}, lambda: None, None)
+        self._stalled_s = stalled_s
+
+    @property
+    def stalled_s(self) -> float:
+        return self._stalled_s
+
+
+def run_agent(
+    world: World, error: Exception | None, *, lane: RunningLane | None = None, stalled_s: float = 0.0
+) -> None:
     """Run an agent that gets SIGTERM once it has started, or whose lane ends by ``error``."""
     quiet = Quiet()
     quiet.has_told_ready = error is not None
-    lane = RunningLane(error)
+    lane = lane or RunningLane(error)
 
     @asynccontextmanager
     async def refresh(_request):
@@ -109,7 +135,7 @@ def run_agent(world: World, error: Exception | None) -> None:
             sessions=Sessions(),
             service=quiet,
             clock=quiet,
-            watchdog=Watchdog({}, lambda: None, None),
+            watchdog=Stalled(stalled_s),
             reload=reload,
             accelerators=quiet,
             crashes=CrashRecord(world.store.folder),
@@ -145,3 +171,18 @@ def test_a_stop_during_a_trial_is_charged_to_nobody(on_trial):
     on_trial.restart()
 
     assert (on_trial.phase(), on_trial.slots["big"].crashes) == (Phase.ANNOUNCED, 0)
+
+
+@pytest.mark.parametrize(("stalled_s", "is_crash"), [(30.0, False), (120.0, True)])
+def test_a_lane_that_hangs_is_no_clean_stop_and_one_that_looks_up_a_name_is(
+    on_trial, monkeypatch, stalled_s, is_crash
+):
+    monkeypatch.setattr(supervisor, "_LANE_STOP_S", 0.01)
+    lane = HangingLane()
+
+    with pytest.raises(RuntimeError, match="the lane hangs") if is_crash else nullcontext():
+        run_agent(on_trial, None, lane=lane, stalled_s=stalled_s)
+    lane.let_go()
+    on_trial.restart()
+
+    assert on_trial.slots["big"].crashes == is_crash

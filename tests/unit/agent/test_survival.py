@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
-from support.lanes import Bench, predictor
+from structlog.testing import capture_logs
+from support.dialects import stream
+from support.lanes import Bench, lane_plan, predictor
+from support.lanes import stream as press_stream
 from support.signals import a_manifest, a_recording, manifests
 
 from atoll_agent.adapters.store import KeptWindows
+from atoll_agent.decisions.rules import Rules
+from atoll_agent.ports import Kept
+from atoll_agent.rule_settings import RuleTable
 from atoll_signal.frames import Frames
 from atoll_signal.kept import keep, restored
 
@@ -64,7 +73,7 @@ def test_after_a_kill_windows_fill_anew_and_say_so(tmp_path):
 def test_windows_are_not_kept_while_a_reading_will_come_again(tmp_path):
     stopped(tmp_path, 12, is_answered=False)
 
-    assert KeptWindows(tmp_path).take("wear") is None
+    assert KeptWindows(tmp_path).take("wear", Kept.WINDOWS) is None
 
 
 def test_windows_of_other_columns_are_refused(tmp_path):
@@ -75,6 +84,89 @@ def test_windows_of_other_columns_are_refused(tmp_path):
         bench.deliver(b'{"time_ms":%d,"values":{"y":1}}' % number, mid=number + 1)
 
     assert [prediction["quality"] for prediction in bench.predictions] == [["gap"]]
+
+
+def hot(limit: float) -> Rules:
+    """Return a rule on the bench's model, which says 2 x + 1."""
+    table = {"name": "hot", "model": "wear", "when": {"above": limit}, "command": [
+        {"name": "fan", "value": 1}, {"name": "fan", "value": 0, "on": "cleared"},
+    ]}  # fmt: skip
+    return Rules([RuleTable(**table).build("site", "pi")], site="site", agent="pi", max_devices=10)
+
+
+def commands(bench: Bench) -> list[float]:
+    sent = [(topic.split("/")[4], payload) for _, topic, payload in bench.wire.sent]
+    return [json.loads(payload)["value"] for kind, payload in sent if kind == "command"]
+
+
+def read_now(bench: Bench, x: float) -> None:
+    bench.deliver(b'{"values":{"x":%g}}' % x, arrival_ns=time.monotonic_ns())
+
+
+def test_a_rule_that_was_raised_at_a_clean_stop_takes_its_command_back_afterwards(tmp_path):
+    before = Bench(predictor(), rules={"wear": hot(10)}, windows=KeptWindows(tmp_path))
+    read_now(before, 6)
+    assert commands(before) == [1]
+    before.wire.disconnect()  # whatever is under way
+    before.lane.stop()
+    before.lane.run()
+
+    after = Bench(predictor(), rules={"wear": hot(10)})
+    after.lane.remember(KeptWindows(tmp_path))
+    read_now(after, 3)
+
+    assert commands(after) == [0]
+    assert KeptWindows(tmp_path).take("wear", Kept.RULES) is None
+
+
+def test_a_rule_that_changes_at_a_reload_goes_on_from_where_it_was():
+    bench = Bench(predictor(), rules={"wear": hot(10)})
+    read_now(bench, 6)
+
+    bench.lane.change(lane_plan(press_stream(), rules={"wear": hot(20)}), [])
+    read_now(bench, 6)
+
+    assert commands(bench) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "first", "second"),
+    [
+        ("hold_s = 3600", b'{"x": 3, "y": 1}', b'{"y": 2}'),
+        ("join_s = 3600", b'{"x": 3}', b'{"y": 2}'),
+    ],
+)
+def test_values_that_are_held_or_wait_for_others_outlive_a_clean_stop(tmp_path, settings, first, second):
+    def bench(x: str, **options) -> Bench:
+        values = f'values.x = {{ pointer = "{x}" }}\nvalues.y = {{}}\n'
+        topics = 'name = "press"\ndialect = "json"\ntopics = ["d/{device}"]\n'
+        return Bench(predictor(), streams=[stream(topics + values + settings)], **options)
+
+    for pointer, answers in (("/x", [7.0]), ("/z", [])):  # the second is another value than was held
+        before = bench("/x", windows=KeptWindows(tmp_path))
+        before.deliver(first, topic="d/a", arrival_ms=1e12, qos=0)
+        before.lane.stop()
+        before.lane.run()
+        after = bench(pointer)
+        after.lane.remember(KeptWindows(tmp_path))
+        after.deliver(second, topic="d/a", arrival_ms=1e12 + 1000, qos=0)
+        assert [told["value"] for told in after.predictions] == pytest.approx(answers)
+
+
+@pytest.mark.parametrize("kind", [Kept.RULES, Kept.VALUES])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"\x81", b"\x84\xa6format\x02\xa7wall_ms\x00\xa5now_s\x00\xa5rules\x80"]
+)
+def test_what_cannot_be_read_of_the_last_stop_is_told_and_left(tmp_path, kind, damaged):
+    held = stream('name = "press"\ndialect = "json"\ntopics = ["d/{device}"]\nvalues.x = {}\nhold_s = 9')
+    name = {Kept.RULES: "wear", Kept.VALUES: "press"}[kind]
+    KeptWindows(tmp_path).keep(name, kind, damaged)
+    bench = Bench(predictor(), streams=[held], rules={"wear": hot(10)})
+
+    with capture_logs() as logs:
+        bench.lane.remember(KeptWindows(tmp_path))
+
+    assert [(line["event"], line["name"]) for line in logs] == [("windows.refused", name)]
 
 
 @pytest.mark.parametrize("name", manifests())

@@ -161,6 +161,48 @@ def test_a_release_that_is_wrong_five_times_as_often_is_refused():
     assert one.verdict(100.0).reason is Reason.ERROR_TOO_LARGE
 
 
+def trials_passed(wrong: float, *, of_champion: float, **rules) -> float:
+    """Return the share of 100 classifiers that pass a phase of 50 windows with labels for every third."""
+    draw, passed = random.Random(7), 0
+    for _ in range(100):
+        one, now_s = phase(Task.CLASSIFICATION, windows=50, **rules), 100.0
+        while (verdict := one.verdict(now_s)) is None:
+            now_s += 1.0
+            one.answered(1.0)
+            if now_s % 3 == 0:
+                said = (float(draw.random() >= share) for share in (wrong, of_champion))
+                one.labelled(1.0, *said)
+        passed += verdict.outcome is Outcome.PASSED
+    return passed / 100
+
+
+def test_a_phase_goes_on_until_its_labels_decide():
+    assert trials_passed(0.3, of_champion=0.0) <= 0.05
+    assert trials_passed(0.3, of_champion=0.05, max_error=0.05) <= 0.05
+    assert trials_passed(0.05, of_champion=0.05) >= 0.8
+    assert trials_passed(0.01, of_champion=0.01, max_error=0.2) >= 0.95
+
+
+def test_without_an_error_there_is_nothing_to_wait_for():
+    one = phase(windows=2, min_labels=2)
+    for _ in range(2):
+        one.answered(1.0)
+        one.labelled(1.0, 1.0, 1.0)
+
+    assert one.verdict(100.0).outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize(("left_out", "reason"), [(2, Reason.TOO_SLOW), (1, None)])
+def test_who_answered_fewer_windows_than_it_was_asked_for_does_not_pass_by_the_clock(left_out, reason):
+    one = phase(windows=3, max_s=10.0)
+
+    one.answered(1.0)
+    one.left_out = left_out
+
+    assert one.verdict(109.0) is None
+    assert one.verdict(110.0).reason is reason
+
+
 def test_the_running_mean_is_the_mean_and_its_error_that_of_the_textbook():
     mean = Mean()
 

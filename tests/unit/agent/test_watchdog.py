@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 from support.lanes import Bench
 
-from atoll_agent.adapters.alive_file import AliveFile
 from atoll_agent.supervisor.watchdog import Watchdog
+from atoll_link.alive_file import AliveFile
 
 
 class Planes:
@@ -36,6 +36,18 @@ def test_it_beats_while_both_planes_do_steps():
     planes = Planes()
 
     assert [planes.look(lane=1, control=3) for _ in range(3)] == [1, 2, 3]
+
+
+def test_it_tells_for_how_long_a_plane_has_stood_still():
+    planes = Planes()
+    planes.look(lane=1, control=1)
+
+    for _ in range(6):
+        planes.look(control=1)
+    assert planes.watchdog.stalled_s == 90.0
+
+    planes.look(lane=1, control=1)
+    assert planes.watchdog.stalled_s == 0.0
 
 
 @pytest.mark.parametrize("still", ["lane", "control"])
@@ -111,6 +123,17 @@ def test_a_file_of_life_is_touched_at_each_beat(tmp_path):
     file.beat()
 
     assert path.stat().st_mtime > 1
+
+
+def test_a_file_of_life_that_was_touched_just_now_is_left_alone(tmp_path):
+    path = tmp_path / "alive"
+    file = AliveFile(path, every_s=60.0)
+
+    file.beat()
+    os.utime(path, (1, 1))
+    file.beat()
+
+    assert path.stat().st_mtime == 1
 
 
 def test_a_file_of_life_in_no_folder_is_told_once(tmp_path):

@@ -268,3 +268,91 @@ def test_agents_in_trouble_stand_first_and_a_late_will_changes_nothing(feeding):
         ("b", "ready"),
     ]
     assert views.overview(feeding.scene, feeding.now_ms).healths == {"faulted": 1, "ready": 2}
+
+
+def decide(feeding: Feeding, state: State, agent: str = "pi", **more) -> None:
+    decision = Decision(state=state, time_ms=NOW_MS, model="wear", release=1, value=9.0, **more)
+    feeding.take(DecisionTopic(SITE, agent, "press-1", "worn"), decision.encode())
+
+
+def test_an_alarm_is_not_certain_once_a_word_that_it_is_over_could_have_been_missed(feeding):
+    decide(feeding, State.RAISED)
+    feeding.scene.connect(feeding.now_ms)
+    feeding.scene.disconnect(feeding.now_ms, "gone")
+    [unsure] = feeding.scene.alarms.standing
+
+    assert unsure.unsure_ms == feeding.now_ms
+    assert (len(feeding.scene.alarms), feeding.scene.alarms.unconfirmed) == (1, 1)
+    decide(feeding, State.RAISED)
+    assert feeding.scene.alarms.unconfirmed == 0
+    feeding.take(StatusTopic(SITE, "pi"), status(Health.OFFLINE))
+    assert feeding.scene.alarms.unconfirmed == 1
+    decide(feeding, State.CLEARED)
+    assert len(feeding.scene.alarms) == 0
+
+
+def test_an_alarm_that_nobody_confirms_for_a_day_is_forgotten(feeding):
+    decide(feeding, State.RAISED)
+    feeding.scene.alarms.doubt(NOW_MS)
+    feeding.scene.alarms.doubt(NOW_MS + 25 * 3600e3)
+
+    assert len(feeding.scene.alarms) == 0
+
+
+def test_a_device_that_says_hello_is_no_agent(feeding):
+    hello = Status(health=Health.READY, session=1, time_ms=NOW_MS)
+    feeding.take(StatusTopic(SITE, "press-1"), hello.encode())
+    feeding.take(StatusTopic(SITE, "pi"), status())
+
+    assert [agent.name for agent in views.known_agents(feeding.scene)] == ["pi"]
+
+
+def test_no_more_text_is_kept_than_a_page_shows(feeding):
+    feeding.predict(1.0)
+    decide(feeding, State.RAISED, label="x" * 10_000, commands=["t/" * 500] * 64)
+    payload = encode_prediction(
+        Prediction(NOW_MS, 1.0, 1, 0.4, output={"label": "y" * 9_000, "p": [1.0] * 99})
+    )
+    feeding.take(PredictionTopic(SITE, "pi", "press-1", "wear"), payload)
+    device = feeding.scene.devices[SITE, "press-1"]
+    [told] = device.decisions
+
+    assert len(told.decision.label) == 48
+    assert [len(text) for text in told.decision.commands[:3]] == [120] * 3
+    assert told.decision.commands[3] == "and 61 more"
+    assert device.models["pi", "wear"].last == (1, 1.0, "y" * 48, ())
+
+
+def test_one_agent_cannot_hide_what_another_one_says_of_a_device(feeding):
+    for number in range(20):
+        feeding.take(PredictionTopic(SITE, "evil", "press-1", f"m{number}"), b"junk")
+    for number in range(20):
+        payload = encode_prediction(Prediction(NOW_MS, 1.0, 1, 0.4))
+        feeding.take(PredictionTopic(SITE, "evil", "press-1", f"m{number}"), payload)
+    feeding.predict(5.0)
+
+    assert feeding.track().last.value == 5.0
+    assert sum(agent == "evil" for agent, _ in feeding.scene.devices[SITE, "press-1"].models) == 8
+
+
+def test_a_model_that_is_silent_makes_room_on_a_device(feeding):
+    for agent in ("a", "b"):
+        for number in range(8):
+            payload = encode_prediction(Prediction(NOW_MS, 1.0, 1, 0.4))
+            feeding.take(PredictionTopic(SITE, agent, "press-1", f"m{number}"), payload)
+    feeding.predict(5.0)
+    assert ("pi", "wear") not in feeding.scene.devices[SITE, "press-1"].models
+    feeding.predict(6.0, step_ms=60_000)
+
+    assert feeding.track().last.value == 6.0
+    assert ("a", "m0") not in feeding.scene.devices[SITE, "press-1"].models
+
+
+def test_a_slot_that_is_known_is_updated_however_many_there_are(feeding):
+    for number in range(257):
+        feeding.take(SlotTopic(SITE, "pi", f"m{number}"), slot(1, "a").replace(b"wear", b"m%d" % number))
+    feeding.take(SlotTopic(SITE, "pi", "m3"), slot(2, "b").replace(b"wear", b"m3"))
+
+    slots = feeding.scene.fleet.find(SITE, "pi").slots
+    assert len(slots) == 256
+    assert slots["m3"].champion.release == 2

@@ -107,6 +107,50 @@ def test_who_logs_out_is_out(password_file):
     assert browser.ask("/")[0] == 303
 
 
+def test_five_wrong_passwords_do_not_close_the_door_to_others(password_file):
+    logins = Logins(password_file, 3600)
+    for _ in range(5):
+        logins.enter("wrong", "10.0.0.1")
+
+    assert logins.enter(PASSWORD, "10.0.0.1") is None
+    assert logins.enter(PASSWORD, "10.0.0.2") is not None
+
+
+def test_another_password_ends_all_sessions(password_file):
+    logins = Logins(password_file, 3600)
+    token = logins.enter(PASSWORD, "10.0.0.1")
+    assert logins.knows(token)
+    password_file.write_text("another horse\n")
+
+    assert not logins.knows(token)
+
+
+def test_an_open_page_ends_with_the_login(password_file):
+    clock = Clock()
+    browser = Browser(Logins(password_file, 3600, clock))
+    browser.log_in(PASSWORD)
+    heard, sent = [], []
+
+    async def app(_scope, receive, send) -> None:
+        await send({"type": "websocket.accept"})
+        heard.append((await receive())["type"])
+        clock.now_s = 3601.0
+        heard.append((await receive())["type"])
+
+    async def receive():
+        return {"type": "websocket.receive", "text": "2"}
+
+    async def send(message):
+        sent.append(message)
+
+    browser.guard._app = app
+    headers = [(b"host", b"localhost:8080"), (b"cookie", browser.cookie.encode())]
+    asyncio.run(browser.guard({"type": "websocket", "headers": headers}, receive, send))
+
+    assert heard == ["websocket.receive", "websocket.disconnect"]
+    assert sent[-1] == {"type": "websocket.close", "code": 4401}
+
+
 def test_five_wrong_passwords_close_the_door_for_a_minute(password_file):
     clock = Clock()
     browser = Browser(Logins(password_file, 3600, clock))

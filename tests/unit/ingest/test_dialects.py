@@ -273,6 +273,20 @@ def test_senml_that_cannot_be_read_is_refused(payload: bytes, reason: Reason) ->
     assert refusal(SAMPLES["senml"].stream.reader(1), "n/1", payload).reason is reason
 
 
+def test_senml_base_values_are_added_to_numbers_of_their_kind_only() -> None:
+    pack = (
+        b'[{"bn": "x/", "bv": 20, "n": "temp", "v": 1.5}, {"n": "door", "vb": false},'
+        b' {"bn": "y/", "bs": 100, "n": "temp", "s": 7}, {"n": "door", "v": -19},'
+        b' {"bn": "z/", "n": "temp"}]'
+    )
+
+    assert read(SAMPLES["senml"].stream.reader(1), ("n/1", pack)) == [
+        ("x", at(None, temp=21.5, door=0.0)),
+        ("y", at(None, temp=107.0, door=1.0)),
+        ("z", at(None, temp=20.0)),
+    ]
+
+
 def test_senml_times_that_count_from_now_count_from_arrival() -> None:
     pack = (
         b'[{"bn": "x/", "n": "temp", "v": 1, "t": -2}, {"n": "temp", "v": 2, "t": -1.5},'
@@ -323,6 +337,22 @@ def test_data_before_a_birth_and_after_a_death_cannot_be_read() -> None:
     read(reader, birth, data, node_death)
     assert refusal(reader, *data).reason is Reason.NO_BIRTH
     assert (reader.counts["births"], reader.counts["deaths"]) == (4, 2)
+
+
+def test_a_death_of_the_connection_before_the_last_birth_is_late_and_kills_nobody() -> None:
+    reader = SAMPLES["sparkplug"].stream.reader(10)
+    birth, data, _, _, _, (_, no_session) = SAMPLES["sparkplug"].messages
+    seventh = sparkplug({"name": "bdSeq", "datatype": 8, "long_value": 7})
+    sixth = sparkplug({"name": "bdSeq", "datatype": 8, "long_value": 6})
+    read(reader, ("spBv1.0/P/NBIRTH/edge", seventh), birth)
+
+    for death in (sixth, no_session):
+        assert read(reader, ("spBv1.0/P/NDEATH/edge", death)) == []
+    assert len(read(reader, data)) == 2
+    assert (reader.counts["deaths_late"], reader.counts["deaths"]) == (2, 0)
+
+    read(reader, ("spBv1.0/P/NDEATH/edge", seventh))
+    assert refusal(reader, *data).reason is Reason.NO_BIRTH
 
 
 def test_what_was_held_of_a_device_dies_with_it() -> None:

@@ -87,8 +87,9 @@ def waits(backoff: Backoff, *, is_accepted: bool) -> list[float]:
     found = []
     for _ in range(9):
         if is_accepted:
-            backoff.ease()
-        backoff.fail(100.0)
+            backoff.lose(100.0, stood_s=1.0)
+        else:
+            backoff.fail(100.0)
         found.append(backoff.until - 100.0)
     return found
 

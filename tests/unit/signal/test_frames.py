@@ -88,6 +88,27 @@ def test_a_tumbling_window_waits_for_late_readings_as_long_as_it_was_told():
     assert feed(33, 1.0) == ([[1.0]], 22.0, 21.0, 2, (Quality.LATE,))
 
 
+def test_tumbling_windows_that_are_closed_together_are_counted_and_the_newest_is_told():
+    feed = Feed(mean(duration_ms=10_000.0, length=10, kind=WindowKind.TUMBLING, lateness_ms=10_000.0))
+
+    # 0 5 | 12 15 | | | 42 closes them all, of which two hold readings
+    found = [feed(time_s, float(time_s)) for time_s in (0, 5, 12, 15, 42)]
+
+    assert found == [None] * 4 + [([[13.5]], 15.0, 12.0, 2, ())]
+    assert feed.frames.skipped == 1
+
+
+def test_tumbling_windows_of_steps_that_are_closed_together_are_counted_and_their_flags_told():
+    feed = Feed(a_manifest(values=X, **STEPS, length=2, kind=WindowKind.TUMBLING, lateness_ms=1500.0))
+    for time_s in (0, 1, 2, 3, 4, 5, 8, 1.5):
+        feed(time_s, float(time_s))
+
+    # 0 1 | 2 3 | 4 5 were told one by one; 1.5 was too late; 6 7 | 8 9 are both complete with 11
+    assert feed.frames.skipped == 0
+    assert feed(11, 11.0) == ([[8.0], [9.0]], 9.0, 8.0, 2, (Quality.LATE,))
+    assert feed.frames.skipped == 1
+
+
 def test_more_readings_than_a_window_keeps_are_told_as_a_gap():
     feed = Feed(mean(duration_ms=3000.0, length=2))
     for time_s in (0, 1, 2):

@@ -17,7 +17,7 @@ from atoll_contract.messages import (
 from atoll_contract.release import ReleaseTerms
 from atoll_contract.topics import SlotTopic, StatusTopic
 from atoll_link.cohort import PATIENCE_S, Cohort, Member, Standing, cohort_of, offered
-from atoll_link.fleet import Fleet
+from atoll_link.fleet import MAX_SITES, MAX_SLOTS, Fleet
 
 SHA = {number: f"{number:064x}" for number in range(10)}
 TERMS = ReleaseTerms(model="wear", release=5)
@@ -155,6 +155,30 @@ def test_a_will_of_an_earlier_connection_silences_nobody() -> None:
 
     say(fleet, "pi", Status(health=Health.OFFLINE, session=1, token="another"))
     assert fleet.agents[0].is_silent
+
+
+def test_an_agent_whose_session_numbers_begin_anew_is_heard() -> None:
+    fleet = fleet_of(pi=slot())
+    say(fleet, "pi", Status(health=Health.OFFLINE, session=40, token="t"))
+
+    say(fleet, "pi", Status(health=Health.READY, session=3, token="t"))
+
+    assert not fleet.agents[0].is_silent
+
+
+def test_whoever_writes_below_many_sites_or_for_many_models_fills_no_memory() -> None:
+    fleet = fleet_of(other=slot())
+
+    for number in range(MAX_SITES + 5):
+        say(fleet, "pi", slot(), site=f"site-{number}")
+    for number in range(MAX_SLOTS + 5):
+        say(fleet, "other", slot(f"model-{number}"))
+
+    assert len(fleet) == 1 + MAX_SITES
+    assert fleet.find("site-4", "pi") is None
+    assert fleet.find("site-20", "pi") is not None
+    assert len(fleet.find("plant", "other").slots) == MAX_SLOTS
+    assert fleet.malformed == 5 + 6
 
 
 # Who has a vote

@@ -39,7 +39,11 @@ class ScriptedWatch:
 
 
 def scene(
-    health: Health = Health.READY, phase: str | None = None, champion: str | None = None, count: int = 3
+    health: Health = Health.READY,
+    phase: str | None = None,
+    champion: str | None = None,
+    count: int = 3,
+    started_ms: float = 1.0,
 ):
     """Return what lets ``count`` agents say where they are with the release."""
 
@@ -53,7 +57,7 @@ def scene(
         slot = SlotStatus(model="wear", time_ms=1.0, challenger=challenger, champion=runs)
         for number in range(count):
             fleet.take(str(SlotTopic("plant", f"pi{number}", "wear")), slot.encode())
-            status = Status(health=health, session=1, token="t")
+            status = Status(health=health, session=1, token="t", started_ms=started_ms)
             fleet.take(str(StatusTopic("plant", f"pi{number}")), status.encode())
 
     return play
@@ -74,6 +78,11 @@ def followed(
     )
 
 
+def neighbour(fleet: Fleet) -> None:
+    """Let another agent of the site be heard, without the model."""
+    fleet.take(str(StatusTopic("plant", "other")), Status(health=Health.READY, session=1, token="u").encode())
+
+
 def test_a_rollout_on_agents_that_answer_is_settled() -> None:
     watch = ScriptedWatch(scene(), scene(phase="fetching"), scene(champion=SHA))
 
@@ -81,13 +90,66 @@ def test_a_rollout_on_agents_that_answer_is_settled() -> None:
 
 
 def test_a_release_that_ends_its_agents_is_refused_by_them_after_a_while() -> None:
-    watch = ScriptedWatch(scene(), scene(phase="shadow"), scene(Health.OFFLINE, "shadow"))
+    watch = ScriptedWatch(neighbour, scene(), scene(phase="shadow"), scene(Health.OFFLINE, "shadow"))
+    watch.step(0.0)
 
     rollout = followed(watch, withdraw_above=0.2)
 
     assert rollout.verdict is Verdict.TOO_MANY_REFUSED
     assert rollout.cohort.refusals() == [(Reason.ACTIVATION_CRASHED, 3)]
     assert PATIENCE_S <= watch.now_s < PATIENCE_S + 2
+
+
+def test_a_site_that_falls_silent_as_a_whole_is_waited_for() -> None:
+    dark = [scene(Health.OFFLINE, "shadow")] * 400
+    back = ScriptedWatch(scene(), scene(phase="shadow"), *dark, scene(champion=SHA))
+    gone = ScriptedWatch(scene(), scene(phase="shadow"), *dark)
+
+    assert followed(back, withdraw_above=0.2).verdict is Verdict.SETTLED
+    assert followed(gone, withdraw_above=0.2).verdict is Verdict.TOO_MANY_REFUSED
+    assert gone.now_s == WAIT_S
+
+
+def test_without_a_trial_an_agent_has_answered_once_it_has_run_it_for_a_while() -> None:
+    tried = ScriptedWatch(scene(), scene(phase="shadow"), scene(champion=SHA))
+    untried = ScriptedWatch(scene(), scene(champion=SHA))
+    restarts = [scene(champion=SHA, started_ms=float(number // 60)) for number in range(600)]
+    looping = ScriptedWatch(scene(), *restarts)
+
+    assert followed(tried, withdraw_above=0.2).verdict is Verdict.SETTLED
+    assert tried.now_s < PATIENCE_S
+    assert followed(untried, withdraw_above=0.2).verdict is Verdict.SETTLED
+    assert PATIENCE_S <= untried.now_s < PATIENCE_S + 2
+    assert followed(looping, withdraw_above=0.2).verdict is Verdict.SETTLED
+    assert looping.now_s > 300
+
+
+def test_a_release_without_a_trial_that_ends_its_agents_is_refused_by_them() -> None:
+    watch = ScriptedWatch(neighbour, scene(), scene(champion=SHA), scene(Health.OFFLINE, champion=SHA))
+    watch.step(0.0)
+
+    rollout = followed(watch, withdraw_above=0.2)
+
+    assert rollout.verdict is Verdict.TOO_MANY_REFUSED
+    assert rollout.cohort.refusals() == [(Reason.ACTIVATION_CRASHED, 3)]
+    assert PATIENCE_S <= watch.now_s < PATIENCE_S + 2
+
+
+def test_an_agent_that_has_run_it_for_a_while_and_goes_has_not_refused_it() -> None:
+    runs = [scene(champion=SHA)] * 130
+    watch = ScriptedWatch(neighbour, scene(), *runs, scene(Health.OFFLINE, champion=SHA))
+    watch._scenes.insert(0, scene(phase="fetching", count=4))  # one more that is never through
+
+    rollout = followed(watch, withdraw_above=0.2)
+
+    assert rollout.verdict is Verdict.TIME_UP
+    assert rollout.cohort.refused_share == 0.0
+
+
+def test_agents_that_just_start_anew_are_waited_for() -> None:
+    watch = ScriptedWatch(scene(Health.OFFLINE), *[scene(Health.OFFLINE)] * 20, scene(champion=SHA))
+
+    assert followed(watch).verdict is Verdict.SETTLED
 
 
 def test_a_release_that_had_ended_its_agents_before_they_were_looked_at_is_refused_too() -> None:
@@ -105,7 +167,7 @@ def test_without_a_limit_agents_that_fell_silent_are_waited_for_until_time_is_up
     assert watch.now_s == WAIT_S
 
 
-@pytest.mark.parametrize("last", [{}, {"phase": "fetching"}, {"champion": SHA}])
+@pytest.mark.parametrize("last", [{}, {"phase": "fetching"}])
 def test_falling_silent_at_any_other_time_is_no_refusal_and_no_answer(last: dict[str, str]) -> None:
     watch = ScriptedWatch(scene(), scene(**last), scene(Health.OFFLINE, **last))
     watch._scenes.insert(0, scene(phase="fetching", count=4))  # one more that is never through

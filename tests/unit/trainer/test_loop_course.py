@@ -25,7 +25,7 @@ from atoll_trainer.loop.machine import (
 from atoll_trainer.loop.state import Cause, LoopFile, LoopStore, ModelState
 from atoll_trainer.repository import Available
 
-SHA = {1: "1" * 64, 2: "2" * 64}
+SHA = {number: str(number) * 64 for number in (1, 2, 3)}
 POLICY = Policy("wear", fresh_s=100.0, cool_down_s=1000.0, settle_s=500.0, watch_s=50.0)
 DONE = Ended(is_done=True)
 
@@ -63,6 +63,7 @@ class Scene:
         before = ModelState(model="wear", since_ms=0.0, created_ms=0.0)
         self.course = Course(policy, before.model_copy(update=state))
         self.view = View(out(1), [agent()], {}, is_complete=True)
+        self.job: Job | None = None
 
     @property
     def phase(self) -> Phase:
@@ -72,7 +73,13 @@ class Scene:
         self.view = replace(self.view, **parts)
 
     def at(self, seconds: float) -> Job | None:
-        return self.course.tick(self.view, seconds * 1e3)
+        job = self.course.tick(self.view, seconds * 1e3)
+        self.job = job or self.job
+        return job
+
+    def ends(self, ended: Ended, now_ms: float) -> None:
+        assert self.job is not None
+        self.course.ended(self.job, ended, now_ms)
 
     def drifts(self, **parts) -> None:
         self.sees(drifts={("plant", "pi"): report(drifting=True, detail="x: 0.5", **parts)})
@@ -186,6 +193,16 @@ class TestCauses:
         asked.at(2)
         assert not asked.course.state.is_ordered
 
+    def test_a_request_does_not_wait_for_what_a_drift_is_waited_for(self) -> None:
+        scene = Scene()
+        scene.drifts()
+        scene.at(90)
+        scene.course.order()
+        jobs = [scene.at(91), scene.at(92), scene.at(93)]
+
+        assert jobs == [None, None, Job(JobKind.TRAIN, "wear", since_ms=0.0)]
+        assert scene.course.state.cause is Cause.REQUEST
+
     def test_nothing_but_a_request_breaks_the_cool_down(self) -> None:
         scene = Scene(attempt_ms=0.0)
         scene.drifts()
@@ -213,9 +230,9 @@ class TestTurn:
     def test_a_turn_goes_from_training_to_all_devices(self) -> None:
         scene = Scene(phase=Phase.TRAINING, data_since_ms=40e3)
         assert scene.at(1).kind is JobKind.TRAIN
-        scene.course.ended(Ended(is_done=True, run="wear-1", release=2), 10e3)
+        scene.ends(Ended(is_done=True, run="wear-1", release=2), 10e3)
         assert scene.at(11) == Job(JobKind.PUBLISH, "wear", 2, "wear-1")
-        scene.course.ended(Ended(is_done=True, percent=10), 12e3)
+        scene.ends(Ended(is_done=True, percent=10), 12e3)
         scene.sees(releases=[*out(1), *out(2, percent=100)], agents=[agent(), agent("pj", runs=2)])
         scene.at(13)
         assert scene.phase is Phase.CANARY  # pi has not answered
@@ -224,12 +241,31 @@ class TestTurn:
         assert scene.phase is Phase.WATCHING
         assert scene.at(63.9) is None
         assert scene.at(64) == Job(JobKind.PROMOTE, "wear", 2)
-        scene.course.ended(DONE, 66e3)
+        scene.ends(DONE, 66e3)
         assert scene.phase is Phase.ROLLOUT
         scene.at(67)
 
         assert (scene.phase, scene.course.state.outcome) == (Phase.IDLE, "release 2 is out; 2 agents: 2 runs")
         assert scene.course.state.trained_ms == 10e3
+
+    def test_what_was_before_a_drift_that_is_learnt_is_learnt_no_more(self) -> None:
+        # history_s is 7 d, the drift began at 40 s: until then only what came after it is the world.
+        scene = canary(phase=Phase.ROLLOUT, data_since_ms=40e3)
+        scene.sees(agents=[agent(runs=2)], releases=out(2))
+        scene.at(1)
+        scene.course.order()
+        scene.at(2)
+        assert scene.at(3).since_ms == 40e3
+
+        late = Scene(learns_from_ms=40e3)
+        late.course.order()
+        late.at(604_800 + 50)
+        assert late.at(604_800 + 50).since_ms == 50e3
+
+        other = canary(phase=Phase.ROLLOUT, data_since_ms=40e3, cause=Cause.LABELS)
+        other.sees(agents=[agent(runs=2)], releases=out(2))
+        other.at(1)
+        assert other.course.state.learns_from_ms == 0.0
 
     @pytest.mark.parametrize("phase", [Phase.CANARY, Phase.WATCHING, Phase.ROLLOUT])
     def test_a_release_that_too_many_refuse_is_withdrawn_and_it_is_said_why(self, phase) -> None:
@@ -239,7 +275,7 @@ class TestTurn:
 
         assert (job.kind, job.release) == (JobKind.WITHDRAW, 2)
         assert "error_too_large 1" in job.why
-        scene.course.ended(DONE, 3e3)
+        scene.ends(DONE, 3e3)
         assert "release 2 was withdrawn" in scene.course.state.outcome
 
     def test_nobody_connected_is_waited_for(self) -> None:
@@ -290,10 +326,37 @@ class TestTurn:
         assert job.kind is JobKind.WITHDRAW
         assert job.why == "on pi its error is 2 instead of 0.5"
 
+    @pytest.mark.parametrize(("fallen", "is_promoted"), [(0, True), (1, True), (2, False), (5, False)])
+    def test_a_release_of_which_its_devices_fall_silent_is_not_for_all(self, fallen, is_promoted) -> None:
+        # 5 run it, 1 other does not; watched for 50 s, settled after 500 s: a fifth may fall silent.
+        scene = canary(phase=Phase.WATCHING)
+        names = [f"p{number}" for number in range(5)]
+        scene.sees(releases=[*out(1), *out(2)], agents=[agent(name, runs=2) for name in names])
+        scene.at(1)
+        silent = [agent(name, runs=2, health=Health.OFFLINE) for name in names[:fallen]]
+        scene.sees(agents=[*silent, *(agent(name, runs=2) for name in names[fallen:])])
+
+        soon, late = scene.at(50), scene.at(501)
+
+        if is_promoted:
+            assert soon.kind is JobKind.PROMOTE
+        else:
+            assert soon is None
+            assert late.kind is JobKind.WITHDRAW
+            assert late.why == f"{fallen} agents fell silent while running it, {5 - fallen} still run it"
+
+    def test_devices_that_were_silent_before_the_loop_looked_do_not_run_a_release(self) -> None:
+        scene = canary(phase=Phase.WATCHING)
+        scene.sees(agents=[agent(runs=2, health=Health.OFFLINE)])
+
+        assert [scene.at(51), scene.at(499)] == [None, None]
+        scene.sees(agents=[agent(runs=2)])
+        assert scene.at(500).kind is JobKind.PROMOTE
+
     def test_a_gate_that_refuses_ends_the_turn_and_the_cool_down_holds(self) -> None:
         scene = Scene(phase=Phase.PUBLISHING, release=2, run="wear-1", attempt_ms=0.0)
         scene.at(1)
-        scene.course.ended(Ended(is_done=False, is_refusal=True, detail="no better"), 2e3)
+        scene.ends(Ended(is_done=False, is_refusal=True, detail="no better"), 2e3)
         scene.drifts()
         scene.at(3)
 
@@ -302,7 +365,7 @@ class TestTurn:
     def test_a_training_that_fails_ends_the_turn(self) -> None:
         scene = Scene(phase=Phase.TRAINING)
         scene.at(1)
-        scene.course.ended(Ended(is_done=False, detail="too few windows"), 2e3)
+        scene.ends(Ended(is_done=False, detail="too few windows"), 2e3)
 
         assert (scene.phase, scene.course.state.outcome) == (Phase.IDLE, "training failed: too few windows")
 
@@ -312,17 +375,54 @@ class TestTurn:
         while scene.phase is Phase.PUBLISHING:
             if scene.at(second) is not None:
                 times.append(second)
-                scene.course.ended(Ended(is_done=False, detail="no broker"), second * 1e3)
+                scene.ends(Ended(is_done=False, detail="no broker"), second * 1e3)
             second += 1.0
 
         assert times == [0.0, 5.0, 15.0, 35.0, 75.0, 155.0]
         assert scene.course.state.outcome == "publishing failed: no broker"
 
+    def test_a_release_that_is_signed_and_cannot_be_brought_out_is_withdrawn(self) -> None:
+        scene = Scene(phase=Phase.PUBLISHING, release=2, run="wear-1", attempts=5)
+        scene.sees(releases=out(1, 3))
+        scene.at(1)
+        scene.ends(Ended(is_done=False, is_signed=True, release=3, detail="not_stored"), 1e3)
+        job = scene.at(2)
+
+        assert job == Job(JobKind.WITHDRAW, "wear", 3, why="publishing failed: not_stored")
+        scene.ends(DONE, 3e3)
+        assert scene.course.state.outcome == "release 3 was withdrawn: publishing failed: not_stored"
+
+    def test_what_is_published_under_another_number_is_followed_under_it(self) -> None:
+        scene = Scene(phase=Phase.PUBLISHING, release=2, run="wear-1")
+        scene.at(1)
+        scene.ends(Ended(is_done=True, release=3, percent=10), 2e3)
+
+        assert (scene.phase, scene.course.state.release) == (Phase.CANARY, 3)
+
+    @pytest.mark.parametrize("ended", [DONE, Ended(is_done=False, detail="release 2 was withdrawn")])
+    def test_the_end_of_a_job_that_is_wanted_no_more_changes_nothing(self, ended) -> None:
+        # The release goes while its promotion waits, and an operator has it learn anew.
+        scene = canary(phase=Phase.PROMOTING, attempt_ms=0.0)
+        promotion = scene.at(1)
+        scene.course.order()
+        scene.sees(releases=out(1))
+        for second in (2, 3, 4):
+            scene.at(second)
+        assert (scene.phase, scene.job.kind) == (Phase.TRAINING, JobKind.TRAIN)
+        assert not scene.course.wants(promotion)
+        before = scene.course.state
+
+        scene.course.ended(promotion, ended, 5e3)
+
+        assert scene.course.state == before
+        scene.ends(Ended(is_done=True, run="wear-2", release=3), 6e3)
+        assert scene.phase is Phase.PUBLISHING
+
     def test_a_promotion_is_tried_until_it_succeeds(self) -> None:
         scene = canary(phase=Phase.PROMOTING)
         for attempt in range(20):
             assert scene.at(attempt * 301.0).kind is JobKind.PROMOTE
-            scene.course.ended(Ended(is_done=False, detail="no broker"), attempt * 301e3)
+            scene.ends(Ended(is_done=False, detail="no broker"), attempt * 301e3)
 
         assert (scene.phase, scene.course.state.attempts) == (Phase.PROMOTING, 20)
 
@@ -358,6 +458,21 @@ class TestTurn:
         before.at(1)
 
         assert Course(POLICY, before.course.state).tick(before.view, 2e3).kind is JobKind.TRAIN
+
+    def test_a_training_that_is_interrupted_again_ends_the_turn_and_the_cool_down_holds(self) -> None:
+        scene = Scene(phase=Phase.TRAINING, attempt_ms=0.0)
+        for second in (600, 1200):
+            scene.course.begun(scene.at(second))
+            scene.course = Course(POLICY, scene.course.state)
+
+        assert scene.at(1800) is None
+        assert scene.phase is Phase.IDLE
+        assert scene.course.state.outcome.startswith("training failed: interrupted 2 times")
+        scene.drifts()
+        scene.at(2799)
+        assert scene.phase is Phase.IDLE
+        scene.at(2800)
+        assert (scene.phase, scene.course.state.starts) == (Phase.COLLECTING, 0)
 
 
 def test_the_canary_grows_until_it_includes_somebody_who_is_there():

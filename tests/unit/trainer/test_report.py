@@ -13,8 +13,12 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 from atoll_contract.manifest import Task
+from atoll_trainer.evaluate import Evaluated
 from atoll_trainer.report import page
 from atoll_trainer.report.evidence import Candidate, Evidence, Importance, Row, Shift
+from atoll_trainer.report.gather import warnings
+from atoll_trainer.runs import Evaluation, Metrics, ModelMetrics, SearchFacts
+from atoll_trainer.task import TaskKind
 
 COUNT = 700
 RANDOM = np.random.default_rng(0)
@@ -156,3 +160,53 @@ def test_without_truth_or_search_the_page_is_shorter():
 
     assert titles(page.html(blank)) == ["Score over time", "float against int8", "heat"]
     assert "- Nothing was measured." in page.card(blank)
+
+
+def test_a_report_tells_of_the_file_that_ships():
+    rows = [
+        Row("naive", {"mae": 3.2}),
+        Row("float", {"mae": 0.4}, 4200, 5.0),
+        Row("int8", {"mae": 2.0}, 2312, 8.4),
+    ]
+    told = TRUTH[:, None]
+    one = evidence(rows=rows, ships="float", float_outputs=told, int8_outputs=told + 9, lsb=1.0)
+
+    verdict, html = page.verdict(one), page.html(one)
+
+    assert verdict.startswith("Off by 0.4 °C on average")
+    assert verdict.endswith("; 4.2 KB; 5 µs an answer.")
+    assert '<tr class="ships"><td>float</td>' in html
+    assert "Truth and what the float model said of it." in html
+    assert "On average the model is off by +0 °C" in html
+
+
+def test_what_speaks_against_a_model_is_that_of_the_file_that_ships():
+    def metrics(mae: float, saturated: int) -> ModelMetrics:
+        return ModelMetrics(mae=mae, latency_us=1.0, saturated=saturated, sha256="0" * 64)
+
+    evaluation = Evaluation(
+        windows=500,
+        backend="cpu",
+        naive_kind="training mean",
+        naive=Metrics(mae=1.0),
+        float_model=metrics(0.5, 0),
+        int8_model=metrics(2.0, 400),
+        parity_lsb=3.0,
+        lsb=0.1,
+    )
+    empty = np.zeros(0)
+    facts = dict.fromkeys(("times_ms", "targets", "naive", "float_outputs", "int8_outputs"), empty)
+    search = SearchFacts(
+        window=1, is_float=True, is_cut=False, naive_loss=None, why="", trials=[], candidates=[]
+    )
+    found = Evaluated(evaluation, TaskKind.REGRESSION, [], None, search=search, **facts)
+
+    [told] = warnings(found, [])
+    as_int8 = warnings(replace(found, search=None), [])
+
+    assert told.startswith("It ships as float")
+    assert as_int8[0] == "It is no better than a naive guess (training mean)."
+    assert as_int8[1:] == [
+        "As int8 it loses 300.0% against float.",
+        "400 of 500 windows exceed what int8 was made for.",
+    ]

@@ -318,6 +318,26 @@ def test_a_clock_before_the_last_signature_signs_nothing(trainer: Trainer, now: 
     assert (metadata_files(trainer), last_versions(trainer)) == before
 
 
+def test_what_a_clock_that_was_ahead_has_signed_is_signed_anew_once_somebody_says_that_it_is_right(
+    trainer: Trainer,
+) -> None:
+    trainer.sign(make_bundle(), NOW)
+    trainer.sign(make_bundle(release=2), NOW + timedelta(days=10))  # all three roles
+    before = last_versions(trainer)
+    with pytest.raises(DeviceError, match="resign --clock-is-right"):
+        trainer.repository.commit(trainer.ring, NOW)
+
+    assert trainer.repository.commit(trainer.ring, NOW, renews_timestamp=True, is_clock_right=True)
+
+    after = last_versions(trainer)
+    for role in ("trainer", "snapshot", "timestamp"):
+        assert after[role] == before[role] + 1
+        assert trainer.repository.metadata.expires(role) == NOW + LIFETIME[role]
+    repository = trainer.repository
+    repository.withdraw("press", 2, "bad")
+    assert repository.commit(trainer.ring, NOW + timedelta(minutes=5))
+
+
 def test_an_expired_offline_signature_stops_publishing(trainer: Trainer) -> None:
     repository = trainer.repository
     late = repository.offline_expiries()["targets"] + timedelta(seconds=1)

@@ -87,8 +87,8 @@ def _readings(arguments: argparse.Namespace, task: TaskFile | None) -> tuple[Rea
         looked = _looked(list(meaning.columns.values), "csv", has_label=meaning.columns.label is not None)
         return sources.from_csv(arguments.csv, meaning.columns, looked, meaning.form.separator), looked
     home = Home.find(arguments.home or (settings.trainer.home if settings else None))
-    bucket = settings.recordings.bucket() if settings else None
-    where = place(arguments.recordings) if arguments.recordings else bucket or Folder(home.recordings)
+    kept = settings.recordings.where(home.recordings) if settings else Folder(home.recordings)
+    where = place(arguments.recordings) if arguments.recordings else kept
     streams = [] if settings is None else settings.stream
     name = task.task.stream if task else arguments.stream
     if name is None:

@@ -6,12 +6,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Final
 
 import structlog
 
+from atoll_contract.errors import DeviceError, TransientError
 from atoll_contract.release import ReleaseTerms
 from atoll_link.cohort import Cohort, Standing
 from atoll_link.exits import Exit
@@ -23,6 +25,9 @@ from atoll_trainer.repository import MAX_WHY_CHARS, Available, Repository
 from atoll_trainer.rollout import Rollout, Verdict, follow
 
 _WAIT_S: Final = 600.0
+_LIMIT_S: Final = 3600.0
+_PAUSE_S: Final = 10.0
+"""Between attempts to withdraw a bad release, and how long they go on."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -128,7 +133,9 @@ def _judged(
     match rollout.verdict:
         case Verdict.TOO_MANY_REFUSED:
             reasons = ", ".join(f"{reason} {count}" for reason, count in cohort.refusals())
-            withdraw(trainer, terms.model, terms.release, f"{_counts(cohort)}: {reasons}"[:MAX_WHY_CHARS])
+            why = f"{_counts(cohort)}: {reasons}"[:MAX_WHY_CHARS]
+            act = partial(withdraw, trainer, terms.model, terms.release, why)
+            until_done(act, f"atoll-trainer withdraw {terms.model} {terms.release}")
             return Exit.GATE_REFUSED
         case Verdict.TIME_UP | Verdict.UNHEARD:
             return Exit.FAILURE
@@ -137,8 +144,31 @@ def _judged(
             return Exit.SUCCESS if is_tolerated else Exit.FAILURE
 
 
-def withdraw(trainer: Trainer, model: str, release: int, why: str) -> Summary:
-    """Sign and publish that a release is no more.
+def until_done(
+    act: Callable[..., object], command: str, *, limit_s: float = _LIMIT_S, pause_s: float = _PAUSE_S
+) -> None:
+    """Withdraw by ``act``, again and again while the surroundings fail: nobody else follows the release.
+
+    Raises:
+        TransientError: They did so for ``limit_s``; ``command`` is what is left to do.
+    """
+    end_s, is_again = time.monotonic() + limit_s, False
+    while True:
+        try:
+            act(is_again=is_again)
+        except (TransientError, DeviceError) as error:
+            if time.monotonic() >= end_s:
+                detail = f"the release is still out: {command}; {error.detail}"
+                raise TransientError(detail, error.reason) from error
+            _log.warning("withdrawal.delayed", reason=error.reason.value, detail=error.detail, left=command)
+        else:
+            return
+        is_again = True
+        time.sleep(pause_s)
+
+
+def withdraw(trainer: Trainer, model: str, release: int, why: str, *, is_again: bool = False) -> Summary:
+    """Sign and publish that a release is no more; ``is_again``: it may be signed already.
 
     Raises:
         ConfigError: A key is missing.
@@ -147,7 +177,8 @@ def withdraw(trainer: Trainer, model: str, release: int, why: str) -> Summary:
         StorageError: A file cannot be read or written.
     """
     with open_publication(trainer) as publication:
-        publication.repository.withdraw(model, release, why)
+        if not (is_again and publication.repository.why_withdrawn(model, release)):
+            publication.repository.withdraw(model, release, why)
         summary = publication.bring_out()
     _log.warning("release.taken_back", model=model, release=release, why=why)
     return summary

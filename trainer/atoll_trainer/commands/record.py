@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.status import Status
 
 from atoll_contract.errors import ConfigError
+from atoll_link.alive_file import ALIVE_S, AliveFile
 from atoll_link.metrics import Exporter
 from atoll_link.recording import Recording
 from atoll_link.session import Broker, Session, wait_connected
@@ -69,10 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
         _log.info("recording.started", folder=where, broker=str(broker))
         session = Session(broker, client_id, is_clean=False, acknowledges_by_hand=True)
         recorder = Recorder(session, recording, site)
-        metrics = RecorderMetrics(recorder.tally, lambda: session.is_connected, home.repository)
+        metrics = RecorderMetrics(lambda: recorder.tally, lambda: session.is_connected, home.repository)
+        alive = AliveFile(settings.trainer.alive_file, every_s=ALIVE_S)
         try:
             with Exporter(settings.metrics, metrics.collect):
-                has_ended_itself = _record(session, recorder, arguments.seconds, arguments.readings)
+                has_ended_itself = _record(session, recorder, alive, arguments.seconds, arguments.readings)
         finally:
             session.close()
     if has_ended_itself:
@@ -82,7 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _record(session: Session, recorder: Recorder, seconds: float | None, readings: int | None) -> bool:
+def _record(
+    session: Session, recorder: Recorder, alive: AliveFile, seconds: float | None, readings: int | None
+) -> bool:
     """Record until it is over; return whether that was by ``seconds`` or ``readings``."""
     end_s = None if seconds is None else time.monotonic() + seconds
 
@@ -98,6 +102,7 @@ def _record(session: Session, recorder: Recorder, seconds: float | None, reading
 
         def show(tally: Tally) -> None:
             service.beat()
+            alive.beat()
             if status is not None:
                 status.update(
                     f"recorded {tally.readings:,} readings, {tally.labels:,} labels, "

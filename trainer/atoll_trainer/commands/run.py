@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from atoll_contract.errors import ConfigError
+from atoll_link.alive_file import ALIVE_S, AliveFile
+from atoll_link.metrics import Exporter
 from atoll_link.recording import Recording
 from atoll_link.stop import Stop, stop_on_signals
 from atoll_link.systemd import Notifier
@@ -19,7 +21,8 @@ from atoll_trainer.loop.loop import Loop, Who
 from atoll_trainer.loop.recording import RecorderThread
 from atoll_trainer.loop.state import LoopFile, LoopStore, ModelState
 from atoll_trainer.loop.work import Means
-from atoll_trainer.record import Site
+from atoll_trainer.metrics import RecorderMetrics
+from atoll_trainer.record import Site, Tally
 from atoll_trainer.repository import Repository
 from atoll_trainer.settings import ModelTable, TrainerSettings
 from atoll_trainer.task import TaskFile
@@ -33,9 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"{parser.epilog}\n\n"
         "Each [[model]] of the settings is learnt anew when its agents report drift, after so many new\n"
         "labels, on a schedule or by request; gated; tried by a share of the devices; watched there; and\n"
-        "then promoted or withdrawn. It learns from HOME/recordings: of the recorder that runs beside it,\n"
-        "or its own ([loop] records = true). What it is at stands on its status topic and in the log, and\n"
-        "survives a restart (HOME/loop/loop.json). SIGTERM and Ctrl-C end it cleanly."
+        "then promoted or withdrawn. It learns from what is recorded: by the recorder that runs beside it,\n"
+        "or by its own ([loop] records = true). What it is at stands on its status topic and in the log,\n"
+        "and survives a restart (HOME/loop/loop.json). SIGTERM and Ctrl-C end it cleanly."
     )
 
 
@@ -64,12 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
         model: Means(
             settings=path.absolute(),
             home=home,
-            recordings=home.recordings,
             keys=tuple(arguments.keys),
             passphrase_files=tuple(arguments.passphrase_file),
             task=table.task.absolute(),
             train_s=table.train_s,
             worse_by=table.worse_by,
+            max_size_bytes=table.max_size_bytes,
+            max_latency_us=table.max_latency_us,
             canary_percent=table.canary_percent,
             max_delay_s=table.max_delay_s,
             keep_runs=table.keep_runs,
@@ -77,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         for model, (table, _) in tasks.items()
     }
     loop = Loop(who, broker, home, courses, means, store, stored)
-    stop, service = Stop(), Notifier()
+    stop, service, alive = Stop(), Notifier(), AliveFile(trainer.alive_file, every_s=ALIVE_S)
     with ExitStack() as stack:
         recorder = None
         if settings.loop.records:
@@ -90,11 +94,18 @@ def run(arguments: argparse.Namespace) -> int:
                 return Recording(home.recordings, bucket=bucket, bounds=kept.bounds)
 
             recorder = stack.enter_context(RecorderThread(broker, client_id, home, site, open_recording))
+        metrics = RecorderMetrics(
+            lambda: Tally() if recorder is None else recorder.tally,
+            lambda: loop.is_connected if recorder is None else recorder.is_connected,
+            home.repository,
+        )
+        stack.enter_context(Exporter(settings.metrics, metrics.collect))
         stack.enter_context(stop_on_signals(stop, loop.wake))
         service.tell(READY="1")
 
         def on_step() -> None:
             service.beat()
+            alive.beat()
             if recorder is not None:
                 recorder.require_running()
 

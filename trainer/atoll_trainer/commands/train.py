@@ -189,8 +189,8 @@ def _readings(
         return readings, 0
     if arguments.test_csv is not None:
         raise ConfigError("--test-csv: goes with --csv")
-    bucket = settings.recordings.bucket() if settings else None
-    where = place(arguments.recordings) if arguments.recordings else bucket or Folder(home.recordings)
+    kept = settings.recordings.where(home.recordings) if settings else Folder(home.recordings)
+    where = place(arguments.recordings) if arguments.recordings else kept
     return sources.from_recording(where, task, _stream(settings, task), arguments.since)
 
 

@@ -18,6 +18,8 @@ from atoll_trainer.rollout import Following, Verdict
 
 _MOST_ATTEMPTS: Final = 6
 """To publish a release; then it waits for the next reason to learn."""
+_MOST_STARTS: Final = 2
+"""Of a training that is interrupted each time: it may be what ends the machine."""
 _RETRY_MS: Final = 5_000.0
 _MOST_RETRY_MS: Final = 300_000.0
 _MAX_DETAIL: Final = 300
@@ -96,14 +98,16 @@ class Ended:
     Attributes:
         is_done: Whether it succeeded.
         is_refusal: Whether the gate refused the release.
+        is_signed: Of a publication that failed: whether the release is available all the same.
         detail: For people, if it failed.
         run: Of a training: name of the run folder.
-        release: Of a training: number of the release that came of it.
+        release: Of a training or a publication: number of the release.
         percent: Of a publication: whom it is for.
     """
 
     is_done: bool
     is_refusal: bool = False
+    is_signed: bool = False
     detail: str = ""
     run: str | None = None
     release: int | None = None
@@ -120,7 +124,7 @@ class Course:
     def __init__(self, policy: Policy, state: ModelState) -> None:
         self.policy = policy
         self.state = state
-        self._is_at_work = False
+        self._job: Job | None = None
         self._following: Following | None = None
 
     def tick(self, view: View, now_ms: float) -> Job | None:
@@ -128,11 +132,20 @@ class Course:
         if view.is_complete:
             self._look(view, now_ms)
         state = self.state
-        if state.phase not in WORKING or self._is_at_work or now_ms < state.retry_ms:
+        if state.phase not in WORKING or self._job is not None or now_ms < state.retry_ms:
             return None
         if state.phase is Phase.PUBLISHING and not view.is_complete:
             return None  # who is there decides for whom it is
-        self._is_at_work = True
+        if state.phase is Phase.TRAINING and state.starts >= _MOST_STARTS:
+            outcome = f"training failed: interrupted {state.starts} times; see the log of the service"
+            self._change(attempt_ms=now_ms)
+            self._end(Event.FAILED, outcome, now_ms)
+            return None
+        self._job = self._due()
+        return self._job
+
+    def _due(self) -> Job:
+        state = self.state
         match state.phase:
             case Phase.TRAINING:
                 return Job(JobKind.TRAIN, state.model, since_ms=state.data_since_ms)
@@ -144,18 +157,32 @@ class Course:
                 why = (state.detail or "it disappointed")[:_MAX_DETAIL]
                 return Job(JobKind.WITHDRAW, state.model, state.release, why=why)
 
-    def ended(self, ended: Ended, now_ms: float) -> None:
-        """Take in how the job that :meth:`tick` returned has ended."""
-        self._is_at_work = False
+    def wants(self, job: Job) -> bool:
+        """Whether ``job`` is still to be done: an operator may have been faster."""
+        return job is self._job
+
+    def begun(self, job: Job) -> None:
+        """Count that a training begins; stored before it does, this outlives what it may end."""
+        if job.kind is JobKind.TRAIN:
+            self._change(starts=self.state.starts + 1)
+
+    def ended(self, job: Job, ended: Ended, now_ms: float) -> None:
+        """Take in how a job that :meth:`tick` returned has ended, unless it is wanted no more."""
+        if not self.wants(job):
+            return
+        self._job = None
         phase, state = self.state.phase, self.state
-        if phase not in WORKING:
-            return  # an operator was faster
         if ended.is_done:
             self._done(ended, now_ms)
             return
         attempts = state.attempts + 1
+        if phase is Phase.PUBLISHING and ended.release is not None:
+            self._change(release=ended.release)
         if ended.is_refusal:
             self._end(Event.REFUSED, f"the gate refused it: {ended.detail}", now_ms)
+        elif phase is Phase.PUBLISHING and attempts >= _MOST_ATTEMPTS and ended.is_signed:
+            detail = f"publishing failed: {ended.detail}"[:_MAX_DETAIL]
+            self._go(Event.DISAPPOINTED, now_ms, detail=detail)
         elif phase is Phase.TRAINING or (phase is Phase.PUBLISHING and attempts >= _MOST_ATTEMPTS):
             self._end(Event.FAILED, f"{phase.value} failed: {ended.detail}", now_ms)
         else:
@@ -184,20 +211,22 @@ class Course:
             case Phase.IDLE:
                 self._look_for_cause(view, now_ms)
             case Phase.COLLECTING:
-                if self.state.cause is Cause.DRIFT and not self._drifting(view):
+                if self.state.is_ordered and self.state.cause is not Cause.REQUEST:
+                    self._end(Event.CALLED_OFF, "an operator wants it to learn at once", now_ms)
+                elif self.state.cause is Cause.DRIFT and not self._drifting(view):
                     self._end(Event.CALLED_OFF, "the drift has ended", now_ms)
                 elif now_ms >= self.state.ready_ms:
                     self._go(Event.READY, now_ms, attempt_ms=now_ms, is_ordered=False, labels=0)
             case Phase.CANARY | Phase.WATCHING | Phase.PROMOTING | Phase.ROLLOUT:
                 self._follow(view, now_ms)
-            case Phase.WITHDRAWING if not self._is_at_work and self._held(view) is None:
+            case Phase.WITHDRAWING if self._job is None and self._held(view) is None:
                 self._end(Event.DONE, f"release {self.state.release} is gone: {self.state.detail}", now_ms)
             case _:
                 pass
 
     def _look_for_cause(self, view: View, now_ms: float) -> None:
         state, policy = self.state, self.policy
-        oldest_ms = max(0.0, now_ms - policy.history_s * 1e3)
+        oldest_ms = max(0.0, state.learns_from_ms, now_ms - policy.history_s * 1e3)
         if state.is_ordered:
             self._want(Cause.REQUEST, "an operator asked for it", oldest_ms, now_ms, now_ms)
             return
@@ -254,7 +283,7 @@ class Course:
             reasons = ", ".join(f"{reason} {count}" for reason, count in cohort.refusals())
             self._go(Event.DISAPPOINTED, now_ms, detail=f"{detail}: {reasons}"[:_MAX_DETAIL])
         elif state.phase is Phase.WATCHING:
-            self._watch(view, cohort, now_ms)
+            self._watch(view, held, cohort, now_ms)
         elif verdict in {Verdict.SETTLED, Verdict.TIME_UP}:
             self._settle(cohort, detail, now_ms)
         elif now_ms / 1e3 >= self._following.deadline_s:
@@ -278,7 +307,7 @@ class Course:
         else:
             self._go(Event.DISAPPOINTED, now_ms, detail=f"nobody runs it; {detail}")
 
-    def _watch(self, view: View, cohort: Cohort, now_ms: float) -> None:
+    def _watch(self, view: View, held: Available, cohort: Cohort, now_ms: float) -> None:
         for member in cohort.members:
             report = view.drifts.get((member.site, member.agent))
             if report is None or report.release != self.state.release or report.error is None:
@@ -288,8 +317,26 @@ class Course:
                 detail = f"{detail} instead of {report.error.expected:.4g}"
                 self._go(Event.DISAPPOINTED, now_ms, detail=detail)
                 return
-        if now_ms >= self.state.since_ms + self.policy.watch_s * 1e3:
+        if now_ms < self.state.since_ms + self.policy.watch_s * 1e3:
+            return
+        running, fallen = self._pulse(view, held, cohort)
+        is_alive = running > 0 or (not fallen and cohort.count(Standing.NEWER) > 0)
+        if is_alive and fallen <= self.policy.withdraw_above * (running + fallen):
             self._go(Event.PASSED, now_ms)
+        elif self._following is not None and now_ms / 1e3 >= self._following.deadline_s:
+            detail = f"{_agents(fallen)} fell silent while running it, {running} still run it"
+            self._go(Event.DISAPPOINTED, now_ms, detail=detail)
+
+    def _pulse(self, view: View, held: Available, cohort: Cohort) -> tuple[int, int]:
+        """Return how many of a cohort run the release now, and how many ran it when they fell silent."""
+        members = {(member.site, member.agent) for member in cohort.members}
+        silent = []
+        for agent in view.agents:
+            slot = agent.slots.get(self.policy.model)
+            champion = None if slot is None else slot.champion
+            if (agent.site, agent.name) in members and champion and champion.sha256 == held.sha256:
+                silent.append(agent.is_silent)
+        return silent.count(False), silent.count(True)
 
     def _want(self, cause: Cause, detail: str, data_since_ms: float, ready_ms: float, now_ms: float) -> None:
         self._go(
@@ -309,7 +356,9 @@ class Course:
             case Phase.TRAINING:
                 self._go(Event.DONE, now_ms, run=ended.run, release=ended.release, trained_ms=now_ms)
             case Phase.PUBLISHING:
-                self._go(Event.DONE, now_ms, percent=ended.percent)
+                self._go(
+                    Event.DONE, now_ms, percent=ended.percent, release=ended.release or self.state.release
+                )
             case Phase.WITHDRAWING:
                 release, why = self.state.release, self.state.detail
                 self._end(Event.DONE, f"release {release} was withdrawn: {why}", now_ms)
@@ -320,9 +369,12 @@ class Course:
         self._go(event, now_ms, outcome=outcome[:_MAX_DETAIL], cause=None, detail=None)
 
     def _go(self, event: Event, now_ms: float, **changes: object) -> None:
-        phase = advance(self.state.phase, event)
-        self._following = None
-        self._change(phase=phase, since_ms=now_ms, attempts=0, retry_ms=0.0, **changes)
+        state = self.state
+        phase = advance(state.phase, event)
+        if (state.phase, event, state.cause) == (Phase.ROLLOUT, Event.SETTLED, Cause.DRIFT):
+            changes["learns_from_ms"] = state.data_since_ms  # what was before is another world
+        self._following = self._job = None
+        self._change(phase=phase, since_ms=now_ms, attempts=0, starts=0, retry_ms=0.0, **changes)
 
     def _change(self, **changes: object) -> None:
         self.state = self.state.model_copy(update=changes)

@@ -134,6 +134,11 @@ class Loop:
         self._started_ms = time.time() * 1e3
 
     @property
+    def is_connected(self) -> bool:
+        """Whether its connection to the broker stands."""
+        return self._session.is_connected
+
+    @property
     def wake(self) -> Callable[[], None]:
         """What makes a waiting step return."""
         return self._session.wake
@@ -296,6 +301,7 @@ class Loop:
         if self._publishing is None and self._orders:
             job, self._ordered = self._orders.popleft()
             self._publishing = self._begun(job, agents, now_ms)
+        self._waiting = deque(job for job in self._waiting if self._courses[job.model].wants(job))
         for job in list(self._waiting):
             if job.kind is JobKind.TRAIN and self._training is None:
                 self._waiting.remove(job)
@@ -305,6 +311,10 @@ class Loop:
                 self._publishing = self._begun(job, agents, now_ms)
 
     def _begun(self, job: Job, agents: Sequence[Agent], now_ms: float) -> Work | None:
+        course = self._courses[job.model]
+        if job.kind is JobKind.TRAIN:
+            course.begun(job)
+            self._save()
         try:
             return Work(job, self._means[job.model], agents)
         except AtollError as error:
@@ -330,7 +340,7 @@ class Loop:
         if not ended.is_done:
             _log.warning("job.failed", model=job.model, kind=job.kind.value, detail=ended.detail)
         if order is None:
-            course.ended(ended, now_ms)
+            course.ended(job, ended, now_ms)
         else:
             is_promoted = ended.is_done and job.kind is JobKind.PROMOTE and job.percent == _WHOLE
             if is_promoted and job.release is not None:

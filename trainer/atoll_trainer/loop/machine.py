@@ -48,7 +48,7 @@ class Event(StrEnum):
     PASSED = "passed"
     """They still do, and find nothing wrong with it."""
     DISAPPOINTED = "disappointed"
-    """Too many refuse it, or it errs on them."""
+    """Too many refuse it, it errs on them, they fell silent, or it cannot be brought to them."""
     PROMOTED = "promoted"
     """An operator let it be for all."""
     GONE = "gone"
@@ -74,6 +74,8 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
     (Phase.PUBLISHING, Event.DONE): Phase.CANARY,
     (Phase.PUBLISHING, Event.REFUSED): Phase.IDLE,
     (Phase.PUBLISHING, Event.FAILED): Phase.IDLE,
+    # It is signed: the next publication of any model brings it to devices, and nobody would watch it there.
+    (Phase.PUBLISHING, Event.DISAPPOINTED): Phase.WITHDRAWING,
     (Phase.CANARY, Event.SETTLED): Phase.WATCHING,
     (Phase.CANARY, Event.DISAPPOINTED): Phase.WITHDRAWING,
     (Phase.CANARY, Event.PROMOTED): Phase.ROLLOUT,

@@ -1,4 +1,4 @@
-"""The recorder beside the loop, in a thread of its own, unless another one has the folder."""
+"""The recorder beside the loop, in a thread of its own; another one that has the folder ends the loop."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ class RecorderThread:
         if self._session is not None:
             self._session.wake()
         self._thread.join(_STOP_S)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its connection to the broker stands."""
+        return self._session is not None and self._session.is_connected
 
     def require_running(self) -> None:
         """Raise what has ended it: AtollError, or a bug."""

@@ -40,10 +40,12 @@ class ModelState(_Stored):
         detail: The same in words, or what is going on in the present phase.
         data_since_ms: Event time from which on it learns.
         ready_ms: When there is enough to learn from.
+        learns_from_ms: When the last drift began whose release is out for all: nothing older is learnt from.
         run: Name of the run folder.
         release: Number of the release that it is about.
         percent: Share of the devices that it is published for at first.
         attempts: How often the command of this phase has failed.
+        starts: How often the training of this turn has begun.
         retry_ms: When it is tried again.
         attempt_ms: When it last began to learn; before the cool-down only a request makes it do so again.
         trained_ms: When it last succeeded in that.
@@ -60,10 +62,12 @@ class ModelState(_Stored):
     detail: str | None = None
     data_since_ms: float = 0.0
     ready_ms: float = 0.0
+    learns_from_ms: float = 0.0
     run: str | None = None
     release: int | None = None
     percent: int | None = None
     attempts: int = 0
+    starts: int = 0
     retry_ms: float = 0.0
     attempt_ms: float | None = None
     trained_ms: float | None = None

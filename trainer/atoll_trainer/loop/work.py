@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import IO, Any, Final
 import structlog
 
 from atoll_contract.errors import AtollError
-from atoll_contract.release import STABLE
+from atoll_contract.release import STABLE, ReleaseTerms
 from atoll_link.exits import Exit
 from atoll_link.files import make_folder, storage_error
 from atoll_link.fleet import Agent
@@ -47,12 +47,13 @@ class Means:
     Attributes:
         settings: File of the settings.
         home: The trainer's folder.
-        recordings: Folder of the recording to learn from.
         keys: More folders with keys.
         passphrase_files: Files whose first line opens keys.
         task: File of the task.
         train_s: Longest time of a training, with all that belongs to it.
         worse_by: How much larger than the champion's the error of a release may be.
+        max_size_bytes: Of its model file; None: any will do.
+        max_latency_us: Of an answer of its, on this machine; None: any will do.
         canary_percent: For how many devices a release is published at first.
         max_delay_s: Devices wait a random part of it before they fetch.
         keep_runs: Run folders of this model that are kept.
@@ -60,12 +61,13 @@ class Means:
 
     settings: Path
     home: Home
-    recordings: Path
     keys: Sequence[Path]
     passphrase_files: Sequence[Path]
     task: Path
     train_s: float
     worse_by: float
+    max_size_bytes: int | None
+    max_latency_us: float | None
     canary_percent: int
     max_delay_s: int
     keep_runs: int
@@ -91,7 +93,7 @@ class Work:
         self._deadline_s = time.monotonic() + limit_s
         self._limit_s = limit_s
         self._lines = self._commands(agents)
-        self._process, self._out = self._begun(self._lines.pop(0))
+        self._process, self._out = self._begun(next(self._lines))
 
     def poll(self) -> Ended | None:
         """Return how it ended; None: it goes on."""
@@ -100,22 +102,33 @@ class Work:
             if time.monotonic() < self._deadline_s:
                 return None
             self.stop()
-            return Ended(is_done=False, detail=f"not done within {self._limit_s:.0f} s")
+            return self._failed(f"not done within {self._limit_s:.0f} s")
         self._out.close()
         if code != Exit.SUCCESS:
             is_refusal = self.job.kind is JobKind.PUBLISH and code == Exit.GATE_REFUSED
-            return Ended(is_done=False, is_refusal=is_refusal, detail=self._last_words(code))
-        if not self._lines:
-            return Ended(is_done=True, run=self._run, release=self._release, percent=self._percent)
+            return self._failed(self._last_words(code), is_refusal=is_refusal)
         try:
-            self._process, self._out = self._begun(self._lines.pop(0))
+            line = next(self._lines, None)
+            if line is None:
+                return Ended(is_done=True, run=self._run, release=self._release, percent=self._percent)
+            self._process, self._out = self._begun(line)
         except AtollError as error:
-            return Ended(is_done=False, detail=error.detail)
+            return self._failed(error.detail)
         return None
+
+    def _failed(self, detail: str, *, is_refusal: bool = False) -> Ended:
+        is_signed = False
+        if self.job.kind is JobKind.PUBLISH:
+            with suppress(AtollError):
+                is_signed = self._signed(self._digest()) is not None
+        return Ended(
+            is_done=False, is_refusal=is_refusal, is_signed=is_signed, detail=detail, release=self._release
+        )
 
     def stop(self) -> None:
         """End the process and all that it has started."""
         process = self._process
+        self._out.close()
         if process.poll() is not None:
             return
         with suppress(ProcessLookupError):
@@ -126,9 +139,9 @@ class Work:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(_STOP_S)
-        self._out.close()
 
-    def _commands(self, agents: Sequence[Agent]) -> list[list[str]]:
+    def _commands(self, agents: Sequence[Agent]) -> Iterator[list[str]]:
+        """Yield the commands, each once those before it have succeeded."""
         means, job = self._means, self.job
         settings = ["--settings", str(means.settings), "--home", str(means.home.folder)]
         signing = [*settings]
@@ -138,16 +151,16 @@ class Work:
             signing += ["--passphrase-file", str(file)]
         match job.kind:
             case JobKind.TRAIN:
-                return self._training(settings)
+                yield from self._training(settings)
             case JobKind.PUBLISH:
-                return [self._publishing(signing, agents)]
+                yield from self._publishing(signing, agents)
             case JobKind.PROMOTE:
                 whom = ["--percent", str(job.percent or 100)]
                 if job.percent is None:
                     whom += ["--channel", STABLE]
-                return [["promote", job.model, str(job.release), *signing, *whom, "--json"]]
+                yield ["promote", job.model, str(job.release), *signing, *whom, "--json"]
             case JobKind.WITHDRAW:
-                return [["withdraw", job.model, str(job.release), *signing, "--why", job.why[:200]]]
+                yield ["withdraw", job.model, str(job.release), *signing, "--why", job.why[:200]]
 
     def _training(self, settings: list[str]) -> list[list[str]]:
         means, job = self._means, self.job
@@ -157,32 +170,56 @@ class Work:
         self._release = Repository.load(means.home.repository).next_release(job.model)
         run = str(folder)
         since = [] if job.since_ms is None else ["--since", f"{job.since_ms:.3f}"]
-        source = ["--recordings", str(means.recordings), *since]
-        release = ["--release", str(self._release), "--out", str(folder / BUNDLE)]
         return [
-            ["train", *settings, "--task", str(means.task), "--out", run, *source, "--json"],
+            ["train", *settings, "--task", str(means.task), "--out", run, *since, "--json"],
             ["optimise", run, "--json"],
             ["evaluate", run, "--json"],
-            ["bundle", "--run", run, *release, "--json"],
+            self._bundling(folder),
         ]
 
-    def _publishing(self, signing: list[str], agents: Sequence[Agent]) -> list[str]:
-        means, job = self._means, self.job
-        folder = self._home.runs / str(job.run)
-        path = folder / BUNDLE
-        try:
-            salt = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        except OSError as error:
-            raise storage_error(path, error) from error
-        self._percent = canary_percent(means.canary_percent, salt, job.model, agents)
-        held = {one.terms.release: one for one in Repository.load(means.home.repository).all_releases()}
-        found = held.get(job.release or 0)
-        # Of one that is out already, after an interruption, publish completes what is missing.
-        if found is not None and found.terms.model == job.model:
-            self._percent = found.terms.rollout_percent
+    def _bundling(self, folder: Path) -> list[str]:
+        release = ["--release", str(self._release), "--out", str(folder / BUNDLE)]
+        return ["bundle", "--run", str(folder), *release, "--json"]
+
+    def _publishing(self, signing: list[str], agents: Sequence[Agent]) -> Iterator[list[str]]:
+        means, job, folder = self._means, self.job, self._folder
+        repository = Repository.load(means.home.repository)
+        found = self._signed(self._digest())
+        if found is not None:
+            # It is out already, after an interruption: publish completes what is missing.
+            self._release, self._percent = found.release, found.rollout_percent
+        else:
+            number = job.release or 0
+            is_passed = number < repository.next_release(job.model)
+            if is_passed and repository.why_withdrawn(job.model, number) is None:
+                # Somebody has published another one since; one that was withdrawn may have been this one.
+                self._release = repository.next_release(job.model)
+                yield self._bundling(folder)
+            self._percent = canary_percent(means.canary_percent, self._digest()[:16], job.model, agents)
         terms = ["--percent", str(self._percent), "--max-delay", str(means.max_delay_s)]
         gate = ["--run", str(folder), "--worse-by", f"{means.worse_by:g}"]
-        return ["publish", str(path), *signing, *terms, *gate, "--json"]
+        if means.max_size_bytes is not None:
+            gate += ["--max-size", str(means.max_size_bytes)]
+        if means.max_latency_us is not None:
+            gate += ["--max-latency", f"{means.max_latency_us:g}"]
+        yield ["publish", str(folder / BUNDLE), *signing, *terms, *gate, "--json"]
+
+    @property
+    def _folder(self) -> Path:
+        return self._home.runs / str(self._run)
+
+    def _digest(self) -> str:
+        path = self._folder / BUNDLE
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise storage_error(path, error) from error
+
+    def _signed(self, sha256: str) -> ReleaseTerms | None:
+        """Return the terms of the release with these bytes, None if it is not available."""
+        available = Repository.load(self._means.home.repository).all_releases()
+        named = (one.terms for one in available if one.sha256 == sha256 and one.terms.model == self.job.model)
+        return next(named, None)
 
     def _begun(self, words: list[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
         try:

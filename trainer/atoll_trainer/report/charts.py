@@ -79,9 +79,9 @@ def charts(evidence: Evidence) -> Iterator[Chart]:
 
 def over_time(evidence: Evidence) -> Iterator[Chart]:
     """Yield prediction against truth: the whole test part, and the stretch with the largest errors."""
-    truth, told = _last(evidence.targets), _last(evidence.int8_outputs)
+    truth, told = _last(evidence.targets), _last(evidence.outputs)
     times = evidence.times_ms
-    caption = "Truth and what the int8 model said of it."
+    caption = f"Truth and what the {evidence.ships} model said of it."
     if len(truth) > _MOST_POINTS:
         size = -(-len(truth) // _MOST_POINTS)
         caption += f" Each point is the mean of {size} windows."
@@ -104,12 +104,12 @@ def over_time(evidence: Evidence) -> Iterator[Chart]:
 def residuals(evidence: Evidence) -> Chart:
     """Return how large the errors are, of the model and of the naive guess."""
     truth = _last(evidence.targets)
-    off, naive = _last(evidence.int8_outputs) - truth, _last(evidence.naive) - truth
+    off, naive = _last(evidence.outputs) - truth, _last(evidence.naive) - truth
     reach = float(np.quantile(np.abs(np.concatenate([off, naive])), 0.995)) or 1.0
     edges = np.linspace(-reach, reach, 41)
 
     def plot(_figure: Any, axes: Any) -> None:
-        for errors, colour, label in ((naive, OTHER, "naive"), (off, MODEL, "int8")):
+        for errors, colour, label in ((naive, OTHER, "naive"), (off, MODEL, evidence.ships)):
             shares = np.histogram(np.clip(errors, -reach, reach), edges)[0] / len(errors)
             axes.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
             axes.stairs(shares, edges, color=colour, label=label)
@@ -129,7 +129,7 @@ def residuals(evidence: Evidence) -> Chart:
 def against_truth(evidence: Evidence) -> Chart:
     """Return every prediction against its truth."""
     chosen = _spread(len(evidence.targets))
-    truth, told = _last(evidence.targets)[chosen], _last(evidence.int8_outputs)[chosen]
+    truth, told = _last(evidence.targets)[chosen], _last(evidence.outputs)[chosen]
     low, high = float(min(truth.min(), told.min())), float(max(truth.max(), told.max()))
 
     def plot(_figure: Any, axes: Any) -> None:
@@ -164,7 +164,7 @@ def confusion(evidence: Evidence) -> Chart:
     """Return how often each class was taken for each."""
     count = len(evidence.labels)
     classes = evidence.targets.astype(np.int64)
-    told = evidence.int8_outputs.argmax(axis=1)
+    told = evidence.outputs.argmax(axis=1)
     counts = np.zeros((count, count), np.int64)
     np.add.at(counts, (classes, told), 1)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
@@ -188,7 +188,7 @@ def confusion(evidence: Evidence) -> Chart:
             ha="right" if is_slanted else "center",
         )
         axes.set_yticks(range(count), evidence.labels)
-        axes.set_xlabel("what the int8 model said")
+        axes.set_xlabel(f"what the {evidence.ships} model said")
         axes.set_ylabel("truth")
 
     recalls = {label: float(shares[at, at]) for at, label in enumerate(evidence.labels) if counts[at].any()}
@@ -242,8 +242,8 @@ def precision_recall(evidence: Evidence) -> Iterator[Chart]:
 
 def reliability(evidence: Evidence) -> Chart:
     """Return whether a probability of 0.8 is right in eight of ten cases."""
-    told = evidence.int8_outputs.argmax(axis=1)
-    sure = np.clip(evidence.int8_outputs.max(axis=1), 0.0, 1.0)
+    told = evidence.outputs.argmax(axis=1)
+    sure = np.clip(evidence.outputs.max(axis=1), 0.0, 1.0)
     is_right = told == evidence.targets
     edges = np.linspace(0, 1, 11)
     bins = np.minimum((sure * 10).astype(np.int64), 9)
@@ -270,7 +270,7 @@ def reliability(evidence: Evidence) -> Chart:
 
 def scores(evidence: Evidence) -> Chart:
     """Return the score over time with its threshold, and what was an anomaly in truth."""
-    told = evidence.int8_outputs[:, 0]
+    told = evidence.outputs[:, 0]
     size = -(-len(told) // _MOST_POINTS)
     times, highest = _means(evidence.times_ms, size), _highest(told, size)
     is_anomaly = _highest(np.nan_to_num(evidence.targets), size) > 0
@@ -345,8 +345,8 @@ def importance(evidence: Evidence) -> Chart:
     least = [one.feature for one, rise in zip(ranked, rises, strict=True) if rise <= one.spread]
     unused = f" It would hardly miss {', '.join(least[:5])}." if least else ""
     caption = (
-        "How much worse the int8 model is when one feature is shuffled; lines are the spread over "
-        f"shuffles.{unused}"
+        f"How much worse the {evidence.ships} model is when one feature is shuffled; lines are the spread "
+        f"over shuffles.{unused}"
     )
     height = max(_NARROW[1], 17.0 * len(ranked) + 60)
     return Chart("What it looks at", caption, draw("importance of features", _NARROW[0], height, plot))
@@ -379,7 +379,7 @@ def _wide(title: str, caption: str, plot: Callable[[Any], None]) -> Chart:
 def _lines(axes: Any, evidence: Evidence, times: Doubles, truth: Doubles, told: Doubles) -> None:
     across = moments(axes, times)
     axes.plot(across, truth, color=TRUTH, label="truth")
-    axes.plot(across, told, color=MODEL, linewidth=1.1, label="int8")
+    axes.plot(across, told, color=MODEL, linewidth=1.1, label=evidence.ships)
     axes.set_ylabel(evidence.unit or "value")
     axes.legend(**ABOVE, ncols=2)
 
@@ -387,11 +387,11 @@ def _lines(axes: Any, evidence: Evidence, times: Doubles, truth: Doubles, told: 
 def _one_against_rest(evidence: Evidence) -> Iterator[tuple[str, Doubles, NDArray[np.bool_]]]:
     if evidence.task is Task.ANOMALY:
         known = ~np.isnan(evidence.targets)
-        yield "anomaly", evidence.int8_outputs[known, 0], evidence.targets[known] > 0
+        yield "anomaly", evidence.outputs[known, 0], evidence.targets[known] > 0
         return
     places = [1] if len(evidence.labels) == 2 else range(len(evidence.labels))  # noqa: PLR2004 - the second of two
     for at in places:
-        yield evidence.labels[at], evidence.int8_outputs[:, at], evidence.targets == at
+        yield evidence.labels[at], evidence.outputs[:, at], evidence.targets == at
 
 
 def _last(values: Doubles) -> Doubles:

@@ -103,13 +103,14 @@ class Evidence:
         int8_outputs: What the int8 model says.
         lsb: Step of the int8 output.
         loss_name: What the losses below are, in words.
-        loss: Mean loss of the int8 model on the windows of the importances; None without truth.
+        loss: Mean loss of the model that ships on the windows of the importances; None without truth.
         rows: The table of models.
         candidates: Of the search.
         importances: Of the features.
         shifts: Of features and output.
         facts: What else a reader must know, by heading.
         warnings: What speaks against the model.
+        ships: Which model a bundle holds: ``int8`` or ``float``.
     """
 
     model: str
@@ -131,3 +132,9 @@ class Evidence:
     shifts: list[Shift] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    ships: str = "int8"
+
+    @property
+    def outputs(self) -> Doubles:
+        """What the model says that ships."""
+        return self.float_outputs if self.ships == "float" else self.int8_outputs

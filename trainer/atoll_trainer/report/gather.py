@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll_contract.manifest import Dtype
 from atoll_trainer.child import in_child
 from atoll_trainer.dataset import Examples
 from atoll_trainer.evaluate import Evaluated
@@ -40,12 +39,12 @@ def gather(run: Run, evaluated: Evaluated) -> Evidence:
 
     Raises:
         ConfigError: This is no complete run folder.
-        BundleRejectedError: The int8 file cannot be run.
+        BundleRejectedError: That file cannot be run.
     """
     manifest, parts, facts = run.manifest(), run.split(), run.facts()
-    path = run.int8_model
+    path, dtype = run.shipped(is_float=facts.ships_float)
     loss, ranked = in_child(
-        *(importances, path, run.model(path), Dtype.INT8, manifest, parts.test), deadline_s=_DEADLINE_S
+        *(importances, path, run.model(path), dtype, manifest, parts.test), deadline_s=_DEADLINE_S
     )
     order = np.argsort(evaluated.times_ms, kind="stable")
     evaluation = evaluated.evaluation
@@ -76,9 +75,10 @@ def gather(run: Run, evaluated: Evaluated) -> Evidence:
         shifts=shifts,
         facts=_told(facts, evaluated),
         warnings=[
-            *_warnings(evaluated, shifts),
+            *warnings(evaluated, shifts),
             *notes(parts, run.task(), facts.readings, facts.refused),
         ],
+        ships="float" if facts.ships_float else "int8",
     )
 
 
@@ -159,16 +159,23 @@ def _told(facts: RunFacts, evaluated: Evaluated) -> dict[str, str]:
     return told
 
 
-def _warnings(evaluated: Evaluated, shifts: list[Shift]) -> list[str]:
+def warnings(evaluated: Evaluated, shifts: list[Shift]) -> list[str]:
+    """Return what speaks against the model that ships."""
     evaluation, told = evaluated.evaluation, []
-    own, before = evaluation.int8_model.error, evaluation.naive.error
+    ships_float = evaluated.search is not None and evaluated.search.is_float
+    ships = evaluation.float_model if ships_float else evaluation.int8_model
+    own, before = ships.error, evaluation.naive.error
     if own is not None and before is not None and own >= before:
         told.append(f"It is no better than a naive guess ({evaluation.naive_kind}).")
     lost = _loss_by_int8(evaluation.float_model, evaluation.int8_model)
-    if lost is not None and lost > _LOST:
+    if ships_float:
+        told.append(
+            "It ships as float, which no Edge TPU runs: as int8 it would lose more than the task's limit."
+        )
+    elif lost is not None and lost > _LOST:
         told.append(f"As int8 it loses {lost:.1%} against float.")
-    if evaluation.int8_model.saturated > _SATURATED * evaluation.windows:
-        count = f"{evaluation.int8_model.saturated:,} of {evaluation.windows:,}"
+    if ships.saturated > _SATURATED * evaluation.windows:
+        count = f"{ships.saturated:,} of {evaluation.windows:,}"
         told.append(f"{count} windows exceed what int8 was made for.")
     if evaluation.windows < _FEW:
         told.append(f"{evaluation.windows:,} windows are few: its figures are uncertain.")

@@ -25,7 +25,6 @@ _TITLES: Final = {
 }
 _FALLING: Final = ("mae", "log_loss")
 """Figures that are to be small, in the order in which one is chosen for the first sentence."""
-_SHIPS: Final = "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def document(evidence: Evidence) -> dict[str, Any]:
 def verdict(evidence: Evidence) -> str:
     """Return what a person must know who reads one sentence."""
     rows = {row.name: row for row in evidence.rows}
-    ships, naive = rows[_SHIPS], rows["naive"]
+    ships, naive = rows[evidence.ships], rows["naive"]
     parts = []
     unit = f" {evidence.unit}" if evidence.unit else ""
     name = next((one for one in _FALLING if one in ships.figures), None)
@@ -110,13 +109,13 @@ def _render(template: str, evidence: Evidence, **more: Any) -> str:
         evidence=evidence,
         verdict=verdict(evidence),
         columns=[*columns, "bytes", "µs"],
-        rows=[_line(row, names) for row in evidence.rows],
+        rows=[_line(row, names, evidence.ships) for row in evidence.rows],
         **more,
     )
 
 
-def _line(row: Row, names: list[str]) -> _Line:
+def _line(row: Row, names: list[str], ships: str) -> _Line:
     cells = [f"{row.figures[name]:.4g}" if name in row.figures else "" for name in names]
     size = "" if row.size_bytes is None else f"{row.size_bytes:,}"
     latency = "" if row.latency_us is None else f"{row.latency_us:,.1f}"
-    return _Line(row.name, [*cells, size, latency], row.name == _SHIPS)
+    return _Line(row.name, [*cells, size, latency], row.name == ships)
