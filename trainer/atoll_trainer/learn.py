@@ -163,7 +163,8 @@ def guessed(task: TaskFile, parts: Split, fills: dict[str, float]) -> Outcome:
     found = material(task, parts, task.length, fills)
     (rows, columns), output = found.train.inputs.shape[1:], found.manifest.output
     offset = 0.0 if found.is_relative else output.offset
-    layers, head, threshold = (), Head.NUMBERS, None
+    layers: tuple[Layer, ...] = ()
+    head, threshold = Head.NUMBERS, None
     if task.task.kind is TaskKind.ANOMALY:
         head = Head.SCORE
         scores = np.square(found.train.inputs.astype(np.float64)).mean(axis=(1, 2))
