@@ -3,7 +3,8 @@
 Each model is trained by `atoll-trainer` on a recording of its world, in which somebody acts at random;
 its bundle answers in the agent's own lane, whose rules command the world: all in one process and at the
 world's own times, so that hours pass in seconds. What differs from a real site: no broker in between, and
-a command is obeyed before the next step. Seeds to learn from are not among those that are played.
+a command is obeyed before the next step. Seeds, and of recordings days, to learn from are not among those
+that are played.
 """
 
 from __future__ import annotations
@@ -36,10 +37,9 @@ from atoll_link.recording import Kind, Recording, Row
 from atoll_sim.demo.programs import Programs, quieten_tensorflow
 from atoll_sim.demo.school import School
 from atoll_sim.worlds import SCENARIOS, settings
-from atoll_sim.worlds.scenario import SITE, Scenario, Sensed, World, play_alone
+from atoll_sim.worlds.scenario import LESSON_SEED, SITE, Scenario, Sensed, World, play_alone
 
 START_MS = 1_790_000_000_000.0
-LESSON_SEED = 1000
 NIGHT_STEPS = 300
 """Between two days that are learnt from: no window spans them."""
 SEEDS = (1, 2, 3, 4, 5, 6)
@@ -80,7 +80,7 @@ def lesson_rows(scenario: Scenario, data: Path | None) -> Iterator[Row]:
     runs = max(1, scenario.lesson_steps // scenario.steps)
     number = 0
     for run in range(runs):
-        world = scenario.build(LESSON_SEED + run, data)
+        world = scenario.build(LESSON_SEED + run, data, is_lesson=True)
         chance = np.random.default_rng(LESSON_SEED + run)
         number += NIGHT_STEPS
         for _ in range(scenario.steps):
@@ -179,15 +179,18 @@ def compare(scenario: Scenario, seeds: list[int], data: Path | None) -> dict[str
 
 
 def summary(scenario: Scenario, runs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """Return mean and standard deviation of each figure, and on how many seeds it is better."""
+    """Return mean and standard deviation of each figure, and on how many seeds atoll is better than what."""
     found = []
     for figure in scenario.meanings:
         numbers = {way: [run[figure.name] for run in each] for way, each in runs.items()}
-        better = None
-        if figure.is_better_lower is not None:
-            pairs = zip(numbers["without"], numbers["with"], strict=True)
-            better = sum((b < a) if figure.is_better_lower else (b > a) for a, b in pairs)
-        means = {way: [statistics.mean(each), statistics.stdev(each)] for way, each in numbers.items()}
+        better = {}
+        for way in numbers.keys() - {"with"} if figure.is_better_lower is not None else ():
+            pairs = zip(numbers[way], numbers["with"], strict=True)
+            better[way] = sum((b < a) if figure.is_better_lower else (b > a) for a, b in pairs)
+        means = {
+            way: [statistics.mean(each), statistics.stdev(each) if len(each) > 1 else 0.0]
+            for way, each in numbers.items()
+        }
         told = {"name": figure.name, "unit": figure.unit, "meaning": figure.meaning, "better": better}
         found.append(told | means)
     return found
@@ -196,17 +199,19 @@ def summary(scenario: Scenario, runs: dict[str, list[dict[str, float]]]) -> list
 def shown(name: str, result: dict[str, Any]) -> str:
     """Return the table of one scenario, as Markdown."""
     count = len(result["seeds"])
-    ways = {"without": "without", "with": "with atoll", "present": "same rules, no forecast"}
+    ways = {"without": "without", "present": "same rules, no forecast", "with": "with atoll"}
     ways = {way: title for way, title in ways.items() if way in result["runs"]}
+    than = {way: title for way, title in (("without", "without"), ("present", "no forecast")) if way in ways}
+    heads = [f"{name}: {count} seeds", *ways.values(), *(f"better than {title}" for title in than.values())]
     lines = [
-        f"| {name}: {count} seeds | {' | '.join(ways.values())} | better on |",
-        "|---|" + "---|" * (len(ways) + 1),
+        f"| {' | '.join(heads)} |",
+        "|---|" + "---|" * (len(ways) + len(than)),
     ]
     for figure in result["figures"]:
         cells = [f"{figure[way][0]:,.1f} ± {figure[way][1]:,.1f}" for way in ways]
-        better = "" if figure["better"] is None else f"{figure['better']} of {count}"
+        better = [f"{figure['better'][way]} of {count}" if figure["better"] else "" for way in than]
         unit = f", {figure['unit']}" if figure["unit"] else ""
-        lines.append(f"| {figure['meaning']}{unit} | {' | '.join(cells)} | {better} |")
+        lines.append(f"| {figure['meaning']}{unit} | {' | '.join([*cells, *better])} |")
     lines += ["", *(f"Model `{model}`: {words}." for model, words in result["models"].items())]
     return "\n".join(lines)
 
@@ -221,10 +226,13 @@ def main() -> int:
     logs.configure("error")
     quieten_tensorflow()
     results = {}
-    for name in arguments.scenarios.split(","):
-        seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        if len(seeds) < 2:
-            parser.error("--seeds: the figures are spreads, which takes two of them")
+    names, seeds = arguments.scenarios.split(","), [int(seed) for seed in arguments.seeds.split(",")]
+    if len(seeds) < 2:
+        parser.error("--seeds: the figures are spreads, which takes two of them")
+    for name in names:
+        for seed in seeds:
+            SCENARIOS[name].build(seed, arguments.replay)  # what cannot be replayed is told at once
+    for name in names:
         began = time.monotonic()
         results[name] = compare(SCENARIOS[name], seeds, arguments.replay)
         print(shown(name, results[name]), end="\n\n", flush=True)

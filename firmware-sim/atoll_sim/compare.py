@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,27 @@ from atoll_ingest.dialect import AtollDialect, Told
 from atoll_ingest.stream import Stream
 from atoll_link import recording
 from atoll_link.recording import Kind, Row
+from atoll_signal.labels import Arrived, LabelJoin
 from atoll_signal.numbers import Numbers
 from atoll_signal.picture import rows_of, takes_pictures
 from atoll_signal.recorded import recorded
 
 LABEL_TOLERANCE_MS: Final = 1000.0
+"""How much later than its reading a label may be: what a task says unless it says otherwise."""
 _AT_ONCE: Final = 1024
 _MAX_DEVICES: Final = 65_536
 
 Place = tuple[str, float]
-"""Device, and event time of a window's newest reading."""
+"""Device, and event time of a window's newest reading or step."""
+
+
+class _Read(NamedTuple):
+    """A reading of the recording."""
+
+    device: str
+    time_ms: float
+    arrival_ms: float
+    told: Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,8 @@ class Comparison:
         both: The windows that both answered, in order of time.
         only_first: How many only the first one answered.
         only_second: How many only the second one did.
-        refused: Messages that neither could read, by reason.
+        refused: Messages that could not be read, by reason.
+        unused: Of each release, readings and windows that it cannot use, by reason.
     """
 
     model: str
@@ -93,6 +105,7 @@ class Comparison:
     only_first: int
     only_second: int
     refused: Counter[Reason]
+    unused: tuple[Counter[Reason], Counter[Reason]]
 
     @property
     def share_other(self) -> float:
@@ -159,8 +172,12 @@ def compare(
         raise ConfigError(f"the bundles are of two kinds: {told}; give two releases of one model")
     refused: Counter[Reason] = Counter()
     readings = list(_readings(folder, stream_name, stream, refused))
-    answers = [_answered(predictor, readings, refused, stream) for predictor in (first, second)]
-    truths = _truths(folder, manifests[0].model, stream_name)
+    unused: tuple[Counter[Reason], Counter[Reason]] = Counter(), Counter()
+    answers = [
+        _answered(predictor, readings, counts, stream)
+        for predictor, counts in zip((first, second), unused, strict=True)
+    ]
+    truths = _truths(folder, manifests[0], stream_name, readings)
     is_classifier = manifests[0].task is Task.CLASSIFICATION
     both = [
         Both(
@@ -177,7 +194,8 @@ def compare(
         names = ", ".join(recording.names(folder, Kind.READING)) or "no stream at all"
         raise StorageError(
             f"{folder}: no window of stream {stream_name!r} that both answer; it holds {names}, "
-            f"and {refused.total()} readings were refused"
+            f"{refused.total()} messages could not be read, and {unused[0].total()} and {unused[1].total()} "
+            f"readings not be used"
         )
     return Comparison(
         model=manifests[0].model,
@@ -188,13 +206,12 @@ def compare(
         only_first=len(answers[0].keys() - answers[1].keys()),
         only_second=len(answers[1].keys() - answers[0].keys()),
         refused=refused,
+        unused=unused,
     )
 
 
-def _readings(
-    folder: Path, name: str, stream: Stream | None, refused: Counter[Reason]
-) -> Iterator[tuple[str, float, Told]]:
-    """Yield device, event time and reading of each message, in order of arrival."""
+def _readings(folder: Path, name: str, stream: Stream | None, refused: Counter[Reason]) -> Iterator[_Read]:
+    """Yield the readings of each message, in order of arrival."""
     read = _reader(stream)
     for row in recording.without_redeliveries(recording.read(folder, Kind.READING, name)):
         try:
@@ -204,7 +221,7 @@ def _readings(
             continue
         for one in told:
             time_ms = one.reading.time_ms
-            yield one.device, row.arrival_ms if time_ms is None else time_ms, one
+            yield _Read(one.device, row.arrival_ms if time_ms is None else time_ms, row.arrival_ms, one)
 
 
 def _reader(stream: Stream | None) -> Callable[[Row], list[Told]]:
@@ -217,8 +234,8 @@ def _reader(stream: Stream | None) -> Callable[[Row], list[Told]]:
 
 def _answered(
     predictor: Predictor,
-    readings: Sequence[tuple[str, float, Told]],
-    refused: Counter[Reason],
+    readings: Sequence[_Read],
+    unused: Counter[Reason],
     stream: Stream | None,
 ) -> dict[Place, Answer]:
     """Return the answer to every window; of two at one time of a device the later one."""
@@ -226,22 +243,22 @@ def _answered(
     units = None if stream is None else stream.units
     cut = _pictures if takes_pictures(manifest) else _windows
     found: dict[Place, Answer] = {}
-    for places, windows in cut(manifest, readings, units, refused):
+    for places, windows in cut(manifest, readings, units, unused):
         for start in range(0, len(places), _AT_ONCE):
             chosen = slice(start, start + _AT_ONCE)
             for place, answer in zip(places[chosen], predictor.answers(windows[chosen]), strict=True):
                 if isinstance(answer, Answer):
                     found[place] = answer
                 else:
-                    refused[answer] += 1
+                    unused[answer] += 1
     return found
 
 
 def _windows(
     manifest: Manifest,
-    readings: Sequence[tuple[str, float, Told]],
+    readings: Sequence[_Read],
     units: Mapping[str, str | None] | None,
-    refused: Counter[Reason],
+    unused: Counter[Reason],
 ) -> Iterator[tuple[list[Place], NDArray[np.float32]]]:
     try:
         numbers = Numbers(manifest, units)
@@ -249,12 +266,12 @@ def _windows(
         raise ConfigError(f"the stream's units do not fit release {manifest.release}: {error}") from error
     rows: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     times: dict[str, list[float]] = defaultdict(list)
-    for device, time_ms, told in readings:
+    for device, time_ms, _, told in readings:
         values: dict[str, Value] = told.reading.values if isinstance(told.reading.values, dict) else {}
         try:
             rows[device].append(numbers.of(values, told.reading.step_ms))
         except MalformedMessageError as error:
-            refused[error.reason] += 1
+            unused[error.reason] += 1
             continue
         times[device].append(time_ms)
     for device, own in rows.items():
@@ -265,50 +282,51 @@ def _windows(
 
 def _pictures(
     manifest: Manifest,
-    readings: Sequence[tuple[str, float, Told]],
+    readings: Sequence[_Read],
     units: Mapping[str, str | None] | None,
-    refused: Counter[Reason],
+    unused: Counter[Reason],
 ) -> Iterator[tuple[list[Place], NDArray[np.float32]]]:
     row_of = rows_of(manifest, units)
-    for device, time_ms, told in readings:
+    for device, time_ms, _, told in readings:
         values: dict[str, Value] = told.reading.values if isinstance(told.reading.values, dict) else {}
         try:
             packed = row_of.row(values)
         except MalformedMessageError as error:
-            refused[error.reason] += 1
+            unused[error.reason] += 1
             continue
         yield [(device, time_ms)], np.frombuffer(packed, np.float32).reshape(1, 1, -1)
 
 
-def _truths(folder: Path, model: str, stream: str) -> Callable[[Place], float | None]:
-    """Return what finds the label of a window: of its time, of a span around it, or a little later."""
-    exact: dict[Place, float] = {}
-    spans: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
-    for row in recording.without_redeliveries(recording.read(folder, Kind.LABEL, model)):
-        label = Label.decode(row.payload)
-        if label.stream not in {None, stream}:
-            continue
-        if label.time_ms is not None:
-            exact[row.device, label.time_ms] = label.value
-            spans[row.device].append((label.time_ms - LABEL_TOLERANCE_MS, label.time_ms, label.value))
-        elif label.start_ms is not None and label.end_ms is not None:
-            spans[row.device].append((label.start_ms, label.end_ms, label.value))
-    starts = {}
-    for device, own in spans.items():
-        own.sort()
-        starts[device] = np.array([start for start, _, _ in own])
+def _truths(
+    folder: Path, manifest: Manifest, stream: str, readings: Sequence[_Read]
+) -> Callable[[Place], float | None]:
+    """Return what finds the label of a window's newest reading, joined as labels are to be learnt from."""
+    labels = (
+        Arrived(row.device, row.arrival_ms, label)
+        for row in recording.without_redeliveries(recording.read(folder, Kind.LABEL, manifest.model))
+        if (label := Label.decode(row.payload)).stream in {None, stream}
+    )
+    times = np.array([one.time_ms for one in readings], np.float64)
+    arrivals = np.array([one.arrival_ms for one in readings], np.float64)
+    values, _ = LabelJoin([one.device for one in readings], times, arrivals, LABEL_TOLERANCE_MS).join(labels)
+    found: dict[str, dict[float, float]] = defaultdict(dict)
+    for one, value in zip(readings, values.tolist(), strict=True):
+        if not math.isnan(value) or one.time_ms not in found[one.device]:
+            found[one.device][one.time_ms] = value
+    read_at = {device: np.sort(np.array(list(own))) for device, own in found.items()}
+    # Of equal steps the newest reading lies within the last step, else where the window ends.
+    window = manifest.window
+    step_ms = 0.0 if window.resample is None or window.step_ms is None else window.step_ms
 
     def truth(place: Place) -> float | None:
-        if place in exact:
-            return exact[place]
-        device, time_ms = place
-        if device not in starts:
+        device, end_ms = place
+        newest = int(np.searchsorted(read_at[device], end_ms, side="right")) - 1
+        if newest < 0:
             return None
-        at = int(np.searchsorted(starts[device], time_ms, side="right")) - 1
-        if at < 0:
-            return None
-        _, end_ms, value = spans[device][at]
-        return value if time_ms < end_ms else None
+        time_ms = float(read_at[device][newest])
+        value = found[device][time_ms]
+        is_of_window = time_ms == end_ms or end_ms - time_ms < step_ms
+        return value if is_of_window and not math.isnan(value) else None
 
     return truth
 

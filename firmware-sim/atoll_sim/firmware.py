@@ -62,12 +62,16 @@ class Taken:
         values: By name.
         seq: Its number since the device booted.
         boot: How often it had booted.
+        time_s: When it was taken, in seconds since the world began.
+        label: The truth about it, which somebody else knows.
     """
 
     stamp_s: float
     values: Mapping[str, float]
     seq: int
     boot: int
+    time_s: float
+    label: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ class Firmware:
 
     def reboot(self, time_s: float, off_s: float = 0.0) -> None:
         """Boot ``off_s`` after ``time_s``: what is in memory is lost."""
-        self.counts["readings_forgotten"] += len(self._kept) + len(self._batch)
+        self.counts["readings_forgotten"] += self._in_memory
         self.counts["reboots"] += 1
         self._kept.clear()
         self._batch.clear()
@@ -149,7 +153,12 @@ class Firmware:
         return Hello(self._boot, battery) if self._plan.hello else None
 
     def send(
-        self, time_s: float, stamp_s: float, values: Mapping[str, float], faults: Mapping[type, object]
+        self,
+        time_s: float,
+        stamp_s: float,
+        values: Mapping[str, float],
+        faults: Mapping[type, object],
+        label: float | None = None,
     ) -> list[Outgoing]:
         """Return the messages that leave with a reading that was taken at ``time_s``.
 
@@ -158,6 +167,7 @@ class Firmware:
             stamp_s: The same by the device's clock.
             values: What the sensors say; nothing is sent of a reading without any.
             faults: Those of its messages that are there now, by their kind.
+            label: The truth about the reading.
         """
         if time_s < self._ready_s:
             self.counts["readings_off"] += 1
@@ -166,12 +176,14 @@ class Firmware:
             self._left -= 1
             if self._left < 0:
                 self.counts["batteries_changed"] += 1
+                self.counts["readings_off"] += 1
                 self._left = self._plan.battery_readings
                 self.reboot(time_s, self._plan.replace_s)
                 return []
         flood = faults.get(Flood)
-        for _ in range(flood.times if isinstance(flood, Flood) and values else bool(values)):
-            self._batch.append(Taken(stamp_s, values, self._seq, self._boot))
+        for copy in range(flood.times if isinstance(flood, Flood) and values else bool(values)):
+            known = None if copy else label
+            self._batch.append(Taken(stamp_s, values, self._seq, self._boot, time_s, known))
             self._seq += 1
         if self.is_offline(time_s):
             self._keep()
@@ -182,6 +194,15 @@ class Firmware:
             del self._batch[: self._plan.batch]
             out += self._disturbed(Outgoing(readings), faults)
         return out
+
+    def end(self) -> None:
+        """Count what is left in memory as not sent."""
+        if unsent := self._in_memory:
+            self.counts["readings_unsent"] += unsent
+
+    @property
+    def _in_memory(self) -> int:
+        return len(self._kept) + len(self._batch) + (0 if self._held is None else len(self._held.readings))
 
     def spoilt(self, payload: bytes) -> bytes:
         """Return ``payload`` as a malformed message has it."""

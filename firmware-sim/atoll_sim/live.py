@@ -177,11 +177,11 @@ class Live:
         """Publish what happens next; False: told to stop meanwhile."""
         match schedule.take():
             case ReadingDue(device, sample):
-                return self._publish_reading(device, sample)
+                return self._publish_reading(device, sample, schedule)
             case LabelDue() as label:
                 return self._publish_label(label)
 
-    def _publish_reading(self, device: Device, sample: Sample) -> bool:
+    def _publish_reading(self, device: Device, sample: Sample, schedule: Schedule) -> bool:
         plan, firmware = device.plan, device.firmware
         self._tell_faults(plan.device, sample.faults)
         self._counts.readings_disturbed += sample.is_disturbed
@@ -192,11 +192,16 @@ class Live:
         faults = {type(fault): fault for fault in sample.faults if isinstance(fault, MessageFault)}
         is_offline = firmware.is_offline(sample.time_s)
         self._uplink.hold(plan.device, is_offline=is_offline)
-        for outgoing in firmware.send(sample.time_s, sample.stamp_s, sample.values, faults):
+        labelled: set[int] = set()
+        for outgoing in firmware.send(sample.time_s, sample.stamp_s, sample.values, faults, sample.label):
             for topic, payload in self._written(device, outgoing):
                 if not self._uplink.publish(topic, payload, plan.qos, plan.device):
                     return False
             self._counts.readings += len(outgoing.readings)
+            for taken in () if outgoing.is_spoilt else outgoing.readings:
+                if id(taken) not in labelled:  # a duplicate has no label of its own
+                    schedule.expect_label(device, taken, sample.time_s)
+                labelled.add(id(taken))
         return True
 
     def _written(self, device: Device, outgoing: Outgoing) -> Iterator[tuple[str, bytes]]:

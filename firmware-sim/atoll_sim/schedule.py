@@ -1,7 +1,8 @@
 """What happens when in a simulated world: pure, in virtual time.
 
 Readings and labels of all devices come out in one order, the same in every run of the same world.
-How fast, and how late, they are published is not known here.
+How fast, and how late, they are published is not known here, nor which readings leave their device:
+whoever publishes them says whose labels are to come.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atoll_sim.device import Device, Sample
+from atoll_sim.firmware import Taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,9 @@ Occurrence = ReadingDue | LabelDue
 
 
 class Schedule:
-    """Takes the readings of ``devices`` in order of time, and the labels that follow from them.
+    """Takes the readings of ``devices`` in order of time, and the labels that are expected of them.
 
-    It ends after ``readings`` readings and their labels; None: never.
+    It ends after ``readings`` readings, sent or not, and the labels; None: never.
     """
 
     def __init__(self, devices: Sequence[Device], readings: int | None = None) -> None:
@@ -70,6 +72,15 @@ class Schedule:
             return self._take_reading()
         return heapq.heappop(self._labels)[2]
 
+    def expect_label(self, device: Device, taken: Taken, now_s: float) -> None:
+        """Let the label of a reading that has left its device follow when it is known, if it has one."""
+        if taken.label is None or device.truth is None:
+            return
+        due_s = max(now_s, taken.time_s + device.truth.label_delay_s)
+        label = LabelDue(device, device.truth.model, taken.stamp_s, taken.label)
+        heapq.heappush(self._labels, (due_s, self._labels_made, label))
+        self._labels_made += 1
+
     @property
     def _due_readings(self) -> list[tuple[float, int]]:
         return [] if self._left == 0 else self._readings
@@ -77,13 +88,8 @@ class Schedule:
     def _take_reading(self) -> ReadingDue:
         index = self._readings[0][1]
         device = self._devices[index]
-        truth = device.truth
         sample = device.take()
         heapq.heapreplace(self._readings, (device.next_s, index))
         if self._left is not None and sample.values:
             self._left -= 1
-        if truth is not None and sample.label is not None:
-            label = LabelDue(device, truth.model, sample.stamp_s, sample.label)
-            heapq.heappush(self._labels, (sample.time_s + truth.label_delay_s, self._labels_made, label))
-            self._labels_made += 1
         return ReadingDue(device, sample)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import resource
 import selectors
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -36,6 +35,7 @@ from atoll_link.packets import (
 )
 from atoll_link.session import Delivery
 from atoll_link.stop import Stop
+from atoll_sim.swarm_packets import connect_packet, subscribe_packet, text
 from atoll_sim.uplink import ignore
 
 _STEP_S: Final = 0.5
@@ -48,12 +48,10 @@ _RETRY_S: Final = 2.0
 _MAX_PACKET_BYTES: Final = 65_536
 _READ_BYTES: Final = 65_536
 _SPARE_FILES: Final = 64
-_SUBSCRIBE_HEAD: Final = 0x82
 _PINGREQ: Final = b"\xc0\x00"
 _DISCONNECT: Final = b"\xe0\x00"
 _LEVEL: Final = Level.MQTT_311
 _LAST_MID: Final = 65_534
-_SUBSCRIBE_MID: Final = 65_535
 _MOST_WAITING: Final = 1000
 """Messages of a device that is not connected; the oldest goes first."""
 _LOOK_S: Final = 1.0
@@ -62,12 +60,15 @@ _LOOK_S: Final = 1.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+_Address = tuple[socket.AddressFamily, str]
+
+
 class _Line:
     """One device's connection."""
 
     __slots__ = (
-        "buffer", "device", "in_flight", "is_held", "is_open", "is_writing", "next_mid", "out", "reader",
-        "since", "sock", "tries", "waiting",
+        "address", "buffer", "device", "has_moved", "in_flight", "is_held", "is_open", "is_writing",
+        "next_mid", "out", "reader", "since", "sock", "tries", "unsent", "waiting",
     )  # fmt: skip
 
     def __init__(self, device: str) -> None:
@@ -75,7 +76,10 @@ class _Line:
         self.sock: socket.socket | None = None
         self.buffer: PacketBuffer | None = None
         self.reader: PublishReader | None = None
-        self.out = b""
+        self.address: _Address | None = None
+        self.out = bytearray()
+        self.unsent = 0
+        """Messages of QoS 0 in ``out``."""
         self.in_flight: dict[int, tuple[str, bytes]] = {}
         self.waiting: deque[tuple[str, bytes]] = deque()
         """What came while it was closed, to be sent once it is open."""
@@ -87,6 +91,8 @@ class _Line:
         self.since = 0.0
         """When something was last sent, or, while it is closed, when it closed."""
         self.tries = 0
+        self.has_moved = True
+        """Whether a message was acknowledged since it last opened: to open again is progress only then."""
 
 
 class Swarm:
@@ -121,7 +127,9 @@ class Swarm:
         self.in_flight = 0
         self._broker = broker
         self._password = broker.read_password()
-        self._address = ("", 0)
+        self._addresses: list[_Address] = []
+        """Those that have not been tried, until a broker has answered at one."""
+        self._resolved = -_RETRY_S
         self._filters = topic_filters
         self._stop = stop
         self._window = window
@@ -142,8 +150,9 @@ class Swarm:
         return len(self._lines) - len(self._closed) - len(self._connecting)
 
     def close(self) -> None:
-        """End all connections."""
+        """End all connections; what waits for one is lost."""
         for line in self._lines.values():
+            self.lost += len(line.waiting) + (0 if line.is_open else len(line.in_flight))
             if line.sock is not None:
                 with suppress(OSError):
                     line.sock.send(_DISCONNECT)
@@ -172,6 +181,7 @@ class Swarm:
         """Publish as soon as there is room in flight; False: told to stop meanwhile.
 
         A device that is not connected keeps the newest 1,000 messages of QoS 1 and sends them when it is.
+        A message of QoS 0 is in flight until the socket has taken it.
 
         Raises:
             BrokerUnavailableError: Given up.
@@ -182,8 +192,7 @@ class Swarm:
         if not line.is_open:
             self._keep(line, str(topic), payload, qos)
         elif qos == 0:
-            self._send(line, pack_publish(_text(str(topic)), payload, NO_PROPERTIES[_LEVEL]))
-            self.acknowledged += 1
+            self._send_once(line, pack_publish(text(str(topic)), payload, NO_PROPERTIES[_LEVEL]))
         else:
             self._send_new(line, str(topic), payload)
         return True
@@ -197,11 +206,21 @@ class Swarm:
             self.lost += 1
         line.waiting.append((topic, payload))
 
+    def _send_once(self, line: _Line, packet: bytes) -> None:
+        self._send(line, packet)
+        if line.out:
+            line.unsent += 1
+            self.in_flight += 1
+        elif line.is_open:
+            self.acknowledged += 1
+        else:  # the connection broke just now
+            self.lost += 1
+
     def _send_new(self, line: _Line, topic: str, payload: bytes) -> None:
         line.next_mid = line.next_mid % _LAST_MID + 1
         line.in_flight[line.next_mid] = (topic, payload)
         self.in_flight += 1
-        self._send(line, pack_publish(_text(topic), payload, NO_PROPERTIES[_LEVEL], line.next_mid))
+        self._send(line, pack_publish(text(topic), payload, NO_PROPERTIES[_LEVEL], line.next_mid))
 
     def rest_until(self, due: float) -> bool:
         """Serve the connections until ``due`` on the monotonic clock; False: told to stop meanwhile.
@@ -210,9 +229,10 @@ class Swarm:
             BrokerUnavailableError: Given up.
         """
         while not self._stop.is_requested:
-            rest_s = due - time.monotonic()
+            now = time.monotonic()
+            rest_s = due - now
             # A turn for each message would cost more than the message.
-            if rest_s > 0 or self.in_flight >= self._window // 2:
+            if rest_s > 0 or self.in_flight >= self._window // 2 or now - self._looked >= _LOOK_S:
                 self._step(min(max(rest_s, 0.0), _STEP_S))
             if rest_s <= 0:
                 return True
@@ -230,8 +250,7 @@ class Swarm:
                 ends = ends or time.monotonic() + _LAST_WAIT_S
                 if time.monotonic() >= ends or not self.connected:
                     return
-            self._step(_STEP_S)
-        self.lost += sum(len(line.waiting) + len(line.in_flight) for line in self._lines.values())
+            self._step(_STEP_S, is_awaited=True)
 
     def _are_waiting(self) -> bool:
         lines = self._lines.values()
@@ -241,10 +260,11 @@ class Swarm:
         while not is_true():
             if self._stop.is_requested:
                 return False
-            self._step(_STEP_S)
+            self._step(_STEP_S, is_awaited=True)
         return True
 
-    def _step(self, timeout_s: float) -> None:
+    def _step(self, timeout_s: float, *, is_awaited: bool = False) -> None:
+        """Serve the connections; ``is_awaited``: something has to move meanwhile."""
         self._open_some()
         for key, mask in self._selector.select(timeout_s if not self._closed else min(timeout_s, 0.05)):
             line: _Line = key.data
@@ -255,7 +275,7 @@ class Swarm:
         now = time.monotonic()
         if now - self._looked >= _LOOK_S:
             self._look(now)
-        if self.connected and not self.in_flight:
+        if self.connected and not self.in_flight and not is_awaited:
             self._moved = now
         elif now - self._moved > self._give_up_after_s:
             raise BrokerUnavailableError(
@@ -275,23 +295,32 @@ class Swarm:
 
     def _open_some(self) -> None:
         now = time.monotonic()
+        if not self._closed or not (self._addresses or self._resolve(now)):
+            return
         for line in list(self._closed):
             if len(self._connecting) >= _MOST_CONNECTING:
                 return
-            if not line.is_held and (line.tries == 0 or now - line.since > _RETRY_S):
+            # The name of the broker may stand for several addresses, of which one answers.
+            is_due = line.tries < len(self._addresses) or now - line.since > _RETRY_S
+            if is_due and not line.is_held:
                 self._open(line, now)
 
+    def _resolve(self, now: float) -> bool:
+        if now - self._resolved < _RETRY_S:
+            return False
+        self._resolved = now
+        try:
+            found = socket.getaddrinfo(self._broker.host, self._broker.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._last_failure = f"{self._broker.host}: {error}"
+            return False
+        self._addresses = [(family, str(address[0])) for family, _, _, _, address in found]
+        return True
+
     def _open(self, line: _Line, now: float) -> None:
-        if not self._address[1]:
-            try:
-                found = socket.getaddrinfo(self._broker.host, self._broker.port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                self._last_failure = f"{self._broker.host}: {error}"
-                line.since, line.tries = now, line.tries + 1
-                return
-            self._family = found[0][0]
-            self._address = (str(found[0][4][0]), self._broker.port)
-        sock = socket.socket(self._family, socket.SOCK_STREAM)
+        line.address = self._addresses[line.tries % len(self._addresses)]
+        family, host = line.address
+        sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         line.sock, line.since, line.tries = sock, now, line.tries + 1
@@ -299,11 +328,15 @@ class Swarm:
         line.reader = PublishReader(line.tries, _LEVEL, _MAX_PACKET_BYTES)
         del self._closed[line]
         self._connecting.add(line)
-        with suppress(BlockingIOError):
-            sock.connect(self._address)
-        line.out = _connect_packet(line.device, self._password, self._broker.keepalive_s)
+        line.out += connect_packet(line.device, self._password, self._broker.keepalive_s)
         line.is_writing = True
         self._selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, line)
+        try:
+            sock.connect((host, self._broker.port))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._drop(line, f"{host}: {error}")
 
     def _send(self, line: _Line, packet: bytes) -> None:
         line.since = time.monotonic()
@@ -318,7 +351,7 @@ class Swarm:
             self._drop(line, str(error))
             return
         if sent < len(packet):
-            line.out = packet[sent:]
+            line.out += packet[sent:]
             line.is_writing = True
             self._selector.modify(line.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, line)
 
@@ -326,15 +359,20 @@ class Swarm:
         if line.sock is None:
             return
         try:
-            line.out = line.out[line.sock.send(line.out) :] if line.out else b""
+            del line.out[: line.sock.send(line.out)]
         except BlockingIOError:
             return
         except OSError as error:
             self._drop(line, str(error))
             return
+        if line.unsent:
+            self._moved = time.monotonic()
         if not line.out:
             line.is_writing = False
             self._selector.modify(line.sock, selectors.EVENT_READ, line)
+            self.in_flight -= line.unsent
+            self.acknowledged += line.unsent
+            line.unsent = 0
 
     def _read(self, line: _Line) -> None:
         assert line.sock is not None  # noqa: S101 - asked by whoever has it
@@ -363,6 +401,7 @@ class Swarm:
                 self.in_flight -= 1
                 self.acknowledged += 1
                 self._moved = time.monotonic()
+                line.has_moved = True
         elif kind == PUBLISH and line.reader is not None:
             line.reader.arrive(time.time() * 1e3, time.monotonic_ns())
             delivery = line.reader.read(first, body)
@@ -378,11 +417,15 @@ class Swarm:
             return
         self._connecting.discard(line)
         line.is_open = True
-        self._moved = time.monotonic()
-        self._send(line, _subscribe_packet(self._filters[line.device]))
+        if line.has_moved:
+            self._moved = time.monotonic()
+        line.has_moved = False
+        if line.address is not None:
+            self._addresses = [line.address]
+        self._send(line, subscribe_packet(self._filters[line.device]))
         self.in_flight += len(line.in_flight)
         for mid, (topic, payload) in list(line.in_flight.items()):
-            self._send(line, pack_publish(_text(topic), payload, NO_PROPERTIES[_LEVEL], mid, dup=True))
+            self._send(line, pack_publish(text(topic), payload, NO_PROPERTIES[_LEVEL], mid, dup=True))
         while line.waiting and line.is_open:
             self._send_new(line, *line.waiting.popleft())
 
@@ -390,10 +433,12 @@ class Swarm:
         if line.sock is None:
             return
         if line.is_open:
-            self.in_flight -= len(line.in_flight)
+            self.in_flight -= len(line.in_flight) + line.unsent
+            self.lost += line.unsent
         self._selector.unregister(line.sock)
         line.sock.close()
-        line.sock, line.out, line.buffer, line.reader = None, b"", None, None
+        line.sock, line.buffer, line.reader, line.unsent = None, None, None, 0
+        line.out.clear()
         line.is_open = line.is_writing = False
         line.since = time.monotonic()
         self._connecting.discard(line)
@@ -420,31 +465,3 @@ def require_files(count: int) -> None:
             )
             raise ConfigError(message)
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def _text(text: str) -> bytes:
-    encoded = text.encode()
-    return struct.pack(">H", len(encoded)) + encoded
-
-
-def _connect_packet(device: str, password: str | None, keepalive_s: int) -> bytes:
-    """Return the CONNECT of a clean session."""
-    flags = 0x02
-    payload = _text(f"{device}-device")
-    if password is not None:
-        flags |= 0xC0
-        payload += _text(device) + _text(password)
-    return _packet(0x10, _text("MQTT") + struct.pack(">BBH", _LEVEL, flags, keepalive_s) + payload)
-
-
-def _subscribe_packet(topic_filter: str) -> bytes:
-    return _packet(_SUBSCRIBE_HEAD, struct.pack(">H", _SUBSCRIBE_MID) + _text(topic_filter) + b"\x01")
-
-
-def _packet(first: int, body: bytes) -> bytes:
-    length, head = len(body), bytearray((first,))
-    while rest := length >> 7:
-        head.append(length & 0x7F | 0x80)
-        length = rest
-    head.append(length)
-    return bytes(head) + body

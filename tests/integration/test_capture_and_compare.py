@@ -11,9 +11,10 @@ from support.sims import sim
 
 pytest.importorskip("pyarrow")
 
-from atoll_contract.errors import ConfigError
+from atoll_contract.errors import ConfigError, Reason
+from atoll_contract.messages import Label, Reading, encode_reading
 from atoll_link import recording
-from atoll_link.recording import Kind
+from atoll_link.recording import Kind, Row
 from atoll_sim.cli import main
 
 WORLD = """
@@ -78,6 +79,40 @@ def test_what_a_broker_carried_is_run_through_two_releases(captured, tmp_path, c
     assert "<script" not in drawn
     assert main(words) == 0
     assert re.search(r"mean error   1: \S+, 2: 1; of 100 labelled windows", capsys.readouterr().out)
+
+
+def test_a_label_is_the_truth_of_the_latest_reading_before_it_alone(tmp_path):
+    folder, start_ms = tmp_path / "recordings", 1_790_000_000_000.0
+    with recording.Recording(folder) as rows:
+        for number in range(10):
+            at_ms = start_ms + 100 * number
+            reading = encode_reading(Reading(values={"x": float(number)}, time_ms=at_ms))
+            rows.append(Row(at_ms, at_ms, Kind.READING, "press", "press-1", "t", reading, 1), 0.0)
+        for after_ms, value in ((330.0, 7.0), (1500.0, 19.0)):
+            label = Label(value=value, time_ms=start_ms + after_ms).encode()
+            rows.append(Row(at_ms, at_ms, Kind.LABEL, "wear", "press-1", "l", label, 1), 0.0)
+    first, second = bundle(tmp_path, "one", release=1), bundle(tmp_path, "two", release=2)
+
+    found = _compare(folder, first, second)
+
+    # The labels come 30 ms after the reading 3, and 600 ms after the last one, 9.
+    assert {one.first: one.truth for one in found.both if one.truth is not None} == {7.0: 7.0, 19.0: 19.0}
+
+
+def test_what_one_release_cannot_use_is_told_of_that_one(tmp_path):
+    folder = tmp_path / "recordings"
+    with recording.Recording(folder) as rows:
+        for number, values in enumerate(({"x": 1.0, "y": 1.0}, {"y": 2.0}, {"x": 3.0})):
+            reading = encode_reading(Reading(values=values, time_ms=1000.0 * number))
+            rows.append(Row(0.0, 0.0, Kind.READING, "press", "press-1", "t", reading, 1), 0.0)
+        rows.append(Row(0.0, 0.0, Kind.READING, "press", "press-1", "t", b"[", 1), 0.0)
+    first, second = bundle(tmp_path, "one", release=1), bundle(tmp_path, "two", release=2, value="y")
+
+    found = _compare(folder, first, second)
+
+    assert found.refused.total() == 1
+    assert [dict(one) for one in found.unused] == [{Reason.MISSING_VALUE: 1}, {Reason.MISSING_VALUE: 1}]
+    assert (len(found.both), found.only_first, found.only_second) == (1, 1, 1)
 
 
 def test_bundles_of_two_models_are_not_compared(tmp_path):

@@ -13,7 +13,7 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from atoll_contract.errors import AtollError
 from atoll_contract.release import TRAINER_ROLE
-from atoll_trainer.record import Tally
+from atoll_link.recorder import Tally
 from atoll_trainer.repository import Repository
 
 _ROLES: Final = (Root.type, Targets.type, Snapshot.type, Timestamp.type, TRAINER_ROLE)

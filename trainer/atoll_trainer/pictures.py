@@ -16,9 +16,9 @@ from atoll_contract.messages import Label
 from atoll_ingest.stream import Stream
 from atoll_link import recording
 from atoll_link.recording import Kind
+from atoll_signal.labels import Arrived, LabelJoin
 from atoll_signal.picture import PictureDecoder
 from atoll_trainer.dataset import UnsuitableDataError
-from atoll_trainer.labels import Arrived, LabelJoin
 
 MAX_PIXEL_BYTES: Final = 1 << 30
 """Memory for all pictures, decoded; later ones are left out and counted."""

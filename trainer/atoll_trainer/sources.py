@@ -22,9 +22,9 @@ from atoll_link.csv_columns import Columns, RowReader
 from atoll_link.csv_file import CsvFile
 from atoll_link.place import Place
 from atoll_link.recording import Kind, Row
+from atoll_signal.labels import Arrived, LabelJoin
 from atoll_trainer.cells import Cells
 from atoll_trainer.dataset import Observed, Readings, Refusals, UnsuitableDataError, collect
-from atoll_trainer.labels import Arrived, LabelJoin
 from atoll_trainer.task import TaskFile
 
 _MAX_SPREAD_MS: Final = 3_600_000.0

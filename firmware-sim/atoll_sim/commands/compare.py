@@ -99,6 +99,7 @@ def _facts(found: Comparison) -> dict[str, Any]:
         "only_first": found.only_first,
         "only_second": found.only_second,
         "refused": {reason.value: count for reason, count in found.refused.items()},
+        "unused": [{reason.value: count for reason, count in one.items()} for one in found.unused],
         "share_other": found.share_other,
         "mean_difference": float(differences.mean()),
         "p99_difference": float(np.percentile(differences, 99)),
@@ -121,9 +122,14 @@ def _show(found: Comparison, plot: Path | None) -> None:
     facts, unit = _facts(found), f" {found.unit}" if found.unit else ""
     first, second = found.releases
     only = f"{found.only_first:,} only by {first}, {found.only_second:,} only by {second}"
+    unused = [
+        f"{one.total():,} {release} cannot use"
+        for release, one in zip((first, second), found.unused, strict=True)
+    ]
     lines = [
         f"model        {found.model}, releases {first} and {second}",
-        f"windows      {len(found.both):,} answered by both; {only}; {found.refused.total():,} refused",
+        f"windows      {len(found.both):,} answered by both; {only}",
+        f"left out     {found.refused.total():,} messages unread; readings that {unused[0]}, {unused[1]}",
     ]
     if found.is_classifier:
         lines.append(f"differ       in {100 * found.share_other:.2f} % of the windows")

@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--readings",
         type=options.positive_int,
         metavar="N",
-        help="end after N readings in all and their labels",
+        help="end after N readings in all, sent or not, and the labels",
     )
     parser.add_argument(
         "--seed", type=options.seed, metavar="N", help="in place of the seed in the world file"
@@ -101,6 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         seconds = time.monotonic() - start
         close()
+        for device in devices:
+            device.firmware.end()
         firmware = sum((device.firmware.counts for device in devices), Counter[str]())
         _print({**_summary(counts, uplink, seconds), "firmware": dict(firmware)}, arguments)
     return Exit.SUCCESS

@@ -36,7 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="shortest time of a step, which is a minute of the world (default: %(default)s)",
     )
     parser.add_argument(
-        "--meddle", action="store_true", help="act at random, so that a recording shows what actions do"
+        "--meddle",
+        action="store_true",
+        help="act at random, so that a recording shows what actions do; --replay: days to learn from",
     )
     parser.add_argument(
         "--wait", action="store_true", help="let each step wait for the agent's answers to the one before"
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError("--alone: nobody answers, and nothing is done at random")
         _print(play_alone(scenario, arguments.seed, arguments.replay, steps).figures(), {}, arguments)
         return Exit.SUCCESS
-    world = scenario.build(arguments.seed, arguments.replay)
+    world = scenario.build(arguments.seed, arguments.replay, is_lesson=arguments.meddle)
     meddles = arguments.seed if arguments.meddle else None
     stage = Stage(world, pace_s=arguments.pace, waits=arguments.wait, meddles=meddles)
     stop = Stop()

@@ -24,6 +24,8 @@ _PROGRAMS: Final = {
 }
 _STOP_S: Final = 15.0
 _PORT_S: Final = 30.0
+_LOOK_S: Final = 1.0
+"""How often it is looked whether those run that a step needs."""
 
 
 class ProgramFailedError(AtollError):
@@ -63,7 +65,7 @@ class Programs:
         ``shows``: it writes to the terminal, and prints no JSON.
 
         Raises:
-            ProgramFailedError: It ended with an error, or not in time.
+            ProgramFailedError: It ended with an error or not in time, or another has ended meanwhile.
         """
         printed = self._to_end(name, command, timeout_s, None if shows else subprocess.PIPE)
         return {} if shows else dict(json.loads(printed))
@@ -72,7 +74,7 @@ class Programs:
         """Run a program to its end; what it prints goes to its log.
 
         Raises:
-            ProgramFailedError: It ended with an error, or not in time.
+            ProgramFailedError: It ended with an error or not in time, or another has ended meanwhile.
         """
         with self.log(name).open("ab") as log:
             self._to_end(name, command, timeout_s, log.fileno())
@@ -90,13 +92,18 @@ class Programs:
             )
 
     def _to_end(self, name: str, command: Sequence[str], timeout_s: float, stdout: int | None) -> bytes:
-        program = self._spawn(name, command, stdout)
-        try:
-            printed, _ = program.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise ProgramFailedError(f"the step {name!r} took longer than {timeout_s:g} s") from error
-        finally:
-            _end_group(program)
+        deadline = time.monotonic() + timeout_s
+        with self._spawn(name, command, stdout) as program:
+            try:
+                while True:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        printed, _ = program.communicate(timeout=_LOOK_S)
+                        break
+                    self.require_running()
+                    if time.monotonic() > deadline:
+                        raise ProgramFailedError(f"the step {name!r} took longer than {timeout_s:g} s")
+            finally:
+                _end_group(program)
         if program.returncode != 0:
             raise self._failure(name, program.returncode)
         return printed or b""

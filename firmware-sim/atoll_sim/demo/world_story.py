@@ -15,11 +15,10 @@ from atoll_sim.demo.programs import Programs, command, free_port, module, quiete
 from atoll_sim.demo.school import School
 from atoll_sim.demo.watch import Watch
 from atoll_sim.worlds import settings
-from atoll_sim.worlds.scenario import AGENT, SITE, Figure, Lesson, Scenario, play_alone
+from atoll_sim.worlds.scenario import AGENT, LESSON_SEED, SITE, Figure, Lesson, Scenario, play_alone
 
 _PROGRAM_S: Final = 900.0
 _FACT_S: Final = 90.0
-_LESSON_SEED: Final = 1000
 _LESSON_PACE_S: Final = 0.02
 _LESSON_STEPS: Final = 1000
 
@@ -100,7 +99,7 @@ class WorldStory:
         self._programs.start("record", command("atoll-trainer", "record", "--settings", "trainer.toml"))
         self._wait_for_log("record", "recording.subscribed")
         played = self._world(
-            "lesson", _LESSON_SEED, "--meddle", "--steps", str(steps), "--pace", str(_LESSON_PACE_S)
+            "lesson", LESSON_SEED, "--meddle", "--steps", str(steps), "--pace", str(_LESSON_PACE_S)
         )
         # The broker passes on in order: a recorder that is quiet by now has all of it.
         time.sleep(1.0)

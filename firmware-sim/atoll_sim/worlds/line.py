@@ -20,8 +20,9 @@ from numpy.random import Generator
 from atoll_contract.messages import Command
 from atoll_sim.worlds import parts, replayed
 from atoll_sim.worlds.parts import Part
-from atoll_sim.worlds.scenario import Figure, Known, Lesson, Scenario, Sensed
+from atoll_sim.worlds.scenario import Figure, Known, Lesson, Scenario, Sensed, World, task_text
 
+_MACHINES: Final = {"machine-1": 0, "machine-2": 1, "machine-3": 2}
 _STEPS: Final = 3000
 """Minutes: two days and two hours."""
 _SPOILS: Final = (Part.SCRATCHED, Part.DENTED, Part.UNDRILLED)
@@ -33,8 +34,8 @@ _CALENDAR_MIN: Final = 600
 _LOOKED_AT: Final = 1 / 10
 """Of the parts, by a person."""
 
-_WEAR_TASK: Final = """\
-[task]
+_WEAR_TASK: Final = task_text(
+    """\
 model = "wear"
 stream = "machine"
 kind = "regression"
@@ -42,16 +43,10 @@ unit = "%"
 [task.values]
 rms = { unit = "g" }
 kurtosis = {}
-temperature = { unit = "°C" }
-[window]
-length = 8
-[fit]
-learning_rate = 0.02
-epochs = 150
-[pass]
-shadow_windows = 0
-probation_windows = 0
-"""
+temperature = { unit = "°C" }""",
+    "length = 8",
+    epochs=150,
+)
 
 _STREAMS: Final = """\
 [[stream]]
@@ -130,15 +125,15 @@ class _Machine:
         self._renew()
 
 
-class Line:
+class Line(World):
     """The line, minute by minute; see :class:`atoll_sim.worlds.scenario.World`."""
 
-    def __init__(self, seed: int, data: Path | None = None) -> None:
+    def __init__(self, seed: int, data: Path | None = None, *, is_lesson: bool = False) -> None:
         chance = np.random.default_rng(seed)
         self._chance = chance
         self._machines = [_Machine(child) for child in chance.spawn(len(_SPOILS))]
         self._noise = np.random.default_rng([seed, 1])
-        self._vibration = None if data is None else replayed.vibration_by_damage(data)
+        self._vibration = None if data is None else replayed.vibration_by_damage(data, is_lesson=is_lesson)
         self._minute = -1
         self._part: Part | None = None
         self._is_serviced_on_command = False
@@ -191,12 +186,14 @@ class Line:
     def sensed(self) -> Sequence[Sensed]:
         """See the protocol."""
         # A machine that stands still has nothing to tell.
-        working = [] if self._part is None else list(enumerate(self._machines, start=1))
-        found = [Sensed(f"machine-{number}", "machine", self._shaking(one)) for number, one in working]
-        if self._part is not None:
-            picture = parts.png(parts.draw(self._part, self._noise))
-            found.append(Sensed("camera-1", "part", picture=picture))
-        return found
+        if self._part is None:
+            return ()
+        found = [
+            Sensed(name, "machine", self._shaking(self._machines[number]))
+            for name, number in _MACHINES.items()
+        ]
+        picture = parts.png(parts.draw(self._part, self._noise))
+        return [*found, Sensed("camera-1", "part", picture=picture)]
 
     def _shaking(self, machine: _Machine) -> dict[str, float]:
         wear, noise = machine.wear, self._noise.standard_normal(3)
@@ -224,28 +221,25 @@ class Line:
         if self._part is None:
             return ()
         wear = [
-            Known(f"machine-{number}", "wear", "machine", 100 * machine.wear)
-            for number, machine in enumerate(self._machines, start=1)
+            Known(name, "wear", "machine", 100 * self._machines[number].wear)
+            for name, number in _MACHINES.items()
         ]
         return [*wear, Known("camera-1", "look", "part", float(self._part.number))]
 
     def obey(self, device: str, name: str, command: Command) -> bool:
         """See the protocol."""
-        match device.split("-"), name, command.value:
-            case ["machine", number], "service", True if number.isdecimal():
+        match device, name, command.value:
+            case _, "service", True if device in _MACHINES:
                 self._is_serviced_on_command = True
-                machine = self._machines[int(number) - 1]
+                machine = self._machines[_MACHINES[device]]
                 if not machine.still_min:
                     self._service(machine)
-            case ["camera", "1"], "divert", bool(value):
+            case "camera-1", "divert", bool(value):
                 self._is_diverter_commanded = True
                 self._is_diverting = value
             case _:
                 return False
         return True
-
-    def heed(self, device: str, model: str, value: float) -> None:
-        """See the protocol."""
 
     def meddle(self, chance: Generator) -> None:
         """Let parts be spoilt more often than they would be, so that there are some to learn from."""

@@ -1,9 +1,10 @@
 """Six car parks of a town centre, and a coordinator who tells arriving cars where to go.
 
-Every car has an aim. Without advice it drives to the car park nearest to its aim and, if that is full,
-on to the next. Looking for a bay takes the longer the fuller the car park is. A coordinator who knows
-what the car parks *will* be like when the car is there sends it where drive, search and walk together
-are shortest; it does so while predictions arrive, and keeps quiet when they cease.
+Every car has an aim. Without advice it drives to the car park nearest to its aim whose sign does not show
+"full" and, if that is full when it is there, on to the next. Looking for a bay takes the longer the fuller
+the car park is. A sign that nobody commands shows what is. A coordinator, which is a part of this world,
+sends cars where drive, search and walk together are shortest, by what is known of now and by what is
+predicted for when the car is there; it does so while predictions arrive, and keeps quiet when they cease.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from atoll_contract.messages import Command
 from atoll_sim.worlds import replayed
-from atoll_sim.worlds.scenario import Figure, Known, Lesson, Scenario, Sensed
+from atoll_sim.worlds.scenario import Figure, Lesson, Scenario, Sensed, World, task_text
 
 _STEPS: Final = 720
 """08:00 to 20:00 in minutes."""
@@ -32,6 +33,8 @@ _PARKS: Final = (
     (0.5, 1.0, 480),
 )
 """Place in kilometres, and bays."""
+_NUMBERS: Final = {f"park-{number + 1}": number for number in range(len(_PARKS))}
+"""By the names of their devices."""
 _CENTRE: Final = (0.35, 0.25)
 """Where most cars want to be."""
 _STAY_MIN: Final = 110.0
@@ -40,11 +43,13 @@ _MIN_PER_KM: Final = 4.0
 _WALK_MIN_PER_KM: Final = 13.0
 _GIVE_UP: Final = 4
 """Full car parks in a row after which a driver leaves."""
+_FULL: Final = 0.97
+"""Share at which a sign that nobody commands shows "full"."""
 _STALE_MIN: Final = 5
 """Age at which a prediction is no longer relied on."""
 
-_TASK: Final = """\
-[task]
+_TASK: Final = task_text(
+    """\
 model = "occupancy"
 stream = "park"
 kind = "forecast"
@@ -54,17 +59,10 @@ horizon = 15
 occupied = { unit = "%" }
 arriving = { unit = "%" }
 leaving = { unit = "%" }
-hour = { unit = "h" }
-[window]
-length = 16
-max_gap_ms = 600000.0
-[fit]
-learning_rate = 0.02
-epochs = 120
-[pass]
-shadow_windows = 0
-probation_windows = 0
-"""
+hour = { unit = "h" }""",
+    "length = 16\nmax_gap_ms = 600000.0",
+    epochs=120,
+)
 
 _STREAMS: Final = """\
 [[stream]]
@@ -96,14 +94,14 @@ value = false
 """
 
 
-class Parking:
+class Parking(World):
     """The car parks, minute by minute; see :class:`atoll_sim.worlds.scenario.World`."""
 
-    def __init__(self, seed: int, data: Path | None = None) -> None:
+    def __init__(self, seed: int, data: Path | None = None, *, is_lesson: bool = False) -> None:
         self._chance = np.random.default_rng(seed)
         self._bays = np.array([bays for _, _, bays in _PARKS])
         self._places = np.array([(x, y) for x, y, _ in _PARKS])
-        self._demand = _drawn(self._chance) if data is None else _replayed(data, seed)
+        self._demand = _drawn(self._chance) if data is None else _replayed(data, seed, is_lesson=is_lesson)
         self._cars = np.zeros(len(_PARKS), np.int64)
         self._leaves: list[list[float]] = [[] for _ in _PARKS]
         self._on_the_way: list[tuple[float, int, int, float, float, float, int]] = []
@@ -112,6 +110,7 @@ class Parking:
         self._minute = -1
         self._number = 0
         self._closed = [False] * len(_PARKS)
+        self._is_commanded = [False] * len(_PARKS)
         self._expected: list[tuple[float, int]] = [(0.0, -_STALE_MIN)] * len(_PARKS)
         self._is_guessing = False
         self._parked = self._gone = 0
@@ -132,7 +131,11 @@ class Parking:
             self._set_out(now)
         while self._on_the_way and self._on_the_way[0][0] <= now:
             self._arrive(heapq.heappop(self._on_the_way))
-        self._imbalance += float(np.std(self._cars / self._bays))
+        shares = self._cars / self._bays
+        self._imbalance += float(np.std(shares))
+        for park, is_commanded in enumerate(self._is_commanded):
+            if not is_commanded:
+                self._closed[park] = bool(shares[park] >= _FULL)
 
     def _set_out(self, now: float) -> None:
         x, y = self._chance.normal(_CENTRE, 0.3)
@@ -185,7 +188,7 @@ class Parking:
         """See the protocol."""
         return [
             Sensed(
-                f"park-{park + 1}",
+                name,
                 "park",
                 {
                     "occupied": round(100 * float(self._cars[park] / self._bays[park]), 2),
@@ -194,26 +197,23 @@ class Parking:
                     "hour": round(8 + self._minute % _STEPS / 60, 2),
                 },
             )
-            for park in range(len(_PARKS))
+            for name, park in _NUMBERS.items()
         ]
-
-    def known(self) -> Sequence[Known]:
-        """See the protocol."""
-        return ()
 
     def obey(self, device: str, name: str, command: Command) -> bool:
         """See the protocol."""
-        match device.split("-"), name, command.value:
-            case ["park", number], "closed", bool(value) if number.isdecimal():
-                self._closed[int(number) - 1] = value
+        match name, command.value:
+            case "closed", bool(value) if device in _NUMBERS:
+                self._is_commanded[_NUMBERS[device]] = True
+                self._closed[_NUMBERS[device]] = value
                 return True
             case _:
                 return False
 
     def heed(self, device: str, model: str, value: float) -> None:
         """Let the coordinator know what will be."""
-        if model == "occupancy":
-            self._expected[int(device.removeprefix("park-")) - 1] = (value / 100, self._minute)
+        if model == "occupancy" and device in _NUMBERS:
+            self._expected[_NUMBERS[device]] = (value / 100, self._minute)
 
     def meddle(self, chance: Generator) -> None:
         """Let the coordinator take the present for the future, most of the time."""
@@ -250,9 +250,9 @@ def _drawn(chance: Generator) -> NDArray[np.float64]:
     return np.asarray(day)
 
 
-def _replayed(data: Path, seed: int) -> NDArray[np.float64]:
+def _replayed(data: Path, seed: int, *, is_lesson: bool) -> NDArray[np.float64]:
     """Return the demand that would fill car parks as they were filled in reality."""
-    curves = replayed.occupancy_of_car_parks(data, seed, len(_PARKS), _STEPS)
+    curves = replayed.occupancy_of_car_parks(data, seed, len(_PARKS), _STEPS, is_lesson=is_lesson)
     bays = np.array([bays for _, _, bays in _PARKS])
     cars = bays @ curves
     # What came is what there is more now, and what has left in the meantime.
@@ -275,7 +275,7 @@ PARKING: Final = Scenario(
         Figure("turned_away", "", "arrivals at a car park that was full"),
         Figure("gone", "cars", f"cars that left after {_GIVE_UP} full car parks"),
         Figure("imbalance", "%", "spread of the occupied shares of the car parks, mean over the day"),
-        Figure("walk_m_per_car", "m", "from the bay to the aim: what advice costs"),
+        Figure("walk_m_per_car", "m", "from the bay to the aim"),
         Figure("parked", "cars", "cars that found a bay", None),
     ],
 )

@@ -1,6 +1,7 @@
 """Real recordings as the weather of a world: demand, presence and vibration instead of drawn ones.
 
-The folder is laid out by data set; a world that is given one takes what fits it.
+The folder is laid out by data set; a world that is given one takes what fits it. Of the days every third
+is learnt from, of the conditions of a bearing the first third of the rows, and never played.
 """
 
 from __future__ import annotations
@@ -8,15 +9,36 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atoll_contract.errors import ConfigError
 
+_LESSONS: Final = 3
 
-def flow_of_a_day(folder: Path, seed: int, minutes: int) -> NDArray[np.float64]:
+_Day = TypeVar("_Day")
+
+
+def day_of(days: Sequence[_Day], seed: int, source: str, *, is_lesson: bool) -> _Day:
+    """Return the day that is number ``seed`` of those to learn from, or of those to play.
+
+    Raises:
+        ConfigError: There are not so many to play.
+    """
+    if is_lesson and days:
+        lessons = days[::_LESSONS]
+        return lessons[seed % len(lessons)]
+    plays = [day for number, day in enumerate(days) if number % _LESSONS]
+    if seed >= len(plays):
+        raise ConfigError(f"{source}: {len(plays)} days to play: a seed below that is wanted, not {seed}")
+    return plays[seed]
+
+
+def flow_of_a_day(folder: Path, seed: int, minutes: int, *, is_lesson: bool = False) -> NDArray[np.float64]:
     """Return the flow of a freeway from 06:00 on, minute by minute, the day's greatest flow being 1.
 
     ``extra/pems_flow``: a working day of 2016, chosen by ``seed``.
@@ -25,12 +47,14 @@ def flow_of_a_day(folder: Path, seed: int, minutes: int) -> NDArray[np.float64]:
     for row in _rows(folder / "extra/pems_flow/pems_5min_train.csv"):
         days[row["5 Minutes"].split(" ")[0]].append(float(row["Lane 1 Flow (Veh/5 Minutes)"]))
     whole = [flows for flows in days.values() if len(flows) == 24 * 12]
-    flows = np.array(whole[seed % len(whole)])[6 * 12 :]
+    flows = np.array(day_of(whole, seed, "pems_flow", is_lesson=is_lesson))[6 * 12 :]
     every = np.interp(np.arange(minutes), 5.0 * np.arange(len(flows)), flows)
     return np.asarray(every / every.max())
 
 
-def occupancy_of_car_parks(folder: Path, seed: int, parks: int, minutes: int) -> NDArray[np.float64]:
+def occupancy_of_car_parks(
+    folder: Path, seed: int, parks: int, minutes: int, *, is_lesson: bool = False
+) -> NDArray[np.float64]:
     """Return the occupied share of car parks from 08:00 on, minute by minute, shape (parks, minutes).
 
     ``birmingham_parking``: one day, chosen by ``seed``, of the car parks that are fullest.
@@ -47,7 +71,7 @@ def occupancy_of_car_parks(folder: Path, seed: int, parks: int, minutes: int) ->
         for _, car_parks in sorted(days.items())
         if len(found := [points for points in car_parks.values() if len(points) >= least]) >= parks
     ]
-    chosen = usable[seed % len(usable)]
+    chosen = day_of(usable, seed, "birmingham_parking", is_lesson=is_lesson)
     fullest = sorted(chosen, key=lambda points: -max(share for _, share in points))[:parks]
     curves = []
     for points in fullest:
@@ -56,26 +80,7 @@ def occupancy_of_car_parks(folder: Path, seed: int, parks: int, minutes: int) ->
     return np.array(curves)
 
 
-def people_of_a_day(folder: Path, seed: int, rooms: int, minutes: int) -> NDArray[np.int64]:
-    """Return how many people are in each room from 06:00 on, minute by minute, shape (rooms, minutes).
-
-    ``extra/room_occupancy_estimation``: whole days of one room, another one for each of the rooms.
-    """
-    days: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    for row in _rows(folder / "extra/room_occupancy_estimation/Occupancy_Estimation.csv"):
-        hour, minute, _ = (int(part) for part in row["Time"].split(":"))
-        days[row["Date"]].append((60 * (hour - 6) + minute, int(row["Room_Occupancy_Count"])))
-    # Only days on which somebody came.
-    whole = [points for _, points in sorted(days.items()) if any(count for _, count in points)]
-    found = np.zeros((rooms, minutes), np.int64)
-    for room in range(rooms):
-        for at, count in whole[(seed + room) % len(whole)]:
-            if 0 <= at < minutes:
-                found[room, int(at)] = count
-    return found
-
-
-def vibration_by_damage(folder: Path) -> list[NDArray[np.float64]]:
+def vibration_by_damage(folder: Path, *, is_lesson: bool = False) -> list[NDArray[np.float64]]:
     """Return rms (g) and kurtosis of a bearing, shape (n, 2), from new to worst.
 
     ``cwru_bearing``: conditions of the bearing, in the order of how hard they shake it.
@@ -86,7 +91,8 @@ def vibration_by_damage(folder: Path) -> list[NDArray[np.float64]]:
         found[row["fault"]].append([float(row["rms"]), float(row["kurtosis"])])
     if missing := [name for name in classes if not found[name]]:
         raise ConfigError(f"{folder}/cwru_bearing: no rows of {missing[0]}; there are {', '.join(found)}")
-    return [np.array(found[name]) for name in classes]
+    rows = [np.array(found[name]) for name in classes]
+    return [each[: len(each) // _LESSONS] if is_lesson else each[len(each) // _LESSONS :] for each in rows]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

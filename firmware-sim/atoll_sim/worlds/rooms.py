@@ -5,7 +5,8 @@ be heated. A room's air is one well-mixed volume. Each node sees a part of its r
 a corner, a light sensor what the window lets it, and in every run some sensors get stuck. So no node
 can be believed alone; the mean of what their models say of the room can.
 
-Without commands ventilation and heating go by the clock, as they do in most buildings.
+Without commands ventilation and heating go by the clock, as they do in most buildings: from the hour of
+the earliest meetings to that of the latest.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from atoll_contract.errors import ConfigError
 from atoll_contract.messages import Command
-from atoll_sim.worlds import replayed
-from atoll_sim.worlds.scenario import Figure, Known, Lesson, Scenario, Sensed
+from atoll_sim.worlds.scenario import Figure, Known, Lesson, Scenario, Sensed, World, task_text
 
 _STEPS: Final = 960
 """06:00 to 22:00 in minutes."""
+_OPENS, _CLOSES = 60, 780
+"""07:00 and 19:00: meetings lie in between, and so does the day of the clock."""
 _ROOMS: Final = 3
+_AIR: Final = {f"air-{room + 1}": room for room in range(_ROOMS)}
+"""What ventilates and heats, by its name."""
 _NODES: Final = 3
 _VOLUME_M3: Final = 150.0
 _EXHALED_M3: Final = 0.018 / 60
@@ -43,8 +48,8 @@ _OCCUPIED_C, _EMPTY_C = 21.0, 19.5
 _MOST_PPM: Final = 1000.0
 _LEAST_C: Final = 20.0
 
-_TASK: Final = """\
-[task]
+_TASK: Final = task_text(
+    """\
 model = "people"
 stream = "node"
 kind = "regression"
@@ -53,17 +58,10 @@ temperature = { unit = "°C" }
 co2 = { unit = "ppm" }
 light = { unit = "lx" }
 sound = { unit = "dB" }
-motion = {}
-[window]
-length = 5
-max_gap_ms = 600000.0
-[fit]
-learning_rate = 0.02
-epochs = 150
-[pass]
-shadow_windows = 0
-probation_windows = 0
-"""
+motion = {}""",
+    "length = 5\nmax_gap_ms = 600000.0",
+    epochs=150,
+)
 
 _STREAMS: Final = """\
 [[stream]]
@@ -115,15 +113,15 @@ _MODELS: Final = "\n".join(
 )
 
 
-class Rooms:
+class Rooms(World):
     """The rooms, minute by minute; see :class:`atoll_sim.worlds.scenario.World`."""
 
-    def __init__(self, seed: int, data: Path | None = None) -> None:
+    def __init__(self, seed: int, data: Path | None = None, *, is_lesson: bool = False) -> None:
+        del is_lesson
+        if data is not None:
+            raise ConfigError("rooms: the recordings have three days with people: too few to replay any")
         chance = np.random.default_rng(seed)
-        if data is None:
-            self._people = np.array([_day_of_meetings(chance) for _ in range(_ROOMS)])
-        else:
-            self._people = 3 * replayed.people_of_a_day(data, seed, _ROOMS, _STEPS)
+        self._people = np.array([_day_of_meetings(chance) for _ in range(_ROOMS)])
         self._noise = np.random.default_rng([seed, 1])
         self._outside_c = chance.uniform(2.0, 10.0)
         self._cloud = float(chance.uniform(0.3, 1.0))
@@ -171,8 +169,7 @@ class Rooms:
             return tampered
         if self._is_commanded[room]:
             return (2 if self._is_crowded[room] else int(self._is_occupied[room])), self._is_occupied[room]
-        hour = 6 + self._minute % _STEPS / 60
-        is_day = 7 <= hour < 19  # noqa: PLR2004 - by the clock
+        is_day = _OPENS <= self._minute % _STEPS < _CLOSES
         return int(is_day), is_day
 
     def sensed(self) -> Sequence[Sensed]:
@@ -210,9 +207,9 @@ class Rooms:
 
     def obey(self, device: str, name: str, command: Command) -> bool:
         """See the protocol."""
-        match device.split("-"), name, command.value:
-            case ["air", number], "occupied" | "crowded", bool(value) if number.isdecimal():
-                room = int(number) - 1
+        match name, command.value:
+            case "occupied" | "crowded", bool(value) if device in _AIR:
+                room = _AIR[device]
                 self._is_commanded[room] = True
                 if name == "occupied":
                     self._is_occupied[room] = value
@@ -221,9 +218,6 @@ class Rooms:
                 return True
             case _:
                 return False
-
-    def heed(self, device: str, model: str, value: float) -> None:
-        """See the protocol."""
 
     def meddle(self, chance: Generator) -> None:
         """See the protocol."""
@@ -244,8 +238,8 @@ class Rooms:
 
 def _day_of_meetings(chance: Generator) -> NDArray[np.int64]:
     people = np.zeros(_STEPS, np.int64)
-    at = int(chance.integers(60, 180))
-    while at < _STEPS - 90:
+    at = int(chance.integers(_OPENS, 180))
+    while at < _CLOSES - 90:
         length = int(chance.integers(25, 120))
         most = int(chance.integers(1, 11))
         people[at : at + length] = most
@@ -253,6 +247,7 @@ def _day_of_meetings(chance: Generator) -> NDArray[np.int64]:
         for late in chance.integers(0, 6, size=most):
             people[at : at + int(late)] -= 1
         at += length + int(chance.integers(10, 200))
+    people[_CLOSES:] = 0
     return np.clip(people, 0, None)
 
 

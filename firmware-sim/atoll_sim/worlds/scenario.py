@@ -23,6 +23,9 @@ SITE: Final = "world"
 AGENT: Final = "agent"
 """Whose commands and predictions the worlds heed."""
 
+LESSON_SEED: Final = 1000
+"""From here on worlds are learnt from; those that are played have lower seeds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sensed:
@@ -83,7 +86,7 @@ class Figure:
 
 
 class World(Protocol):
-    """A world at work."""
+    """A world at work; those that are played inherit from it."""
 
     def advance(self) -> None:
         """Let one step of time pass."""
@@ -93,6 +96,7 @@ class World(Protocol):
 
     def known(self) -> Sequence[Known]:
         """Return the truths about the readings of this step."""
+        return ()
 
     def obey(self, device: str, name: str, command: Command) -> bool:
         """Do what a device is told; False: it knows no such command."""
@@ -110,12 +114,33 @@ class World(Protocol):
 class Builder(Protocol):
     """Makes a world."""
 
-    def __call__(self, seed: int, data: Path | None = None) -> World:
-        """Return the world of ``seed`` at its beginning; ``data``: a folder of real recordings to replay.
+    def __call__(self, seed: int, data: Path | None = None, *, is_lesson: bool = False) -> World:
+        """Return the world of ``seed`` at its beginning.
+
+        Args:
+            seed: Same seed, same world.
+            data: A folder of real recordings to replay.
+            is_lesson: Whether it is to be learnt from: what is replayed then is never played otherwise.
 
         Raises:
-            ConfigError: The data cannot be read.
+            ConfigError: The data cannot be read, or have nothing for this world or seed.
         """
+
+
+def task_text(table: str, window: str, epochs: int) -> str:
+    """Return a task file: ``[task]`` and ``[window]`` as given, one fit, and no trial before it answers."""
+    return f"""\
+[task]
+{table}
+[window]
+{window}
+[fit]
+learning_rate = 0.02
+epochs = {epochs}
+[pass]
+shadow_windows = 0
+probation_windows = 0
+"""
 
 
 @dataclass(frozen=True, slots=True)

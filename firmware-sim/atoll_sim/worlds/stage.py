@@ -3,7 +3,7 @@
 Devices' clocks run true while the world runs faster: a step of a minute may take a hundredth of a second, so
 that decisions are as fresh as on a real site. Where answers are waited for, the next step begins when
 each device that was answered before has been answered again; a command that comes later than that is
-obeyed one step later.
+obeyed one step later. When nothing has answered for ten steps the play ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import structlog
 
-from atoll_contract.errors import MalformedMessageError, PeerError
+from atoll_contract.errors import MalformedMessageError, PeerError, Reason, TransientError
 from atoll_contract.messages import Command, Label, Reading, Value, decode_prediction, encode_reading
 from atoll_contract.topics import CommandTopic, LabelTopic, PredictionTopic, parse
 from atoll_link.session import Delivery
@@ -31,10 +31,18 @@ TOPIC_FILTERS: Final = (
 """What to subscribe to."""
 
 _PATIENCE_S: Final = 2.0
+_MOST_SILENT: Final = 10
+"""Steps in a row without any answer, after which nobody is waited for any more."""
 _COMMANDS_S: Final = 0.004
 """How long commands may take that follow from the last answer of a step."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class AgentSilentError(TransientError):
+    """Who has answered before answers no more."""
+
+    default_reason = Reason.CHILD_TIMEOUT
 
 
 @dataclass(slots=True)
@@ -79,12 +87,14 @@ class Stage:
         self._boot = secrets.token_hex(4)
         self._answering: set[tuple[str, str]] = set()
         self._answered: set[tuple[str, str]] = set()
+        self._silent = 0
         self._late_labels: list[tuple[Known, float]] = []
 
     def play(self, uplink: Uplink, steps: int) -> None:
         """Play so many steps, or until told to stop; all is acknowledged at the end.
 
         Raises:
+            AgentSilentError: Nothing has answered for many steps.
             BrokerUnavailableError: The uplink gave up.
         """
         for number in range(steps):
@@ -170,4 +180,9 @@ class Stage:
         due = time.monotonic() + _PATIENCE_S
         if not uplink.wait_for(lambda: wanted <= self._answered, due):
             self.counts.unanswered += len(wanted - self._answered)
+            self._silent = self._silent + 1 if wanted.isdisjoint(self._answered) else 0
+            if self._silent >= _MOST_SILENT:
+                raise AgentSilentError(f"no answer for {self._silent} steps: does {AGENT!r} still run?")
+        else:
+            self._silent = 0
         uplink.rest_until(time.monotonic() + _COMMANDS_S)

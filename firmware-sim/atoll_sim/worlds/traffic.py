@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from atoll_contract.messages import Command
 from atoll_sim.worlds import replayed
-from atoll_sim.worlds.scenario import Figure, Known, Lesson, Scenario, Sensed
+from atoll_sim.worlds.scenario import Figure, Lesson, Scenario, Sensed, World, task_text
 
 _STEPS: Final = 900
 """06:00 to 21:00 in minutes."""
@@ -43,8 +43,8 @@ _USUAL_SHARE: Final = 0.28
 _DIVERTED_SHARE: Final = 0.52
 """Of the cars that take the longer road, without and with the sign."""
 
-_TASK: Final = """\
-[task]
+_TASK: Final = task_text(
+    """\
 model = "speed"
 stream = "road"
 kind = "forecast"
@@ -53,17 +53,10 @@ horizon = 6
 [task.values]
 speed = { unit = "km/h" }
 flow = {}
-occupancy = { unit = "%" }
-[window]
-length = 6
-max_gap_ms = 600000.0
-[fit]
-learning_rate = 0.02
-epochs = 120
-[pass]
-shadow_windows = 0
-probation_windows = 0
-"""
+occupancy = { unit = "%" }""",
+    "length = 6\nmax_gap_ms = 600000.0",
+    epochs=120,
+)
 
 _STREAMS: Final = """\
 [[stream]]
@@ -127,12 +120,14 @@ value = false
 """
 
 
-class Traffic:
+class Traffic(World):
     """The roads, minute by minute; see :class:`atoll_sim.worlds.scenario.World`."""
 
-    def __init__(self, seed: int, data: Path | None = None) -> None:
+    def __init__(self, seed: int, data: Path | None = None, *, is_lesson: bool = False) -> None:
         chance = np.random.default_rng(seed)
-        shape = _two_peaks() if data is None else replayed.flow_of_a_day(data, seed, _STEPS)
+        shape = (
+            _two_peaks() if data is None else replayed.flow_of_a_day(data, seed, _STEPS, is_lesson=is_lesson)
+        )
         day = 66.0 * chance.normal(1.0, 0.04) * shape
         # A match, a market, an accident elsewhere: more cars for a while, on no calendar.
         for start in chance.integers(0, _STEPS - 90, size=3):
@@ -212,10 +207,6 @@ class Traffic:
         }
         return Sensed(device, "road", {name: round(float(value), 2) for name, value in values.items()})
 
-    def known(self) -> Sequence[Known]:
-        """See the protocol."""
-        return ()
-
     def obey(self, device: str, name: str, command: Command) -> bool:
         """See the protocol."""
         match device, name, command.value:
@@ -228,9 +219,6 @@ class Traffic:
             case _:
                 return False
         return True
-
-    def heed(self, device: str, model: str, value: float) -> None:
-        """See the protocol."""
 
     def meddle(self, chance: Generator) -> None:
         """See the protocol."""

@@ -25,10 +25,10 @@ from atoll_contract.messages import (
     Status,
 )
 from atoll_link.metrics import Exporter
+from atoll_link.recorder import Tally
 from atoll_link.settings import MetricsTable
 from atoll_trainer.cli import main as trainer_main
 from atoll_trainer.metrics import RecorderMetrics
-from atoll_trainer.record import Tally
 
 ROOT = Path(__file__).parents[3]
 REF = {"release": 3, "sha256": "3"}

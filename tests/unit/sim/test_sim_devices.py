@@ -13,6 +13,7 @@ from numpy.random import SeedSequence
 from atoll_sim.device import Device, DevicePlan, Sample
 from atoll_sim.fault_times import Recurring
 from atoll_sim.faults import Drift, Dropout, Fault, Spike, Step, Stuck
+from atoll_sim.firmware import Taken
 from atoll_sim.schedule import LabelDue, Occurrence, ReadingDue, Schedule
 from atoll_sim.signals import Constant, Sine, Uniform, Walk
 from atoll_sim.truth import Truth
@@ -200,7 +201,12 @@ class TestSchedule:
         taken = []
         for _ in range(count):
             assert schedule.next_s is not None
-            taken.append((schedule.next_s, schedule.take()))
+            due_s, occurrence = schedule.next_s, schedule.take()
+            taken.append((due_s, occurrence))
+            if isinstance(occurrence, ReadingDue):
+                sample = occurrence.sample
+                sent = Taken(sample.stamp_s, sample.values, 0, 1, sample.time_s, sample.label)
+                schedule.expect_label(occurrence.device, sent, due_s)
         return taken
 
     def test_readings_of_all_devices_come_in_order_of_time(self) -> None:
@@ -250,6 +256,15 @@ class TestSchedule:
         assert schedule.next_s is None
         with pytest.raises(IndexError):
             schedule.take()
+
+    def test_the_label_of_a_reading_that_left_late_follows_it(self) -> None:
+        truth = Truth(model="wear", slope={"x": 1.0}, label_delay_s=1.0)
+        schedule = Schedule([device(truth=truth)], readings=1)
+        occurrence = schedule.take()
+        assert isinstance(occurrence, ReadingDue)
+        schedule.expect_label(occurrence.device, Taken(0.0, {"x": 1.0}, 0, 1, 0.0, 5.0), now_s=7.0)
+
+        assert schedule.next_s == 7.0
 
     @given(st.lists(st.sampled_from([0.5, 1.0, 3.0, 7.0]), min_size=1, max_size=4), st.floats(0.0, 5.0))
     def test_time_never_runs_back_and_no_label_is_lost(self, rates_hz: list[float], delay_s: float) -> None:

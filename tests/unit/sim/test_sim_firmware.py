@@ -104,6 +104,19 @@ def test_a_sleeping_device_takes_no_reading() -> None:
     assert device.counts["readings_off"] == 3
 
 
+def test_every_reading_was_sent_or_is_counted() -> None:
+    device = firmware(
+        5, boot_s=20.0, batch=7, buffer=5, loss_per_h=60.0, loss_s=30.0, battery_readings=150, replace_s=40.0
+    )
+    messages = sent(device, 1000, OutOfOrder(share=0.3))
+    device.end()
+    counts = device.counts
+
+    assert counts["readings_unsent"] > 0
+    lost = counts["readings_off"] + counts["readings_forgotten"] + counts["readings_unsent"]
+    assert len(told(messages)) + lost == 1000
+
+
 class TestMessageFaults:
     def test_a_duplicate_is_the_same_message_twice(self) -> None:
         messages = sent(firmware(), 3, Duplicate(share=1.0))

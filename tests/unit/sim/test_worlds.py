@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from atoll_agent.settings import AgentSettings
+from atoll_contract.errors import ConfigError
 from atoll_contract.messages import Command
 from atoll_link.broker import Broker
 from atoll_link.stream_settings import StreamsFile
 from atoll_sim.worlds import SCENARIOS, settings
 from atoll_sim.worlds.parts import SIDE, Part, draw
-from atoll_sim.worlds.scenario import Scenario, World, play_alone
+from atoll_sim.worlds.replayed import day_of, vibration_by_damage
+from atoll_sim.worlds.scenario import LESSON_SEED, Scenario, World, play_alone
 from atoll_trainer.task import TaskFile
 
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))
@@ -90,6 +92,20 @@ def test_what_nobody_knows_is_not_obeyed(scenario: Scenario) -> None:
 
 
 @EVERY
+@pytest.mark.parametrize("number", [0, 4, 9, 10**9])
+def test_whoever_is_not_there_is_neither_obeyed_nor_heeded(scenario: Scenario, number: int) -> None:
+    world, other = (scenario.build(1) for _ in range(2))
+    for kind, name in (("park", "closed"), ("air", "occupied"), ("machine", "service"), ("camera", "divert")):
+        is_there = {"park": number == 4, "air": False, "machine": False, "camera": False}[kind]
+        if not is_there:
+            assert not world.obey(f"{kind}-{number}", name, order(True))
+    for model in ("occupancy", "speed", "people", "wear", "look"):
+        world.heed("other", model, 1.0)
+
+    assert measured(world, 5) == measured(other, 5)
+
+
+@EVERY
 def test_its_figures_are_those_that_it_explains(scenario: Scenario) -> None:
     figures = play_alone(scenario, 1, steps=STEPS).figures()
 
@@ -109,6 +125,30 @@ def test_cars_that_are_diverted_are_counted_on_the_other_road() -> None:
     diverted.obey("sign-1", "divert", order(True))
 
     assert flows(diverted, "south") > 1.5 * flows(usual, "south")
+
+
+def test_the_clock_of_the_house_is_on_whenever_there_are_meetings() -> None:
+    for seed in range(1, 7):
+        world = SCENARIOS["rooms"].build(seed)
+        people = []
+        for _ in range(SCENARIOS["rooms"].steps):
+            world.advance()
+            people.append(max(one.value for one in world.known()))
+
+        # From 06:00 on; the clock goes from 07:00 to 19:00.
+        assert max(people[60:780]) > 0
+        assert max(people[:60] + people[780:]) == 0
+
+
+def test_signs_of_car_parks_show_what_is_until_they_are_commanded() -> None:
+    own, dark = (SCENARIOS["parking"].build(4) for _ in range(2))
+    for number in range(1, 7):
+        dark.obey(f"park-{number}", "closed", order(False))
+    for _ in range(STEPS):
+        own.advance()
+        dark.advance()
+
+    assert own.figures()["turned_away"] < dark.figures()["turned_away"] / 2
 
 
 def test_ventilation_clears_the_air() -> None:
@@ -164,8 +204,42 @@ def test_parts_are_drawn_and_never_twice_the_same(part: Part) -> None:
 
 
 @pytest.mark.real_data
-@EVERY
-def test_real_recordings_are_replayed(scenario: Scenario, real_data) -> None:
-    drawn, replayed = (scenario.build(1, data) for data in (None, real_data / "data"))
+@pytest.mark.parametrize("name", ["traffic", "parking", "line"])
+def test_real_recordings_are_replayed(name: str, real_data) -> None:
+    drawn, replayed = (SCENARIOS[name].build(1, data) for data in (None, real_data / "data"))
 
     assert measured(drawn, 200) != measured(replayed, 200)
+
+
+@pytest.mark.parametrize("count", [7, 8, 30])
+def test_no_day_that_is_learnt_from_is_played(count: int) -> None:
+    days = list(range(count))
+    lessons = {day_of(days, LESSON_SEED + run, "days", is_lesson=True) for run in range(100)}
+    plays = [day_of(days, seed, "days", is_lesson=False) for seed in range(count - -(-count // 3))]
+    with pytest.raises(ConfigError, match="a seed below that"):
+        day_of(days, len(plays), "days", is_lesson=False)
+
+    assert len(set(plays)) == len(plays)
+    assert lessons.isdisjoint(plays)
+    assert lessons | set(plays) == set(days)
+
+
+def test_conditions_of_a_bearing_that_are_learnt_from_are_not_played(tmp_path) -> None:
+    (tmp_path / "cwru_bearing").mkdir()
+    rows = [
+        f"{fault},{place}.{number},3.0"
+        for place, fault in enumerate(("Normal_1", "Ball_007_1", "IR_014_1", "IR_007_1", "IR_021_1"))
+        for number in range(10)
+    ]
+    file = tmp_path / "cwru_bearing/feature_time_48k_2048_load_1.csv"
+    file.write_text("\n".join(["fault,rms,kurtosis", *rows]))
+    lessons, plays = (vibration_by_damage(tmp_path, is_lesson=is_lesson) for is_lesson in (True, False))
+
+    for learnt, played in zip(lessons, plays, strict=True):
+        assert (len(learnt), len(played)) == (3, 7)
+        assert not {row[0] for row in learnt} & {row[0] for row in played}
+
+
+def test_rooms_have_too_few_days_to_replay(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="rooms"):
+        SCENARIOS["rooms"].build(1, tmp_path)

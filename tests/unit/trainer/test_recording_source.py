@@ -14,9 +14,9 @@ from support.dialects import stream
 from atoll_contract.errors import StorageError
 from atoll_contract.messages import Label, Reading, encode_reading
 from atoll_link.place import Folder
+from atoll_link.recorder import Site, rows_of
 from atoll_link.recording import Kind, Recording, Row
 from atoll_link.session import Delivery
-from atoll_trainer.record import Site, rows_of
 from atoll_trainer.sources import from_recording
 from atoll_trainer.task import TaskFile
 

@@ -16,13 +16,13 @@ from rich.status import Status
 from atoll_contract.errors import ConfigError
 from atoll_link.alive_file import ALIVE_S, AliveFile
 from atoll_link.metrics import Exporter
+from atoll_link.recorder import Recorder, Site, Tally
 from atoll_link.recording import Recording
 from atoll_link.session import Broker, Session, wait_connected
 from atoll_link.stop import Stop, stop_on_signals
 from atoll_link.systemd import Notifier
 from atoll_trainer.home import Home
 from atoll_trainer.metrics import RecorderMetrics
-from atoll_trainer.record import Recorder, Site, Tally
 from atoll_trainer.settings import TrainerSettings
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -11,6 +11,7 @@ from pathlib import Path
 from atoll_contract.errors import ConfigError
 from atoll_link.alive_file import ALIVE_S, AliveFile
 from atoll_link.metrics import Exporter
+from atoll_link.recorder import Site, Tally
 from atoll_link.recording import Recording
 from atoll_link.stop import Stop, stop_on_signals
 from atoll_link.systemd import Notifier
@@ -22,7 +23,6 @@ from atoll_trainer.loop.recording import RecorderThread
 from atoll_trainer.loop.state import LoopFile, LoopStore, ModelState
 from atoll_trainer.loop.work import Means
 from atoll_trainer.metrics import RecorderMetrics
-from atoll_trainer.record import Site, Tally
 from atoll_trainer.repository import Repository
 from atoll_trainer.settings import ModelTable, TrainerSettings
 from atoll_trainer.task import TaskFile

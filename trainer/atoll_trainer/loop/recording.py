@@ -9,11 +9,11 @@ from typing import Final, Self
 import structlog
 
 from atoll_link.broker import Broker
+from atoll_link.recorder import Recorder, Site, Tally
 from atoll_link.recording import Recording
 from atoll_link.session import Session
 from atoll_link.stop import Stop
 from atoll_trainer.home import Home
-from atoll_trainer.record import Recorder, Site, Tally
 
 _STOP_S: Final = 20.0
 

@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 
 from atoll_contract.errors import BrokerUnavailableError, MalformedMessageError, PeerError, Reason
-from atoll_contract.messages import Label, decode_prediction
-from atoll_contract.topics import LabelTopic, PredictionTopic, parse
+from atoll_contract.messages import Label, decode_prediction, decode_readings
+from atoll_contract.topics import LabelTopic, PredictionTopic, ReadingTopic, parse
 from atoll_ingest.reader import StreamReader
 from atoll_ingest.stream import Stream
 from atoll_ingest.topic import without_overlaps
@@ -39,18 +39,24 @@ class Site:
         name: Level 3 of the topics of labels and predictions.
         streams: Whose readings.
         trusted_writers: Whose labels count, besides those of a device about itself.
+        takes_all_ours: Whether readings of our own dialect are recorded that are of none of ``streams``.
     """
 
     name: str
     streams: tuple[Stream, ...]
     trusted_writers: frozenset[str] = frozenset()
+    takes_all_ours: bool = False
 
     @property
     def filters(self) -> list[str]:
         """The MQTT subscriptions that this needs."""
         readings = [pattern.filter for stream in self.streams for pattern in stream.patterns]
-        of_site = [LabelTopic.any_of(site=self.name), PredictionTopic.any_of(site=self.name)]
-        return without_overlaps([*readings, *of_site])
+        kinds = (
+            (ReadingTopic, LabelTopic, PredictionTopic)
+            if self.takes_all_ours
+            else (LabelTopic, PredictionTopic)
+        )
+        return without_overlaps([*readings, *(kind.any_of(site=self.name) for kind in kinds)])
 
 
 @dataclass(slots=True)
@@ -58,6 +64,7 @@ class Tally:
     """What has been recorded so far.
 
     Attributes:
+        messages: Messages.
         readings: Readings, each of a batch counted.
         labels: Labels.
         predictions: Predictions.
@@ -65,6 +72,7 @@ class Tally:
         details: The last refusal of each reason, for people.
     """
 
+    messages: int = 0
     readings: int = 0
     labels: int = 0
     predictions: int = 0
@@ -104,19 +112,30 @@ def rows_of(
         # A message that completes no reading is needed all the same to read those that follow.
         device, time_ms = (told[0].device, told[0].reading.time_ms) if told else ("", None)
         rows.append(_row(delivery, Kind.READING, stream.name, device, time_ms))
-    if rows or refusals:
-        return rows, readings, refusals
+    if not rows and not refusals:
+        row, readings = _of_site(delivery, site)
+        rows.append(row)
+    return rows, readings, refusals
+
+
+def _of_site(delivery: Delivery, site: Site) -> tuple[Row, int]:
+    """Return the row of a message of our own, and how many readings it brings."""
     match parse(delivery.topic):
+        case ReadingTopic() as topic if topic.site == site.name and site.takes_all_ours:
+            if delivery.is_retained:
+                raise PeerError("a retained reading, of no stream that uses them", Reason.RETAINED)
+            own = decode_readings(delivery.payload)
+            return _row(delivery, Kind.READING, topic.stream, topic.device, own[0].time_ms), len(own)
         case LabelTopic() as topic if topic.site == site.name:
             if topic.source != topic.device and topic.source not in site.trusted_writers:
                 message = f"label: {topic.source!r} is not in trusted_writers"
                 raise PeerError(message, Reason.UNTRUSTED_WRITER)
             label = Label.decode(delivery.payload)
             time_ms = label.start_ms if label.time_ms is None else label.time_ms
-            return [_row(delivery, Kind.LABEL, topic.model, topic.device, time_ms)], 0, []
+            return _row(delivery, Kind.LABEL, topic.model, topic.device, time_ms), 0
         case PredictionTopic() as topic if topic.site == site.name:
             prediction = decode_prediction(delivery.payload)
-            return [_row(delivery, Kind.PREDICTION, topic.model, topic.device, prediction.time_ms)], 0, []
+            return _row(delivery, Kind.PREDICTION, topic.model, topic.device, prediction.time_ms), 0
         case _:
             raise MalformedMessageError("not a topic that is recorded", Reason.MALFORMED_TOPIC)
 
@@ -215,6 +234,7 @@ class Recorder:
             self._refuse(delivery, refusal)
         for row in rows:
             self._recording.append(row, time.monotonic())
+        self.tally.messages += bool(rows)
         self.tally.readings += readings
         self.tally.labels += sum(row.kind is Kind.LABEL for row in rows)
         self.tally.predictions += sum(row.kind is Kind.PREDICTION for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from atoll_contract.messages import Label
-from atoll_trainer.labels import Arrived, LabelJoin
+from atoll_signal.labels import Arrived, LabelJoin
 
 
 def joined(times, labels, *, devices=None, arrivals=None, tolerance_ms=100.0):
