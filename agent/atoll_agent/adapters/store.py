@@ -15,17 +15,19 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from atoll_agent.ports import Kept
 from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.slot import Refused, Slot
 from atoll_contract.errors import ConfigError, StorageError
 from atoll_link.files import make_folder, storage_error, write_whole
+
+if TYPE_CHECKING:  # children that run no model use the store
+    from atoll_agent.ports import Kept
 
 log = structlog.get_logger()
 
