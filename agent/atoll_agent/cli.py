@@ -24,6 +24,11 @@ COMMANDS: Final = {
         "find what keeps the agent from its work, and say what to do",
         "doctor --settings /etc/atoll/agent.toml",
     ),
+    "forgive": Command(
+        "atoll_agent.commands.forgive",
+        "have releases that this device refused tried again",
+        "forgive --settings /etc/atoll/agent.toml wear",
+    ),
     "run": Command(
         "atoll_agent.commands.run",
         "answer readings until told to stop",

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,25 @@ def test_a_slot_comes_back_as_it_was_stored(store):
     store.save_slot(slot, "same")
 
     assert again(store).load_slot("wear", "same") == slot
+
+
+def test_what_was_refused_is_tried_again_when_somebody_says_so(store):
+    slot = Slot("wear").aimed(RELEASE, 0.0).advanced(Event.FETCH_STARTED).refused(Reason.WRONG_MODEL, "", 1.0)
+    store.save_slot(replace(slot, crashes=1), "same")
+
+    [forgiven] = store.forgive("wear")
+
+    assert (forgiven.release, forgiven.reason) == (RELEASE.release, Reason.WRONG_MODEL)
+    again_tried = again(store).load_slot("wear", "same")
+    assert (again_tried.bad, again_tried.crashes, again_tried.phase) == ((), 0, Phase.IDLE)
+    assert store.forgive("wear") == store.forgive("another") == ()
+
+
+def test_a_damaged_slot_is_not_forgiven(store):
+    store._slot_file("wear").write_text("{")
+
+    with pytest.raises(StorageError, match="damaged"):
+        store.forgive("wear")
 
 
 def test_what_was_refused_is_tried_again_when_settings_or_versions_changed(store):

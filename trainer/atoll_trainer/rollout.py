@@ -89,7 +89,8 @@ class Following:
         sha256: Digest of its bundle.
         deadline_s: When what has not been answered counts as silence, on the clock of :meth:`look`.
         withdraw_above: Share of refusals from which on it is too many; None: any share will do.
-        steady_s: For how long an agent must run it that has not tried it before, until it has answered.
+        steady_s: For how long an agent must run it that has not tried it before, until it has answered;
+            one that falls silent before that has refused it.
 
     Attributes:
         deadline_s: As given.
@@ -140,7 +141,7 @@ class Following:
         if member.standing is not Standing.LOST or member.phase is not None or run is None:
             return member
         lived_s = self._heard_s[member.agent] - run.since_s
-        if lived_s >= PATIENCE_S or silent_s[member.agent] < PATIENCE_S:
+        if lived_s >= self._steady_s or silent_s[member.agent] < PATIENCE_S:
             return member
         detail = "fell silent soon after it had begun to run it, and has not come back"
         return replace(member, reason=Reason.ACTIVATION_CRASHED, detail=detail)

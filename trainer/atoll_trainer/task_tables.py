@@ -121,10 +121,13 @@ class ThresholdTable(Table):
     Attributes:
         false_alarms: Share of normal windows that may lie above it, before the margin.
         margin: Factor on that score.
+        left_out: It is raised by how much larger scores are on stretches that were not learnt from; without,
+            a model that has learnt windows by heart tells many more false alarms than that share.
     """
 
     false_alarms: Annotated[float, Field(ge=0, lt=1)] = 0.001
     margin: Annotated[float, Field(gt=0)] = 1.0
+    left_out: bool = True
 
 
 class CsvValue(Table):

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from atoll_agent.ports import Kept
 from atoll_agent.rollout.release import Release
-from atoll_agent.rollout.slot import Slot
+from atoll_agent.rollout.slot import Refused, Slot
 from atoll_contract.errors import ConfigError, StorageError
 from atoll_link.files import make_folder, storage_error, write_whole
 
@@ -216,6 +216,25 @@ class StateStore:
         """Store ``slot``; on return it survives a power cut."""
         content = _SlotFile(fingerprint=fingerprint, boot=_boot(), slot=slot).model_dump_json(indent=1)
         write_whole(self._slot_file(slot.model), content.encode())
+
+    def forgive(self, model: str) -> tuple[Refused, ...]:
+        """Have the releases of ``model`` that were refused tried again at the next start; return which.
+
+        Raises:
+            StorageError: The slot cannot be read or written.
+        """
+        path = self._slot_file(model)
+        try:
+            stored = _SlotFile.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return ()
+        except ValidationError as error:
+            raise StorageError(f"{path}: damaged: {error}") from error
+        except OSError as error:
+            raise storage_error(path, error) from error
+        slot = replace(stored.slot.forgiven(), crashes=0, doubts=0)
+        write_whole(path, stored.model_copy(update={"slot": slot}).model_dump_json(indent=1).encode())
+        return stored.slot.bad
 
     def peek_champion(self, model: str) -> tuple[Release, bytes] | None:
         """Return the stored champion of ``model`` and its bundle, if they can be read; changes nothing."""

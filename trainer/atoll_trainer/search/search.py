@@ -264,8 +264,8 @@ class _Search:
         return float(np.quantile(known, 1 - table.false_alarms)) * factor * table.margin
 
     def _factor(self, recipe: Recipe) -> float:
-        """Return how much larger scores are where a model has not learnt from them; 1 of no anomaly."""
-        if self._kind is not TaskKind.ANOMALY:
+        """Return how much larger scores are where a model has not learnt; 1 where that does not count."""
+        if self._kind is not TaskKind.ANOMALY or not self._task.threshold.left_out:
             return 1.0
         if recipe not in self._factors:
             train, devices = self._of(recipe.length).train, self._split.train.devices
