@@ -25,12 +25,12 @@ collect_ignore = ["support/make_models.py"]
 
 # What takes longest starts first, so that no worker is left with much to do when the other has ended.
 LONGEST = (
-    "test_loop.py",
     "test_agent.py",
     "test_training.py",
+    "test_loop.py",
     "test_search.py",
-    "test_chaos.py",
     "test_release_faults.py",
+    "test_chaos.py",
     "test_trials.py",
     "test_rollout.py",
     "test_readme.py",

@@ -120,7 +120,7 @@ length = 8
 false_alarms = 0.01
 [search]
 families = ["linear"]
-trials = 2
+trials = 1
 candidates = 1
 [csv]
 time = ["time"]

@@ -393,12 +393,11 @@ def test_a_float_model_is_not_taken_for_the_int8_one(copied, tmp_path):
 @pytest.mark.parametrize("name", ["model_int8.tflite", "model_float.tflite"])
 def test_a_damaged_model_file_of_a_run_is_named(copied, tmp_path, name):
     content = (copied / name).read_bytes()
-    for size in (0, 300, len(content) // 2):
-        (copied / name).write_bytes(content[:size])
+    (copied / name).write_bytes(content[: len(content) // 2])
 
-        shown = trainer("evaluate", copied, code=1)
+    shown = trainer("evaluate", copied, code=1)
 
-        assert shown.splitlines()[-1].startswith(f"error: {copied / name}: ")
+    assert shown.splitlines()[-1].startswith(f"error: {copied / name}: ")
     (copied / "evaluation.json").unlink()
     option = ["--float"] if "float" in name else []
     shown = trainer("bundle", "--run", copied, "--out", tmp_path / "a.atoll", *option, code=1)
@@ -472,6 +471,7 @@ tf.saved_model.save(module, sys.argv[1], signatures=module.predict)
 """
 
 
+@pytest.mark.long
 def test_weights_of_several_outputs_have_one_scale_per_tensor(tmp_path):
     subprocess.run([sys.executable, "-c", WIDE, str(tmp_path / "model")], check=True, timeout=240)
     windows = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
