@@ -8,6 +8,7 @@ from xml.etree.ElementTree import tostring
 
 import pygal
 from figures import Figures
+from pygal.etree import etree
 from pygal.style import Style
 from systems import SYSTEMS
 
@@ -110,6 +111,7 @@ def _bars(
     chart.x_labels = list(cases)
     for system, row in rows.items():
         chart.add(SHORT[system], row)
+    etree.to_etree()  # it would take lxml where that is installed, whose trees are of another kind
     tree = chart.render_tree()
     for parent in list(tree.iter()):
         for script in [each for each in parent if str(each.tag).endswith("script")]:

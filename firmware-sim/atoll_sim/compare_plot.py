@@ -21,6 +21,7 @@ def write_plot(comparison: Comparison, device: str, path: Path) -> None:
         StorageError: It cannot be written.
     """
     import pygal  # noqa: PLC0415 - only for those who draw
+    from pygal.etree import etree  # noqa: PLC0415
     from pygal.style import Style  # noqa: PLC0415
 
     # pygal leaves a finder of an old kind behind, of which Python warns at every later import.
@@ -60,6 +61,7 @@ def write_plot(comparison: Comparison, device: str, path: Path) -> None:
     if truths := points(lambda one: one.truth):
         chart.add("label", truths, stroke=False, show_dots=True, dots_size=1.5)
     chart.uuid = "comparison"  # by default a random one, and the file would differ each time
+    etree.to_etree()  # it would take lxml where that is installed, whose trees are of another kind
     tree = chart.render_tree()
     for parent in list(tree.iter()):
         for script in [each for each in parent if str(each.tag).endswith("script")]:

@@ -162,8 +162,9 @@ class Runtime:
             interpreter.allocate_tensors()
             backend = f"{self.name} {on}" + (f", {threads} threads" if threads > 1 else "")
             return TfliteModel(interpreter, backend)
-        except (ValueError, RuntimeError, TypeError) as error:
-            text = _one_line(error)
+        # A file that is cut short may name tensors that are not in it, or ask for more memory than there is.
+        except (ValueError, RuntimeError, TypeError, LookupError, MemoryError) as error:
+            text = _one_line(error) or type(error).__name__
             if "edgetpu-custom-op" in text:
                 message = "the model file is compiled for the Edge TPU; the CPU needs the uncompiled one"
                 raise BundleRejectedError(message, Reason.MODEL_NEEDS_EDGETPU) from error

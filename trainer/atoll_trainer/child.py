@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import resource
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from atoll_contract.errors import AtollError, BundleRejectedError, Reason
+from atoll_link.room import room_bytes
+
+_MEMORY_SHARE: Final = 0.75
+"""Of the memory that is left; a damaged file can ask for all of it."""
 
 _EndT = TypeVar("_EndT")
 
@@ -45,6 +50,9 @@ def in_child(function: Callable[..., _EndT], *arguments: object, deadline_s: flo
 
 
 def _work(sender: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    if (room := room_bytes()) is not None:
+        most = int(room * _MEMORY_SHARE)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     try:
         sender.send(function(*arguments))
     except AtollError as error:

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import msgspec
 
-from atoll_agent.adapters.room import room_bytes
 from atoll_agent.children import be_a_child
 from atoll_agent.children.failure import failure_line
 from atoll_agent.rollout.fit import require_fit
@@ -28,6 +27,7 @@ from atoll_infer import contest
 from atoll_infer.model_file import require_files
 from atoll_infer.runtime import look_for_runtimes
 from atoll_link.files import storage_error
+from atoll_link.room import room_bytes
 
 _MEMORY_LIMIT: Final = 1536 * 1024 * 1024
 _MEMORY_SHARE: Final = 0.75

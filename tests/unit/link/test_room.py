@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll_agent.adapters.room import room_bytes
+from atoll_link.room import room_bytes
 
 MIB = 1024 * 1024
 
