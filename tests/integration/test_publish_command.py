@@ -34,7 +34,7 @@ def test_a_new_home_publishes_to_devices_that_trust_its_root(operator: Operator)
     published = operator.publish(1)
     assert published.returncode == Exit.SUCCESS, published.stderr
     assert "press release 1 is out" in published.stdout
-    assert published.stderr.endswith("nothing tells how good it is, so the gate let it pass\n")
+    assert "nothing tells how good it is, so the gate let it pass\n" in published.stderr
 
     [release] = operator.seen_by_a_device()
     assert (release.model, release.release, release.channel, release.rollout_percent) == (
