@@ -91,4 +91,5 @@ def test_live_windows_and_features_are_those_of_the_recording_also_over_a_clean_
     last_ms = float(times_ms.max())
     site.send(*(a_reading(last_ms + step * 1000.0, [300.0, 1.0]) for step in range(1, 12)))
     site.spy.wait(lambda: len(site.predictions()) > len(wanted), "a window that filled anew")
-    assert site.predictions()[len(wanted)].quality == [Quality.GAP]
+    # What it had not acknowledged when it was killed comes again, and some of that was late.
+    assert Quality.GAP in (site.predictions()[len(wanted)].quality or ())
