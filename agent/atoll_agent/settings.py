@@ -14,7 +14,7 @@ from atoll_contract.bundle import MAX_BUNDLE_BYTES
 from atoll_contract.errors import ConfigError
 from atoll_link.settings import BrokerTable, Id, MetricsTable, Site, Table, Writer, load
 from atoll_link.settings_faults import Fault, texts, told, twice
-from atoll_link.stream_settings import StreamsFile, StreamTable, streams_elsewhere
+from atoll_link.stream_settings import StreamTable, all_streams, streams_elsewhere
 
 
 class AgentTable(Table):
@@ -160,9 +160,7 @@ class AgentSettings(Table):
             ConfigError: With one line per fault.
         """
         settings = load(cls, path, across=lambda document: _faults_across(path, document))
-        streams = list(settings.stream)
-        if settings.agent.streams_file is not None:
-            streams += load(StreamsFile, settings.agent.streams_file, environment={}).stream
+        streams = all_streams(settings.stream, settings.agent.streams_file)
         return settings.model_copy(update={"stream": streams})
 
 

@@ -17,7 +17,11 @@ _LONGEST_S: Final = 30.0
 
 
 class Dialling:
-    """One attempt; begins at once. The descriptor is readable when it has ended."""
+    """One attempt; begins at once. The descriptor is readable when it has ended.
+
+    Raises:
+        OSError: There is no descriptor or no thread left for it.
+    """
 
     def __init__(self, dial: Callable[[], Any]) -> None:
         self.until = time.monotonic() + _LONGEST_S
@@ -29,7 +33,11 @@ class Dialling:
         self._sock: Any = None
         self._failure: BaseException | None = None
         self._read, self._write = socket.socketpair()
-        threading.Thread(target=self._run, name="dial", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="dial", daemon=True).start()
+        except RuntimeError as error:
+            self._free()
+            raise OSError(f"no thread to connect in: {error}") from error
         self._ended.wait(_QUICK_S)
 
     def fileno(self) -> int:

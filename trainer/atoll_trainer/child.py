@@ -51,8 +51,10 @@ def in_child(function: Callable[..., _EndT], *arguments: object, deadline_s: flo
 
 def _work(sender: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     if (room := room_bytes()) is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         most = int(room * _MEMORY_SHARE)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     try:
         sender.send(function(*arguments))
     except AtollError as error:

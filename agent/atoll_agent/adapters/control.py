@@ -54,7 +54,7 @@ class ControlLink:
         self._session.wake()
         thread = self._thread
         deadline = time.monotonic() + _STOP_S
-        # It may hang in looking up a name or in a connection attempt; it is a daemon thread.
+        # It ends within a step, or hangs; it is a daemon thread.
         while thread is not None and thread.is_alive() and time.monotonic() < deadline:
             # The thread may be waiting for room in the queue.
             while not self._events.empty():

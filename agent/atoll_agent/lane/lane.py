@@ -277,11 +277,12 @@ class Lane:
         """Return the outlets by ``plan``; those whose rules are the same go on."""
         outlets: dict[str, Outlet] = {}
         for model in plan.rules.keys() | plan.exceptions.keys():
-            outlet = Outlet(plan.rules.get(model), plan.exceptions.get(model), self._clock)
+            outlet = outlets[model] = Outlet(plan.rules.get(model), plan.exceptions.get(model), self._clock)
             former = self._outlets.get(model)
-            if former is not None and not former.is_same(outlet):
+            if former is not None and former.is_same(outlet):
+                outlets[model] = former
+            elif former is not None:
                 outlet.adopt(former)
-            outlets[model] = former if former is not None and former.is_same(outlet) else outlet
         for model, former in self._outlets.items():
             successor = outlets.get(model)
             if successor is None or successor.counts is not former.counts:

@@ -25,6 +25,8 @@ MAX_OPEN: Final = 4096
 """Windows that wait for both answers; more than wait for one model."""
 _MUTE_S: Final = 60.0
 """A release that leaves a window unanswered for so long answers no more."""
+_LOOK_S: Final = 1.0
+"""How often that is looked for."""
 _TURN_S: Final = 5.0
 """Time that the lane, or the whole machine, stood still beyond it is nobody's fault."""
 
@@ -163,13 +165,17 @@ class LiveTrial:
         """Return how the present phase ended, when it just has."""
         if self.verdict is not None:
             return None
+        if now_s - self._looked_s >= _LOOK_S:
+            self._look_mute(now_s)
+        self.verdict = self._phase.verdict(now_s)
+        return self.verdict
+
+    def _look_mute(self, now_s: float) -> None:
         self._lived_s += min(now_s - self._looked_s, _TURN_S)
         self._looked_s = now_s
         waits = next((asked for asked in self._open.values() if asked.challenger is None), None)
         if waits is not None and self._lived_s - waits.asked_s > _MUTE_S:
             self._phase.broke(Reason.TOO_SLOW, f"it left a reading unanswered for {_MUTE_S:g} s")
-        self.verdict = self._phase.verdict(now_s)
-        return self.verdict
 
     def report(self) -> TrialReport:
         """Return how it stands."""

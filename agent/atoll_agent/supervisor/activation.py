@@ -33,7 +33,7 @@ agent ends one that hangs before that: systemd after two minutes, the probe of a
 _QUIET_S: Final = 900.0
 """After so long a release is lived with that had nothing to answer."""
 _ORDER_TIMEOUT_S: Final = 300.0
-"""The lane carries out an order within a step, but looking up a broker's name can hold it up."""
+"""The lane carries out an order between two turns; a machine that is busy can hold it up."""
 
 _T = TypeVar("_T")
 

@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 _RETRY_CAP_S: Final = 300.0
 _ORDER_TIMEOUT_S: Final = 60.0
-"""So long the lane may take to change; looking up a broker's name can hold it up."""
+"""So long the lane may take to change; a machine that is busy can hold it up."""
 
 
 @dataclass(frozen=True, slots=True)

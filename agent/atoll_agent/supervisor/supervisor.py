@@ -38,7 +38,7 @@ _DUPLICATE_S: Final = 3 * _HEARTBEAT_S
 """An agent with our id that was not heard of for so long is gone."""
 _LANE_STOP_S: Final = 8.0
 _HANGS_AFTER_S: Final = 90.0
-"""Looking up a broker's name holds up a lane that is well for less."""
+"""No answer of a model that has passed its self-test holds up a lane for so long."""
 _CLOCK_S: Final = 5.0
 
 

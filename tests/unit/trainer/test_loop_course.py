@@ -22,7 +22,7 @@ from atoll_trainer.loop.machine import (
     Phase,
     advance,
 )
-from atoll_trainer.loop.state import Cause, LoopFile, LoopStore, ModelState
+from atoll_trainer.loop.state import Cause, ModelState
 from atoll_trainer.repository import Available
 
 SHA = {number: str(number) * 64 for number in (1, 2, 3)}
@@ -485,23 +485,3 @@ def test_the_canary_grows_until_it_includes_somebody_who_is_there():
     fewer = ReleaseTerms(model="wear", release=1, rollout_percent=percent - 1, rollout_salt="salt")
     assert percent == 10 or not fewer.includes("pi")
     assert canary_percent(10, "salt", "other", fleet) == canary_percent(10, "salt", "wear", []) == 10
-
-
-class TestStore:
-    def test_what_is_stored_is_read_again(self, tmp_path) -> None:
-        state = ModelState(
-            model="wear", phase=Phase.CANARY, since_ms=1.5, created_ms=1.0, release=2, labels=3
-        )
-        content = LoopFile(session=7, models={"wear": state}, counts={"trainings": 2})
-        LoopStore(tmp_path / "loop").write(content)
-
-        assert LoopStore(tmp_path / "loop").read() == content
-        assert LoopStore(tmp_path / "other").read() == LoopFile()
-
-    @pytest.mark.parametrize("content", ["{", '{"format": 2}', '{"models": {"wear": {"phase": "asleep"}}}'])
-    def test_a_damaged_file_is_told_with_its_name(self, tmp_path, content) -> None:
-        (tmp_path / "loop.json").write_text(content)
-
-        with pytest.raises(Exception, match=r"loop.json: .*move it away") as caught:
-            LoopStore(tmp_path).read()
-        assert caught.value.reason is Reason.STORAGE
