@@ -50,7 +50,9 @@ class Dialling:
         Raises:
             OSError: There is no connection, or there was none for too long. Others: what ``dial`` raises.
         """
-        if not self._ended.is_set():
+        with self._lock:  # it tells of its end in two steps, and the first may have woken the caller
+            has_ended = self._ended.is_set()
+        if not has_ended:
             if time.monotonic() < self.until:
                 return None
             self.give_up()
