@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Final, Self
 
 from support.agents import SITE, TrainerHome
@@ -56,10 +57,23 @@ class Machine:
             words += ["--console=interactive", "--capability=all", "--system-call-filter=bpf"]
             os.execvp(words[0], words)
         threading.Thread(target=_drain, args=(terminal,), daemon=True).start()
-        wait_for(self._is_up, "the system to be up")
+        try:
+            wait_for(self._is_up, "the system to be up")
+        except BaseException:
+            self._end()
+            raise
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None:  # why, as far as the service knows
+                print(self._log(), file=sys.stderr, flush=True)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGTERM)  # an orderly shutdown
         for _ in range(300):
@@ -79,9 +93,12 @@ class Machine:
             timeout=PATIENCE_S,
         )
         if is_needed and ended.returncode:
-            log = self.run("journalctl", "-u", SERVICE, "-n", "40", "--no-pager", is_needed=False)
-            raise RuntimeError(f"{words}: {ended.returncode}\n{ended.stdout}{ended.stderr}\n{log}")
+            raise RuntimeError(f"{words}: {ended.returncode}\n{ended.stdout}{ended.stderr}")
         return ended.stdout.strip()
+
+    def _log(self) -> str:
+        words = ("journalctl", "-u", SERVICE, "-n", "60", "--no-pager", "-o", "short-precise")
+        return self.run(*words, is_needed=False)
 
     def show(self, name: str) -> str:
         """Return a property of the service."""
@@ -122,8 +139,9 @@ class Trial:
         told = machine.run("atoll-agent", "check", "--settings", "/etc/atoll/agent.toml", is_needed=False)
         assert "not enrolled" in told, told
         machine.run("atoll-agent", "enrol", "--root", "/srv/root.json")
-        machine.run("systemctl", "enable", "--now", SERVICE)
+        machine.run("systemctl", "start", SERVICE)
         assert machine.show("User") == "atoll"
+        assert machine.show("UnitFileState") == "enabled", "it must start with the system, too"
 
     def settings(self, interval_s: float = 0.5) -> str:
         return (
@@ -181,7 +199,7 @@ class Trial:
         token = (self.root / "var/lib/atoll/token").read_bytes()
         settings = (self.root / "etc/atoll/agent.toml").read_bytes()
         pid = machine.show("MainPID")
-        machine.run("dpkg", "-i", self.put_package(self.higher_version()))
+        machine.run("dpkg", "-i", self.put_package(self.folder / "higher.deb"))
         assert (self.root / "var/lib/atoll/token").read_bytes() == token
         assert (self.root / "etc/atoll/agent.toml").read_bytes() == settings
         assert machine.show("MainPID") not in {pid, "0"}, "an upgrade must restart it"
@@ -224,7 +242,7 @@ class Trial:
         shutil.copy(package, self.root / "srv" / package.name)
         return f"/srv/{package.name}"
 
-    def higher_version(self) -> Path:
+    def make_higher_version(self) -> None:
         tree = self.folder / "tree"
         subprocess.run(["dpkg-deb", "-R", self.package, tree], check=True, timeout=PATIENCE_S)
         control = tree / "DEBIAN/control"
@@ -232,10 +250,9 @@ class Trial:
         package = self.folder / "higher.deb"
         words = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(tree), str(package)]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE_S)
-        return package
 
 
-def try_out(suite: str, roots: Path, package: Path) -> None:
+def try_out(suite: str, roots: Path, package: Path, releases: int) -> None:
     """Do all of it on one Debian, and print what was found."""
     with tempfile.TemporaryDirectory(prefix=f"atoll-{suite}-", dir="/var/tmp") as name:
         root = Path(name) / "root"
@@ -246,10 +263,9 @@ def try_out(suite: str, roots: Path, package: Path) -> None:
             with timed(trial, "install, enrol, start"):
                 trial.install(machine)
             feeder.go_on()
-            with timed(trial, "release 1"):
-                trial.release(spy, 1)
-            with timed(trial, "release 2"):
-                trial.release(spy, 2)
+            for number in range(1, releases + 1):
+                with timed(trial, f"release {number}"):
+                    trial.release(spy, number)
             with timed(trial, "killed, answers again"):
                 trial.kill(machine, spy)
             with timed(trial, "hangs, ended by the watchdog, answers again"):
@@ -258,6 +274,7 @@ def try_out(suite: str, roots: Path, package: Path) -> None:
                 trial.reload(machine)
             with timed(trial, "fails for good on wrong settings (78), starts on right ones"):
                 trial.wrong_settings(machine, spy)
+            trial.make_higher_version()
             with timed(trial, "upgraded"):
                 trial.upgrade(machine, spy)
             with timed(trial, "removed and installed again"):
@@ -330,6 +347,7 @@ def main() -> int:
     parser.add_argument("--suite", choices=sorted(SUITES), action="append", help="by default each")
     parser.add_argument("--roots", type=Path, default=ROOT / "build/roots", help="where the Debians are kept")
     parser.add_argument("--packages", type=Path, default=ROOT / "dist", help="what `make deb` has made")
+    parser.add_argument("--releases", type=int, default=2, help="how many it takes, one after the other")
     given = parser.parse_args()
     for suite in given.suite or SUITES:
         found = sorted(given.packages.glob(f"atoll-agent_*+deb{SUITES[suite]}_amd64.deb"))
@@ -337,7 +355,7 @@ def main() -> int:
             python = {12: "3.11", 13: "3.13"}[SUITES[suite]]
             print(f"no package for {suite}: make deb PYTHON=python{python}", file=sys.stderr)
             return 1
-        try_out(suite, given.roots, found[-1])
+        try_out(suite, given.roots, found[-1], given.releases)
     return 0
 
 
