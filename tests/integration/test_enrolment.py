@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tomllib
 from pathlib import Path
@@ -199,3 +200,18 @@ def test_enrolling_anew_forgets_what_a_wrong_clock_made_of_the_time(plain_desk):
     assert main(["enrol", *arguments]) == 0
 
     assert not (folder / "last-good-time").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root enrols for a service")
+@pytest.mark.parametrize(("owner", "next_step"), [(0, "atoll-agent run --settings"), (1, "systemctl start")])
+def test_root_is_told_to_start_the_service_where_that_has_a_user_of_its_own(
+    plain_desk, capsys, owner, next_step
+):
+    folder = plain_desk.folder / "state"
+    folder.mkdir()
+    os.chown(folder, owner, owner)
+
+    assert main(["enrol", "--settings", str(plain_desk.template), "--root", str(plain_desk.root)]) == 0
+
+    assert f"next    {next_step}" in capsys.readouterr().out
+    assert {path.stat().st_uid for path in folder.iterdir()} == {owner}
