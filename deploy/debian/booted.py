@@ -35,6 +35,8 @@ SUITES: Final = {"bookworm": 12, "trixie": 13}
 PACKAGES: Final = "systemd,systemd-sysv,dbus,python3,udev,mosquitto,init-system-helpers"
 READING: Final = f"atoll/v1/{SITE}/press-1/reading/press"
 PATIENCE_S: Final = 120.0
+RELEASE_S: Final = 400.0
+"""The agent asks, and tries a release, for up to two minutes each, and again where the machine was too busy."""
 EXPOSURE: Final = 2.0
 SERVICE: Final = "atoll-agent.service"
 WATCHDOG: Final = "[Service]\nWatchdogSec=6\nRestartSec=1\n"
@@ -155,7 +157,7 @@ class Trial:
         spy.wait(
             lambda: any(f'"release":{number},'.encode() in one.payload for one in spy.on("/prediction/")),
             f"a prediction of release {number}",
-            PATIENCE_S,
+            RELEASE_S,
         )
 
     def kill(self, machine: Machine, spy: Spy) -> None:
