@@ -1,7 +1,7 @@
 """Boots a whole Debian with the package of the agent in it, and does to it what happens: `make test-systemd`.
 
 A debootstrapped system under systemd-nspawn: the package is installed, enrolled and started beside Mosquitto,
-takes a release, is killed, hangs, is given other settings, wrong ones too, is upgraded, removed and installed
+takes a release, is looked at by its doctor, is killed, hangs, is given other settings, wrong ones too, is upgraded, removed and installed
 again, boots again, and is purged. Needs root, and apt install debootstrap systemd-container mosquitto.
 """
 
@@ -137,6 +137,7 @@ class Trial:
         assert machine.show("ActiveState") == "inactive", "it must not start before it is enrolled"
         put(self.root / "etc/atoll/agent.toml", self.settings(), 0o640)
         machine.run("chgrp", "atoll", "/etc/atoll/agent.toml")
+        put(self.root / "etc/credstore/broker-password", "correct-horse\n", 0o600)
         shutil.copy(self.trainer.home / "root.json", self.root / "srv/root.json")
         told = machine.run("atoll-agent", "check", "--settings", "/etc/atoll/agent.toml", is_needed=False)
         assert "not enrolled" in told, told
@@ -149,6 +150,7 @@ class Trial:
         return (
             f'[agent]\nid = "pi"\nsite = "{SITE}"\nstatus_interval_s = {interval_s}\nclock = "trusted"\n'
             f'[broker]\nhost = "127.0.0.1"\nport = {self.port}\nkeepalive_s = 5\n'
+            f'password_file = "/run/credentials/{SERVICE}/broker-password"\n'
             '[[stream]]\nname = "press"\nvalues = { x = {} }\n[[model]]\nname = "wear"\nstream = "press"\n'
         )
 
@@ -159,6 +161,10 @@ class Trial:
             f"a prediction of release {number}",
             RELEASE_S,
         )
+
+    def ask_doctor(self, machine: Machine) -> None:
+        words = ("runuser", "-u", "atoll", "--", "atoll-agent", "doctor")
+        machine.run(*words, "--settings", "/etc/atoll/agent.toml")
 
     def kill(self, machine: Machine, spy: Spy) -> None:
         before = int(machine.show("NRestarts"))
@@ -268,6 +274,8 @@ def try_out(suite: str, roots: Path, package: Path, releases: int) -> None:
             for number in range(1, releases + 1):
                 with timed(trial, f"release {number}"):
                     trial.release(spy, number)
+            with timed(trial, "the doctor finds no fault"):
+                trial.ask_doctor(machine)
             with timed(trial, "killed, answers again"):
                 trial.kill(machine, spy)
             with timed(trial, "hangs, ended by the watchdog, answers again"):
