@@ -1,8 +1,9 @@
 """Boots a whole Debian with the package of the agent in it, and does to it what happens: `make test-systemd`.
 
 A debootstrapped system under systemd-nspawn: the package is installed, enrolled and started beside Mosquitto,
-takes a release, is looked at by its doctor, is killed, hangs, is given other settings, wrong ones too, is upgraded, removed and installed
-again, boots again, and is purged. Needs root, and apt install debootstrap systemd-container mosquitto.
+takes a release, is looked at by its doctor, is killed, hangs, is given other settings, wrong ones too, is
+upgraded, removed and installed again, boots again, and is purged. Needs root, and apt install debootstrap
+systemd-container mosquitto.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PACKAGES: Final = "systemd,systemd-sysv,dbus,python3,udev,mosquitto,init-system-
 READING: Final = f"atoll/v1/{SITE}/press-1/reading/press"
 PATIENCE_S: Final = 120.0
 RELEASE_S: Final = 400.0
-"""The agent asks, and tries a release, for up to two minutes each, and again where the machine was too busy."""
+"""The agent asks, and tries a release, for up to two minutes each, and again where a machine is too busy."""
 EXPOSURE: Final = 2.0
 SERVICE: Final = "atoll-agent.service"
 WATCHDOG: Final = "[Service]\nWatchdogSec=6\nRestartSec=1\n"
