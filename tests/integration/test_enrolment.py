@@ -100,6 +100,26 @@ def test_a_device_can_run_from_its_folder(plain_desk, capsys):
     assert "(enrolled)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("password_file", "status", "says"),
+    [
+        ("/run/credentials/not-there.service/password", 0, "systemd puts it there when the service starts"),
+        ("/not-there/password", Exit.SETTINGS, "/not-there/password: the password cannot be read"),
+    ],
+)
+def test_a_password_that_systemd_hands_over_need_not_be_there_yet(
+    plain_desk, capsys, password_file, status, says
+):
+    plain_desk.template.write_text(
+        plain_desk.template.read_text().replace("[broker]", f'[broker]\npassword_file = "{password_file}"')
+    )
+
+    assert main(["check", "--settings", str(plain_desk.template)]) == status
+
+    printed = capsys.readouterr()
+    assert says in printed.out + printed.err
+
+
 def test_secrets_are_for_the_owner_alone(desk):
     desk.template.write_text(
         TEMPLATE.replace("ca_file", 'tls = true\ncert_file = "own.pem"\nkey_file = "own.key"\nca_file')
