@@ -1,8 +1,9 @@
 """Boots a whole Debian with the package of the agent in it, and does to it what happens: `make test-systemd`.
 
 A debootstrapped system under systemd-nspawn: the package is installed, enrolled and started beside Mosquitto,
-takes a release, is killed, hangs, is given other settings, wrong ones too, is upgraded, removed and installed
-again, boots again, and is purged. Needs root, and apt install debootstrap systemd-container mosquitto.
+takes a release, is looked at by its doctor, is killed, hangs, is given other settings, wrong ones too, is
+upgraded, removed and installed again, boots again, and is purged. Needs root, and apt install debootstrap
+systemd-container mosquitto.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Final, Self
 
 from support.agents import SITE, TrainerHome
@@ -34,6 +36,8 @@ SUITES: Final = {"bookworm": 12, "trixie": 13}
 PACKAGES: Final = "systemd,systemd-sysv,dbus,python3,udev,mosquitto,init-system-helpers"
 READING: Final = f"atoll/v1/{SITE}/press-1/reading/press"
 PATIENCE_S: Final = 120.0
+RELEASE_S: Final = 400.0
+"""The agent asks, and tries a release, for up to two minutes each, and again where a machine is too busy."""
 EXPOSURE: Final = 2.0
 SERVICE: Final = "atoll-agent.service"
 WATCHDOG: Final = "[Service]\nWatchdogSec=6\nRestartSec=1\n"
@@ -56,10 +60,23 @@ class Machine:
             words += ["--console=interactive", "--capability=all", "--system-call-filter=bpf"]
             os.execvp(words[0], words)
         threading.Thread(target=_drain, args=(terminal,), daemon=True).start()
-        wait_for(self._is_up, "the system to be up")
+        try:
+            wait_for(self._is_up, "the system to be up")
+        except BaseException:
+            self._end()
+            raise
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None:  # why, as far as the service knows
+                print(self._log(), file=sys.stderr, flush=True)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGTERM)  # an orderly shutdown
         for _ in range(300):
@@ -79,9 +96,12 @@ class Machine:
             timeout=PATIENCE_S,
         )
         if is_needed and ended.returncode:
-            log = self.run("journalctl", "-u", SERVICE, "-n", "40", "--no-pager", is_needed=False)
-            raise RuntimeError(f"{words}: {ended.returncode}\n{ended.stdout}{ended.stderr}\n{log}")
+            raise RuntimeError(f"{words}: {ended.returncode}\n{ended.stdout}{ended.stderr}")
         return ended.stdout.strip()
+
+    def _log(self) -> str:
+        words = ("journalctl", "-u", SERVICE, "-n", "60", "--no-pager", "-o", "short-precise")
+        return self.run(*words, is_needed=False)
 
     def show(self, name: str) -> str:
         """Return a property of the service."""
@@ -118,17 +138,20 @@ class Trial:
         assert machine.show("ActiveState") == "inactive", "it must not start before it is enrolled"
         put(self.root / "etc/atoll/agent.toml", self.settings(), 0o640)
         machine.run("chgrp", "atoll", "/etc/atoll/agent.toml")
+        put(self.root / "etc/credstore/broker-password", "correct-horse\n", 0o600)
         shutil.copy(self.trainer.home / "root.json", self.root / "srv/root.json")
         told = machine.run("atoll-agent", "check", "--settings", "/etc/atoll/agent.toml", is_needed=False)
         assert "not enrolled" in told, told
         machine.run("atoll-agent", "enrol", "--root", "/srv/root.json")
-        machine.run("systemctl", "enable", "--now", SERVICE)
+        machine.run("systemctl", "start", SERVICE)
         assert machine.show("User") == "atoll"
+        assert machine.show("UnitFileState") == "enabled", "it must start with the system, too"
 
     def settings(self, interval_s: float = 0.5) -> str:
         return (
             f'[agent]\nid = "pi"\nsite = "{SITE}"\nstatus_interval_s = {interval_s}\nclock = "trusted"\n'
             f'[broker]\nhost = "127.0.0.1"\nport = {self.port}\nkeepalive_s = 5\n'
+            f'password_file = "/run/credentials/{SERVICE}/broker-password"\n'
             '[[stream]]\nname = "press"\nvalues = { x = {} }\n[[model]]\nname = "wear"\nstream = "press"\n'
         )
 
@@ -137,8 +160,12 @@ class Trial:
         spy.wait(
             lambda: any(f'"release":{number},'.encode() in one.payload for one in spy.on("/prediction/")),
             f"a prediction of release {number}",
-            PATIENCE_S,
+            RELEASE_S,
         )
+
+    def ask_doctor(self, machine: Machine) -> None:
+        words = ("runuser", "-u", "atoll", "--", "atoll-agent", "doctor")
+        machine.run(*words, "--settings", "/etc/atoll/agent.toml")
 
     def kill(self, machine: Machine, spy: Spy) -> None:
         before = int(machine.show("NRestarts"))
@@ -181,7 +208,7 @@ class Trial:
         token = (self.root / "var/lib/atoll/token").read_bytes()
         settings = (self.root / "etc/atoll/agent.toml").read_bytes()
         pid = machine.show("MainPID")
-        machine.run("dpkg", "-i", self.put_package(self.higher_version()))
+        machine.run("dpkg", "-i", self.put_package(self.folder / "higher.deb"))
         assert (self.root / "var/lib/atoll/token").read_bytes() == token
         assert (self.root / "etc/atoll/agent.toml").read_bytes() == settings
         assert machine.show("MainPID") not in {pid, "0"}, "an upgrade must restart it"
@@ -224,7 +251,7 @@ class Trial:
         shutil.copy(package, self.root / "srv" / package.name)
         return f"/srv/{package.name}"
 
-    def higher_version(self) -> Path:
+    def make_higher_version(self) -> None:
         tree = self.folder / "tree"
         subprocess.run(["dpkg-deb", "-R", self.package, tree], check=True, timeout=PATIENCE_S)
         control = tree / "DEBIAN/control"
@@ -232,10 +259,9 @@ class Trial:
         package = self.folder / "higher.deb"
         words = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", str(tree), str(package)]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE_S)
-        return package
 
 
-def try_out(suite: str, roots: Path, package: Path) -> None:
+def try_out(suite: str, roots: Path, package: Path, releases: int) -> None:
     """Do all of it on one Debian, and print what was found."""
     with tempfile.TemporaryDirectory(prefix=f"atoll-{suite}-", dir="/var/tmp") as name:
         root = Path(name) / "root"
@@ -246,10 +272,11 @@ def try_out(suite: str, roots: Path, package: Path) -> None:
             with timed(trial, "install, enrol, start"):
                 trial.install(machine)
             feeder.go_on()
-            with timed(trial, "release 1"):
-                trial.release(spy, 1)
-            with timed(trial, "release 2"):
-                trial.release(spy, 2)
+            for number in range(1, releases + 1):
+                with timed(trial, f"release {number}"):
+                    trial.release(spy, number)
+            with timed(trial, "the doctor finds no fault"):
+                trial.ask_doctor(machine)
             with timed(trial, "killed, answers again"):
                 trial.kill(machine, spy)
             with timed(trial, "hangs, ended by the watchdog, answers again"):
@@ -258,6 +285,7 @@ def try_out(suite: str, roots: Path, package: Path) -> None:
                 trial.reload(machine)
             with timed(trial, "fails for good on wrong settings (78), starts on right ones"):
                 trial.wrong_settings(machine, spy)
+            trial.make_higher_version()
             with timed(trial, "upgraded"):
                 trial.upgrade(machine, spy)
             with timed(trial, "removed and installed again"):
@@ -330,6 +358,7 @@ def main() -> int:
     parser.add_argument("--suite", choices=sorted(SUITES), action="append", help="by default each")
     parser.add_argument("--roots", type=Path, default=ROOT / "build/roots", help="where the Debians are kept")
     parser.add_argument("--packages", type=Path, default=ROOT / "dist", help="what `make deb` has made")
+    parser.add_argument("--releases", type=int, default=2, help="how many it takes, one after the other")
     given = parser.parse_args()
     for suite in given.suite or SUITES:
         found = sorted(given.packages.glob(f"atoll-agent_*+deb{SUITES[suite]}_amd64.deb"))
@@ -337,7 +366,7 @@ def main() -> int:
             python = {12: "3.11", 13: "3.13"}[SUITES[suite]]
             print(f"no package for {suite}: make deb PYTHON=python{python}", file=sys.stderr)
             return 1
-        try_out(suite, given.roots, found[-1])
+        try_out(suite, given.roots, found[-1], given.releases)
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from atoll_contract.bundle import Bundle
-from atoll_contract.errors import BundleRejectedError, Reason
+from atoll_contract.errors import BundleRejectedError, RuntimeUnavailableError
 from atoll_infer import golden, tuning
 from atoll_infer.runtime import Looked, ModelFailedError, Runtime
 
@@ -103,6 +103,7 @@ def hold(bundle: Bundle, looked: Sequence[Looked], *, key: str, cpus: int, prefe
 
     Raises:
         BundleRejectedError: None gives the golden outputs; the reason is that of the first.
+        RuntimeUnavailableError: None works here at all, which says nothing about the release.
     """
     found: list[Contestant] = []
     failures: list[BundleRejectedError] = []
@@ -133,7 +134,10 @@ def hold(bundle: Bundle, looked: Sequence[Looked], *, key: str, cpus: int, prefe
                 break
             threads *= 2
     if all(one.answer_us is None for one in found):
-        raise failures[0] if failures else BundleRejectedError("no runtime works here", Reason.NO_RUNTIME)
+        if failures:
+            raise failures[0]
+        faults = "; ".join(_shown(one) for one in found) or "none is installed"
+        raise RuntimeUnavailableError(f"no inference runtime works here: {faults}")
     best = min(found, key=lambda one: _weight(one, preferred))
     rest = sorted((one for one in found if one is not best), key=lambda one: one.answer_us or float("inf"))
     return Contest(key, [best, *rest])

@@ -20,7 +20,7 @@ from support.bundles import make_bundle, model_bytes, with_wrong_golden
 from support.edgetpus import TpuBench, compiled_bundle, is_degraded, until
 
 from atoll_agent.adapters.edgetpu_child import EdgeTpuChild
-from atoll_agent.adapters.edgetpu_reset import reset_usb
+from atoll_agent.adapters.edgetpu_reset import UsbReset
 from atoll_contract.errors import AcceleratorLostError, BundleRejectedError, Reason
 from atoll_contract.manifest import TensorSpec
 from atoll_infer import edgetpu
@@ -399,9 +399,29 @@ def test_a_stick_that_fails_again_and_again_is_reset(make_bench, monkeypatch):
 
     predictor = bench.place(compiled_bundle())
 
-    bench.wait_state(lambda state: state.counts.get("edgetpu_resets", 0) > 0)
+    # Two children have failed by then, and a third has asked for the reset: each takes its start.
+    bench.wait_state(lambda state: state.counts.get("edgetpu_resets", 0) > 0, timeout_s=60.0)
     assert is_degraded(predictor)
-    assert reset_usb(Path(os.devnull)).startswith("/dev/null cannot be reset: ")
+    assert UsbReset().run(Path(os.devnull)).startswith("/dev/null cannot be reset: ")
+
+
+def test_a_reset_that_does_not_return_holds_nobody_up(tmp_path):
+    node = tmp_path / "004"
+    os.mkfifo(node)  # to open it for writing takes until somebody reads
+    reset = UsbReset(timeout_s=1.0)
+
+    assert reset.run(node) == f"{node} cannot be reset: not within 1 s"
+    assert reset._stuck is None, "its child has ended, so another attempt may be made"
+
+
+def test_beside_a_reset_that_cannot_be_ended_no_other_is_begun(tmp_path):
+    reset = UsbReset()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, text=True) as reset._stuck:
+        assert reset.run(tmp_path / "004").endswith("the reset before has not returned yet")
+
+        reset._stuck.kill()
+        reset._stuck.wait(10.0)
+        assert reset.run(tmp_path / "004").endswith("cannot be reset: No such file or directory")
 
 
 def test_a_model_that_needs_a_newer_runtime_is_refused_with_its_reason(make_bench):

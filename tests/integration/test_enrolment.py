@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tomllib
 from pathlib import Path
@@ -97,6 +98,26 @@ def test_a_device_can_run_from_its_folder(plain_desk, capsys):
     assert main(["check", "--settings", str(plain_desk.out / "pi-7" / "agent.toml")]) == 0
 
     assert "(enrolled)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("password_file", "status", "says"),
+    [
+        ("/run/credentials/not-there.service/password", 0, "systemd puts it there when the service starts"),
+        ("/not-there/password", Exit.SETTINGS, "/not-there/password: the password cannot be read"),
+    ],
+)
+def test_a_password_that_systemd_hands_over_need_not_be_there_yet(
+    plain_desk, capsys, password_file, status, says
+):
+    plain_desk.template.write_text(
+        plain_desk.template.read_text().replace("[broker]", f'[broker]\npassword_file = "{password_file}"')
+    )
+
+    assert main(["check", "--settings", str(plain_desk.template)]) == status
+
+    printed = capsys.readouterr()
+    assert says in printed.out + printed.err
 
 
 def test_secrets_are_for_the_owner_alone(desk):
@@ -199,3 +220,18 @@ def test_enrolling_anew_forgets_what_a_wrong_clock_made_of_the_time(plain_desk):
     assert main(["enrol", *arguments]) == 0
 
     assert not (folder / "last-good-time").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root enrols for a service")
+@pytest.mark.parametrize(("owner", "next_step"), [(0, "atoll-agent run --settings"), (1, "systemctl start")])
+def test_root_is_told_to_start_the_service_where_that_has_a_user_of_its_own(
+    plain_desk, capsys, owner, next_step
+):
+    folder = plain_desk.folder / "state"
+    folder.mkdir()
+    os.chown(folder, owner, owner)
+
+    assert main(["enrol", "--settings", str(plain_desk.template), "--root", str(plain_desk.root)]) == 0
+
+    assert f"next    {next_step}" in capsys.readouterr().out
+    assert {path.stat().st_uid for path in folder.iterdir()} == {owner}

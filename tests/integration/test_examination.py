@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 from support.bundles import make_bundle, with_broken_model
 
+from atoll_agent.children.examine import _contest
 from atoll_contract.bundle import Bundle
+from atoll_contract.errors import BundleRejectedError, Reason, TransientError
+from atoll_infer.runtime import Looked, Runtime
 
 
 @pytest.fixture
@@ -64,6 +67,33 @@ def test_lower_limits_of_others_are_kept_and_told(examine):
 
 def test_without_room_for_the_libraries_nothing_is_said_of_the_bundle(examine):
     assert examine(make_bundle(release=1), {resource.RLIMIT_AS: 60 << 20}) == []
+
+
+def test_without_room_for_a_runtime_nothing_is_said_of_the_bundle(examine, tmp_path, monkeypatch):
+    for package in ("tflite_runtime", "ai_edge_litert"):
+        folder = tmp_path / "packages" / package
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("raise ImportError('failed to map segment from shared object')")
+    monkeypatch.setenv("PYTHONPATH", str(folder.parent))
+
+    *_, failed = examine(make_bundle(release=1), {})
+
+    assert (failed["is_refusal"], failed["reason"]) == (False, "no_runtime")
+    assert "failed to map segment" in failed["detail"]
+
+
+@pytest.mark.parametrize(("is_cramped", "blamed"), [(True, TransientError), (False, BundleRejectedError)])
+def test_a_model_that_gets_no_memory_is_to_blame_only_where_there_was_enough(is_cramped, blamed):
+    def interpret(**_arguments):
+        raise MemoryError
+
+    found = [Looked("other", Runtime("other 1.0", interpret, None), "works")]
+    request = {"key": "k", "preferred": None}
+
+    with pytest.raises(blamed) as caught:
+        _contest(make_bundle(), found, request, is_cramped=is_cramped)
+
+    assert caught.value.reason is Reason.MODEL_UNREADABLE
 
 
 def test_a_runtime_that_dies_as_it_is_imported_says_nothing_of_the_bundle(examine, tmp_path, monkeypatch):

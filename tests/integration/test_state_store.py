@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -37,6 +38,16 @@ def again(store: StateStore) -> StateStore:
 def test_an_agent_that_is_not_enrolled_is_told_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match="enrol"):
         StateStore(tmp_path).identity()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_state_that_belongs_to_somebody_else_says_whose_it_must_be(store):
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ConfigError, match=r"token: cannot be read.* must belong to the user .*chown -R"):
+            store.identity()
+    finally:
+        os.seteuid(0)
 
 
 def test_an_enrolment_that_fails_leaves_no_token(tmp_path):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from atoll_agent.adapters.edgetpu_care import RESET_AFTER, Budget, Care, Placed
 from atoll_agent.adapters.edgetpu_child import EdgeTpuChild
 from atoll_agent.adapters.edgetpu_devices import Device, Kind, find_devices
-from atoll_agent.adapters.edgetpu_reset import reset_usb
+from atoll_agent.adapters.edgetpu_reset import UsbReset
 from atoll_agent.ports import AcceleratorState
 from atoll_contract.errors import AcceleratorLostError, AtollError, BundleRejectedError
 from atoll_contract.manifest import TensorSpec
@@ -83,6 +83,7 @@ class EdgeTpu:
         self._named = named
         self._on_change = on_change
         self._budget = Budget(care.restarts_per_minute, care.return_after_s)
+        self._reset = UsbReset()
         self._lock = threading.Lock()  # held for an inference, and to take a child away
         self._changed = threading.Condition()
         self._models: dict[int, Placed] = {}
@@ -302,7 +303,7 @@ class EdgeTpu:
     def _open(self, device: Device) -> EdgeTpuChild | None:
         """Open ``device`` and load all models; None: that failed."""
         if self._budget.in_row >= RESET_AFTER and device.kind is Kind.USB:
-            fault = reset_usb(device.node)
+            fault = self._reset.run(device.node)
             self.count("edgetpu_resets")
             log.warning("accelerator.reset", path=device.path, fault=fault)
         self.count("edgetpu_starts")

@@ -130,6 +130,11 @@ class StateStore:
                 f"{self.folder}: this agent is not enrolled; "
                 "run atoll-agent enrol --root with the root.json of the trainer"
             ) from error
+        except PermissionError as error:
+            raise ConfigError(
+                f"{error.filename}: cannot be read; {self.folder} and all in it must belong to the user "
+                "that the agent runs as (chown -R)"
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.folder}: cannot be read: {error}") from error
         if re.fullmatch("[0-9a-f]{16}", token) is None:

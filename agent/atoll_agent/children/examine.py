@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from atoll_contract.errors import (
 )
 from atoll_infer import contest
 from atoll_infer.model_file import require_files
-from atoll_infer.runtime import look_for_runtimes
+from atoll_infer.runtime import Looked, look_for_runtimes
 from atoll_link.files import storage_error
 from atoll_link.room import room_bytes
 
@@ -53,13 +54,7 @@ def main() -> int:
     try:
         bundle = _verified(request)
         _say({"event": "verified"})
-        held = contest.hold(
-            bundle,
-            found,
-            key=request["key"],
-            cpus=len(os.sched_getaffinity(0)),
-            preferred=request["preferred"],
-        )
+        held = _contest(bundle, found, request, is_cramped=is_cramped)
         _say({"event": "passed", "contest": msgspec.to_builtins(held)})
     except AtollError as error:
         _say(failure_line(error))
@@ -101,6 +96,19 @@ def _verified(request: dict[str, Any]) -> Bundle:
     )
     require_files(bundle)
     return bundle
+
+
+def _contest(
+    bundle: Bundle, found: Sequence[Looked], request: dict[str, Any], *, is_cramped: bool
+) -> contest.Contest:
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        return contest.hold(bundle, found, key=request["key"], cpus=cpus, preferred=request["preferred"])
+    except BundleRejectedError as error:
+        # A runtime that gets no memory says that it cannot load the file.
+        if is_cramped and error.reason is Reason.MODEL_UNREADABLE:
+            raise TransientError(error.detail, error.reason) from error
+        raise
 
 
 def _say(line: dict[str, Any]) -> None:

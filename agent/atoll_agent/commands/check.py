@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Final
 
 from atoll_agent.adapters.clock import SystemClock
 from atoll_agent.adapters.store import StateStore
@@ -13,6 +14,10 @@ from atoll_agent.compose import require_champions_fit
 from atoll_agent.settings import AgentSettings
 from atoll_contract.errors import ConfigError
 from atoll_infer.runtime import choose_runtime
+from atoll_link.session import Broker
+
+_CREDENTIALS: Final = Path("/run/credentials")
+"""Where systemd puts what ``LoadCredential=`` names, in a folder of each unit that runs."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +54,7 @@ def _summarise(arguments: argparse.Namespace) -> int:
     agent = settings.agent
     streams = [stream.build(agent.site) for stream in settings.stream]
     broker = settings.broker.build(agent.id)
-    broker.require_password()
+    password = _password(broker)
     if broker.tls:
         broker.tls_context()
     chosen = choose_runtime()
@@ -65,6 +70,7 @@ def _summarise(arguments: argparse.Namespace) -> int:
         "agent": agent.id,
         "site": agent.site,
         "broker": str(broker),
+        "password": password,
         "state": f"{agent.state_dir} ({enrolment})",
         "clock": "not set" if SystemClock(agent.clock).is_time_unsynced else "set",
         "runtime": chosen.why,
@@ -84,7 +90,7 @@ def _summarise(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts))  # noqa: T201
         return 0
-    for key in ("settings", "agent", "site", "broker", "state", "clock", "runtime"):
+    for key in ("settings", "agent", "site", "broker", "password", "state", "clock", "runtime"):
         print(f"{key:9} {facts[key]}")  # noqa: T201
     for stream in streams:
         topics = ", ".join(stream.subscriptions)
@@ -97,3 +103,18 @@ def _summarise(arguments: argparse.Namespace) -> int:
     if not settings.model:
         print("model     none: the agent would answer nothing")  # noqa: T201
     return 0
+
+
+def _password(broker: Broker) -> str:
+    """Return where the password comes from, for people.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    path = broker.password_file
+    if path is None:
+        return "none"
+    if path.is_relative_to(_CREDENTIALS) and not path.parent.exists():
+        return f"{path} (systemd puts it there when the service starts)"
+    broker.require_password()
+    return str(path)

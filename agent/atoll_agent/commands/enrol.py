@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from tuf.api.exceptions import RepositoryError
@@ -20,8 +21,9 @@ This device:
 
 Many devices: a folder for each, with settings, root of trust and token, ready to be copied:
   atoll-agent enrol --settings fleet.toml --root root.json --devices devices.csv --out devices
-  scp devices/pi-7/*.* pi-7:/etc/atoll/
-  scp -r devices/pi-7/state/. pi-7:/var/lib/atoll/
+  scp devices/pi-7/*.* root@pi-7:/etc/atoll/
+  scp -r devices/pi-7/state/. root@pi-7:/var/lib/atoll/
+  ssh root@pi-7 chown -R atoll: /var/lib/atoll
 
 devices.csv names its columns in the first line: {", ".join(COLUMNS)}.
 Only id is needed; the others replace what fleet.toml says, which holds for all devices:
@@ -68,7 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"site    {settings.agent.site}")  # noqa: T201
     print(f"state   {settings.agent.state_dir}")  # noqa: T201
     print(f"token   {identity.token[:8]}...")  # noqa: T201
-    print(f"next    atoll-agent run --settings {arguments.settings}")  # noqa: T201
+    # What root's own agent wrote the service's user could not read.
+    is_ours = settings.agent.state_dir.stat().st_uid == os.geteuid()
+    start = f"atoll-agent run --settings {arguments.settings}" if is_ours else "systemctl start atoll-agent"
+    print(f"next    {start}")  # noqa: T201
     return 0
 
 
