@@ -17,7 +17,7 @@ from atoll_sim.demo.watch import Watch
 from atoll_sim.worlds import settings
 from atoll_sim.worlds.scenario import AGENT, LESSON_SEED, SITE, Figure, Lesson, Scenario, play_alone
 
-_PROGRAM_S: Final = 900.0
+_PROGRAM_S: Final = 1800.0
 _FACT_S: Final = 90.0
 _LESSON_PACE_S: Final = 0.02
 _LESSON_STEPS: Final = 1000

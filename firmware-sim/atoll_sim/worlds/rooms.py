@@ -120,7 +120,7 @@ group = {{ name = "room-{room}", combine = "mean" }}
 name = "stale-soon-{room}"
 model = "air"
 devices = [{nodes}]
-when = {{ above = 950, clear = 850, at_least = 2, of = 3 }}
+when = {{ above = 1000, clear = 900, at_least = 2, of = 3 }}
 cleared_for_s = 0
 group = {{ name = "room-{room}", combine = "any" }}
 {boost}{calm}"""
