@@ -146,6 +146,11 @@ def _play_world(
             print(json.dumps({**story.figures, "failures": story.failures}))  # noqa: T201
         for failure in story.failures:
             console.print(f"[red]not as it should be:[/red] {failure}")
+        if not story.failures:
+            console.print(
+                "\n[green]Every reading was answered, nothing was lost, no command was refused.[/green]\n"
+                "This was one day; make bench-worlds plays several."
+            )
         if arguments.keep:
             _keep(WORLD_SITE, story, console)
     return Exit.FAILURE if story.failures else Exit.SUCCESS
