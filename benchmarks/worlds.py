@@ -37,7 +37,15 @@ from atoll_link.recording import Kind, Recording, Row
 from atoll_sim.demo.programs import Programs, quieten_tensorflow
 from atoll_sim.demo.school import School
 from atoll_sim.worlds import SCENARIOS, settings
-from atoll_sim.worlds.scenario import LESSON_SEED, SITE, Scenario, Sensed, World, play_alone
+from atoll_sim.worlds.scenario import (
+    LESSON_SEED,
+    SITE,
+    Scenario,
+    Sensed,
+    World,
+    play_alone,
+    play_controlled,
+)
 
 START_MS = 1_790_000_000_000.0
 NIGHT_STEPS = 300
@@ -170,9 +178,12 @@ def compare(scenario: Scenario, seeds: list[int], data: Path | None) -> dict[str
         ways: dict[str, type[Predictor]] = {"with": Predictor}
         if all(lesson.task is not None and 'kind = "forecast"' in lesson.task for lesson in scenario.lessons):
             ways["present"] = Present
-        runs: dict[str, list[dict[str, float]]] = {"without": [], **{way: [] for way in ways}}
+        controls = ["controls"] if scenario.controls else []
+        runs: dict[str, list[dict[str, float]]] = {way: [] for way in ("without", *controls, *ways)}
         for seed in seeds:
             runs["without"].append(play_alone(scenario, seed, data).figures())
+            if controls:
+                runs["controls"].append(play_controlled(scenario, seed, data).figures())
             for way, kind in ways.items():
                 runs[way].append(play(scenario, folder, bundles, seed, data, kind).figures())
     return {"models": words, "seeds": seeds, "runs": runs, "figures": summary(scenario, runs)}
@@ -199,9 +210,16 @@ def summary(scenario: Scenario, runs: dict[str, list[dict[str, float]]]) -> list
 def shown(name: str, result: dict[str, Any]) -> str:
     """Return the table of one scenario, as Markdown."""
     count = len(result["seeds"])
-    ways = {"without": "without", "present": "same rules, no forecast", "with": "with atoll"}
+    controls = SCENARIOS[name].controls
+    ways = {
+        "without": "without",
+        "controls": controls,
+        "present": "same rules, no forecast",
+        "with": "with atoll",
+    }
     ways = {way: title for way, title in ways.items() if way in result["runs"]}
-    than = {way: title for way, title in (("without", "without"), ("present", "no forecast")) if way in ways}
+    than = {"without": "without", "controls": controls, "present": "no forecast"}
+    than = {way: title for way, title in than.items() if way in ways}
     heads = [f"{name}: {count} seeds", *ways.values(), *(f"better than {title}" for title in than.values())]
     lines = [
         f"| {' | '.join(heads)} |",

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from support import brokers
 from support.brokers import RunningBroker
-from support.sessions import connected, has, payloads, step_until
+from support.sessions import connected, has, of_kind, payloads, step_until
 
 from atoll_link.packets import NO_PROPERTIES, Level, pack_publish
-from atoll_link.session import Broker, Delivery, Published
+from atoll_link.session import Broker, Delivery, Published, Session
 
 COUNT = 500
 CONNECT_WITH_WILL = b"\x10\x18\x00\x04MQTT\x04\x06\x00\x00\x00\x03bye\x00\x01t\x00\x04will"
@@ -35,6 +35,22 @@ def test_all_that_is_acknowledged_is_passed_on_though_its_sender_leaves(running:
             step_until(writer, has(Published, COUNT), timeout_s=30)
 
         assert payloads(step_until(reader, has(Delivery, COUNT), timeout_s=30)) == sent
+
+
+def test_whoever_connects_gets_only_what_it_asks_for(running: RunningBroker) -> None:
+    broker = Broker("127.0.0.1", running.port)
+    session = Session(broker, "late")
+    session.subscribe("t/asked")
+    with connected(broker, "reader", "t/#"), connected(broker, "writer") as writer:
+        for topic in ("t/other", "t/asked"):
+            writer.publish(topic, b"kept", qos=1, retain=True)
+        step_until(writer, has(Published, 2))
+
+        # What comes unasked comes before the answer to the SUBSCRIBE, what is asked for after it.
+        seen = step_until(session, has(Delivery))
+        session.close()
+
+    assert [event.topic for event in of_kind(Delivery, seen)] == ["t/asked"]
 
 
 def test_the_will_comes_after_the_last_messages(running: RunningBroker) -> None:

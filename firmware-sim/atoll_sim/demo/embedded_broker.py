@@ -20,11 +20,13 @@ _PASS_ON_S: Final = 60.0  # amqtt's loop for a client can die, and then nobody e
 
 
 class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt is untyped
-    """An amqtt broker that passes on all that it has acknowledged.
+    """An amqtt broker that passes on all that it has acknowledged, and nothing that nobody asked for.
 
     amqtt acknowledges a message when it has read it, passes it on later, and drops those that still
     wait when it reads that their sender leaves. From Python 3.12 on a burst is read faster than it
     is passed on: a sender that left with its last acknowledgement lost half of 300 messages.
+
+    To whoever connects it sends the retained messages of every subscription of every client.
     """
 
     async def _client_message_loop(self, client_session: Session, handler: BrokerProtocolHandler) -> None:
@@ -47,6 +49,12 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt is untyped
         finally:
             client_session.delivered_message_queue.task_done()
         return is_valid
+
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
+        if any(subscriber is session for subscriber, _ in self._subscriptions.get(subscription[0], ())):
+            await super()._publish_retained_messages_for_subscription(subscription, session)
 
 
 class OwnLevelPayload(ConnectPayload):  # type: ignore[misc]  # amqtt is untyped

@@ -9,7 +9,8 @@ from atoll_sim.demo.programs import Programs, command
 from atoll_sim.worlds.parts import SIDE
 from atoll_sim.worlds.scenario import Lesson
 
-_PROGRAM_S: Final = 600.0
+_PROGRAM_S: Final = 1800.0
+"""Minutes are enough, unless the machine has much else to do."""
 
 
 class School:

@@ -17,7 +17,7 @@ from atoll_sim.demo.watch import Watch
 from atoll_sim.worlds import settings
 from atoll_sim.worlds.scenario import AGENT, LESSON_SEED, SITE, Figure, Lesson, Scenario, play_alone
 
-_PROGRAM_S: Final = 900.0
+_PROGRAM_S: Final = 1800.0
 _FACT_S: Final = 90.0
 _LESSON_PACE_S: Final = 0.02
 _LESSON_STEPS: Final = 1000
@@ -151,7 +151,9 @@ class WorldStory:
         self._require("nothing is lost", holds=not played["lost"])
         self._require("no command was refused", holds=not played["refused"])
         first = self._scenario.meanings[0]
-        self._require(f"with atoll there is less {first.name}", holds=with_[first.name] < without[first.name])
+        self._require(
+            f"with atoll it is less: {first.meaning}", holds=with_[first.name] < without[first.name]
+        )
 
     def _world(self, name: str, seed: int, *options: str) -> dict[str, Any]:
         replay = () if self._replay is None else ("--replay", str(self._replay.absolute()))

@@ -4,7 +4,7 @@ Every car has an aim. Without advice it drives to the car park nearest to its ai
 "full" and, if that is full when it is there, on to the next. Looking for a bay takes the longer the fuller
 the car park is. A sign that nobody commands shows what is. A coordinator, which is a part of this world,
 sends cars where drive, search and walk together are shortest, by what is known of now and by what is
-predicted for when the car is there; it does so while predictions arrive, and keeps quiet when they cease.
+predicted for a quarter of an hour later; it does so while predictions arrive, and not when they cease.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def _replayed(data: Path, seed: int, *, is_lesson: bool) -> NDArray[np.float64]:
 
 PARKING: Final = Scenario(
     name="parking",
-    title="six car parks and a coordinator that knows how full they will be when a car is there",
+    title="six car parks and a coordinator that knows how full they are, and will be in a quarter of an hour",
     build=Parking,
     step_s=60.0,
     steps=_STEPS,

@@ -3,10 +3,15 @@
 People exhale carbon dioxide and give off warmth; ventilation carries both out, and what it lets in must
 be heated. A room's air is one well-mixed volume. Each node sees a part of its room only: a motion sensor
 a corner, a light sensor what the window lets it, and in every run some sensors get stuck. So no node
-can be believed alone; the mean of what their models say of the room can.
+can be believed alone; the mean of what their models say of the room can. Whether the air will be stale is
+forecast by each of them, and one that says so is enough: only then the fan is turned up, which takes six
+times the power.
 
-Without commands ventilation and heating go by the clock, as they do in most buildings: from the hour of
-the earliest meetings to that of the latest.
+Plain controls go by the readings themselves: motion detectors that hold for a quarter of an hour, and
+limits of CO2. Without commands ventilation and heating go by the clock, as they do in most buildings:
+from the hour of the earliest meetings to that of the latest. A room that is known to be empty is not
+aired, and its thermostat stands by: a little lower, but not so low that whoever comes in is cold until it
+is warm again. At night it is lower still.
 """
 
 from __future__ import annotations
@@ -44,29 +49,15 @@ _AIR_KWH: Final = 1.2 * 1.006 / 3600 * 0.5
 _HEATER_KW: Final = 3.0
 _LOSS_KW_K: Final = 0.04
 _CAPACITY_KWH_K: Final = 0.45
-_OCCUPIED_C, _EMPTY_C = 21.0, 19.5
+_COMFORT_C, _STANDBY_C, _NIGHT_C = 21.3, 20.5, 19.5
+"""Of the thermostat: in use, empty by day, empty at night. The room stays a few tenths below."""
 _MOST_PPM: Final = 1000.0
 _LEAST_C: Final = 20.0
+_HOLD_MIN: Final = 15
+_BOOST_PPM, _CALM_PPM = 900.0, 700.0
+"""Of the plain controls."""
 
-_TASK: Final = task_text(
-    """\
-model = "people"
-stream = "node"
-kind = "regression"
-[task.values]
-temperature = { unit = "°C" }
-co2 = { unit = "ppm" }
-light = { unit = "lx" }
-sound = { unit = "dB" }
-motion = {}""",
-    "length = 5\nmax_gap_ms = 600000.0",
-    epochs=150,
-)
-
-_STREAMS: Final = """\
-[[stream]]
-name = "node"
-[stream.values]
+_VALUES: Final = """\
 temperature = { unit = "°C" }
 co2 = { unit = "ppm" }
 light = { unit = "lx" }
@@ -74,16 +65,46 @@ sound = { unit = "dB" }
 motion = {}
 """
 
+_PEOPLE_TASK: Final = task_text(
+    f"""\
+model = "people"
+stream = "node"
+kind = "regression"
+[task.values]
+{_VALUES}""",
+    "length = 5\nmax_gap_ms = 600000.0",
+    epochs=150,
+)
+
+_AIR_TASK: Final = task_text(
+    f"""\
+model = "air"
+stream = "node"
+kind = "forecast"
+target = "co2"
+horizon = 10
+[task.values]
+{_VALUES}""",
+    "length = 6\nmax_gap_ms = 600000.0",
+    epochs=120,
+)
+
+_STREAMS: Final = f"""\
+[[stream]]
+name = "node"
+[stream.values]
+{_VALUES}"""
+
 
 def _rules(room: int) -> str:
     nodes = ", ".join(f'"room-{room}-node-{node}"' for node in range(1, _NODES + 1))
-    occupied, empty, crowded, calm = (
+    occupied, empty, boost, calm = (
         f'[[rule.command]]\non = "{on}"\nname = "{name}"\ndevice = "air-{room}"\nvalue = {value}\n'
         for on, name, value in (
             ("raised", "occupied", "true"),
             ("cleared", "occupied", "false"),
-            ("raised", "crowded", "true"),
-            ("cleared", "crowded", "false"),
+            ("raised", "boost", "true"),
+            ("cleared", "boost", "false"),
         )
     )
     return f"""
@@ -96,18 +117,21 @@ cleared_for_s = 0
 group = {{ name = "room-{room}", combine = "mean" }}
 {occupied}{empty}
 [[rule]]
-name = "crowded-{room}"
-model = "people"
+name = "stale-soon-{room}"
+model = "air"
 devices = [{nodes}]
-when = {{ above = 7, clear = 5.5, at_least = 2, of = 3 }}
-group = {{ name = "room-{room}", combine = "mean" }}
-{crowded}{calm}"""
+when = {{ above = 1000, clear = 900, at_least = 2, of = 3 }}
+cleared_for_s = 0
+group = {{ name = "room-{room}", combine = "any" }}
+{boost}{calm}"""
 
 
 _MODELS: Final = "\n".join(
     [
-        '[[model]]\nname = "people"\nstream = "node"',
-        "\n# The nodes of a room agree: the mean of what their models say counts.",
+        '[[model]]\nname = "people"\nstream = "node"\n\n[[model]]\nname = "air"\nstream = "node"',
+        """
+# The nodes of a room agree: of people the mean of what their models say counts;
+# that the air will be stale in ten minutes any of them may say.""",
         *(_rules(room) for room in range(1, _ROOMS + 1)),
     ]
 )
@@ -133,12 +157,13 @@ class Rooms(World):
         )
         self._stuck: dict[str, dict[str, float]] = {}
         self._ppm = np.full(_ROOMS, _OUTSIDE_PPM + 40.0)
-        self._warmth_c = np.full(_ROOMS, _EMPTY_C)
+        self._warmth_c = np.full(_ROOMS, _NIGHT_C)
         self._minute = -1
         self._is_commanded = [False] * _ROOMS
         self._is_occupied = [False] * _ROOMS
-        self._is_crowded = [False] * _ROOMS
-        self._tampered: list[tuple[int, bool] | None] = [None] * _ROOMS
+        self._is_boosted = [False] * _ROOMS
+        self._seen_at = [-_HOLD_MIN] * _ROOMS
+        self._tampered: list[tuple[int, float] | None] = [None] * _ROOMS
         self._kwh = self._stale = self._cold = self._there = 0.0
 
     def advance(self) -> None:
@@ -148,13 +173,12 @@ class Rooms(World):
             self._live(room, int(self._people[room, self._minute % _STEPS]))
 
     def _live(self, room: int, people: int) -> None:
-        level, is_heated = self._orders(room)
+        level, thermostat_c = self._orders(room)
         air = _AIR_M3[level]
         self._ppm[room] += 1e6 * people * _EXHALED_M3 / _VOLUME_M3
         self._ppm[room] += (_OUTSIDE_PPM - self._ppm[room]) * (1 - np.exp(-air / _VOLUME_M3))
         warmth = self._warmth_c[room]
-        lack = (_OCCUPIED_C + 0.3 if is_heated else _EMPTY_C) - warmth
-        heat = float(np.clip(4.0 * lack, 0.0, _HEATER_KW))
+        heat = float(np.clip(4.0 * (thermostat_c - warmth), 0.0, _HEATER_KW))
         vented = air * _AIR_KWH * (warmth - self._outside_c)  # kWh in this minute
         losses = _LOSS_KW_K * (warmth - self._outside_c)
         self._warmth_c[room] += ((heat + people * _PERSON_KW - losses) / 60 - vented) / _CAPACITY_KWH_K
@@ -163,14 +187,15 @@ class Rooms(World):
         self._stale += people * bool(self._ppm[room] > _MOST_PPM)
         self._cold += people * bool(self._warmth_c[room] < _LEAST_C)
 
-    def _orders(self, room: int) -> tuple[int, bool]:
+    def _orders(self, room: int) -> tuple[int, float]:
+        """Return the level of ventilation, and where the thermostat stands."""
         tampered = self._tampered[room]
         if tampered is not None:
             return tampered
-        if self._is_commanded[room]:
-            return (2 if self._is_crowded[room] else int(self._is_occupied[room])), self._is_occupied[room]
         is_day = _OPENS <= self._minute % _STEPS < _CLOSES
-        return int(is_day), is_day
+        is_occupied = self._is_occupied[room] if self._is_commanded[room] else is_day
+        level = 2 if self._is_boosted[room] else int(is_occupied)
+        return level, _COMFORT_C if is_occupied else _STANDBY_C if is_day else _NIGHT_C
 
     def sensed(self) -> Sequence[Sensed]:
         """See the protocol."""
@@ -208,22 +233,36 @@ class Rooms(World):
     def obey(self, device: str, name: str, command: Command) -> bool:
         """See the protocol."""
         match name, command.value:
-            case "occupied" | "crowded", bool(value) if device in _AIR:
+            case "occupied" | "boost", bool(value) if device in _AIR:
                 room = _AIR[device]
                 self._is_commanded[room] = True
                 if name == "occupied":
                     self._is_occupied[room] = value
                 else:
-                    self._is_crowded[room] = value
+                    self._is_boosted[room] = value
                 return True
             case _:
                 return False
+
+    def control(self, sensed: Sequence[Sensed]) -> None:
+        """See the protocol."""
+        for room in range(_ROOMS):
+            nodes = [one.values for one in sensed[room * _NODES : (room + 1) * _NODES]]
+            if any(node["motion"] for node in nodes):
+                self._seen_at[room] = self._minute
+            ppm = max(node["co2"] for node in nodes)
+            self._is_commanded[room] = True
+            self._is_occupied[room] = self._minute - self._seen_at[room] < _HOLD_MIN
+            self._is_boosted[room] = ppm > (_CALM_PPM if self._is_boosted[room] else _BOOST_PPM)
 
     def meddle(self, chance: Generator) -> None:
         """See the protocol."""
         for room in range(_ROOMS):
             if chance.random() < 1 / 40:
-                self._tampered[room] = (int(chance.integers(3)), bool(chance.random() < 1 / 2))
+                self._tampered[room] = (
+                    int(chance.integers(3)),
+                    float(chance.choice([_COMFORT_C, _STANDBY_C, _NIGHT_C])),
+                )
 
     def figures(self) -> dict[str, float]:
         """See the protocol."""
@@ -260,11 +299,12 @@ ROOMS: Final = Scenario(
     lesson_steps=3 * _STEPS,
     streams=_STREAMS,
     models=_MODELS,
-    lessons=[Lesson("people", _TASK)],
+    lessons=[Lesson("people", _PEOPLE_TASK), Lesson("air", _AIR_TASK)],
     meanings=[
         Figure("energy_kwh", "kWh", "heating and fans"),
         Figure("stale_air", "%", f"of the person-minutes above {_MOST_PPM:.0f} ppm of CO2"),
         Figure("cold", "%", f"of the person-minutes below {_LEAST_C:.0f} °C"),
         Figure("person_hours", "h", "spent in the rooms", None),
     ],
+    controls="motion detectors and CO2 limits",
 )

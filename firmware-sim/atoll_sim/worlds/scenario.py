@@ -104,6 +104,9 @@ class World(Protocol):
     def heed(self, device: str, model: str, value: float) -> None:
         """Take note of a prediction, where somebody in the world listens to them."""
 
+    def control(self, sensed: Sequence[Sensed]) -> None:
+        """Act on what is measured, as plain controls do that neither learn nor forecast."""
+
     def meddle(self, chance: Generator) -> None:
         """Now and then do something at random, so that what commands do can be learnt."""
 
@@ -175,6 +178,7 @@ class Scenario:
         models: The ``[[model]]`` and ``[[rule]]`` tables of the agent.
         lessons: What is learnt.
         meanings: Of the figures, in order.
+        controls: What plain controls go by; empty: the world has none.
     """
 
     name: str
@@ -187,6 +191,7 @@ class Scenario:
     models: str
     lessons: Sequence[Lesson]
     meanings: Sequence[Figure]
+    controls: str = ""
 
 
 def play_alone(scenario: Scenario, seed: int, data: Path | None = None, steps: int | None = None) -> World:
@@ -194,4 +199,13 @@ def play_alone(scenario: Scenario, seed: int, data: Path | None = None, steps: i
     world = scenario.build(seed, data)
     for _ in range(scenario.steps if steps is None else steps):
         world.advance()
+    return world
+
+
+def play_controlled(scenario: Scenario, seed: int, data: Path | None = None) -> World:
+    """Return the world after a whole run of its plain controls."""
+    world = scenario.build(seed, data)
+    for _ in range(scenario.steps):
+        world.advance()
+        world.control(world.sensed())
     return world

@@ -15,7 +15,7 @@ from atoll_link.stream_settings import StreamsFile
 from atoll_sim.worlds import SCENARIOS, settings
 from atoll_sim.worlds.parts import SIDE, Part, draw
 from atoll_sim.worlds.replayed import day_of, vibration_by_damage
-from atoll_sim.worlds.scenario import LESSON_SEED, Scenario, World, play_alone
+from atoll_sim.worlds.scenario import LESSON_SEED, Scenario, World, play_alone, play_controlled
 from atoll_trainer.task import TaskFile
 
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))
@@ -138,6 +138,29 @@ def test_the_clock_of_the_house_is_on_whenever_there_are_meetings() -> None:
         # From 06:00 on; the clock goes from 07:00 to 19:00.
         assert max(people[60:780]) > 0
         assert max(people[:60] + people[780:]) == 0
+
+
+def test_nobody_is_cold_who_comes_into_a_room_that_stood_by() -> None:
+    coldest = 4
+    rooms = SCENARIOS["rooms"]
+    world = rooms.build(coldest)
+    for _ in range(rooms.steps):
+        world.advance()
+        people = [one.value for one in world.known()][::3]
+        for room, count in enumerate(people, start=1):
+            world.obey(f"air-{room}", "occupied", order(count > 0))
+    alone = play_alone(rooms, coldest).figures()
+
+    assert alone["cold"] == world.figures()["cold"] == 0.0
+    assert world.figures()["energy_kwh"] < 0.8 * alone["energy_kwh"]
+
+
+def test_plain_controls_of_rooms_take_less_than_the_clock_and_keep_the_air_fresh() -> None:
+    rooms = SCENARIOS["rooms"]
+    alone, controlled = (play(rooms, 4).figures() for play in (play_alone, play_controlled))
+
+    assert controlled["energy_kwh"] < alone["energy_kwh"]
+    assert controlled["stale_air"] == controlled["cold"] == 0.0 < alone["stale_air"]
 
 
 def test_signs_of_car_parks_show_what_is_until_they_are_commanded() -> None:
