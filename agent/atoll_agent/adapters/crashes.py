@@ -1,18 +1,22 @@
-"""Remembers over a restart that this process ended by its own doing: by a fatal signal, or a bug.
+"""Remembers over a restart how this process ended: in order, without a word, or by a model's doing.
 
-A kill, a power cut and a clean stop leave nothing behind. What a crash leaves is its traceback.
+A file in the state folder tells: after an end in order it is gone, a kill or a power cut leave it empty,
+and a fatal signal, or a bug where models are loaded or answer, leave their traceback in it. A bug
+elsewhere is no model's doing.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TextIO
 
 import structlog
 
+from atoll_agent.ports import End, LaneEndedError
 from atoll_contract.errors import AtollError
 
 _MOST_BYTES: Final = 65_536
@@ -23,9 +27,7 @@ log = structlog.get_logger()
 
 
 class CrashRecord:
-    """A file in the state folder that is empty unless the agent has crashed.
-
-    As a context it notes an exception that ends what is in it.
+    """That file. As a context it notes how what is in it ended.
 
     Args:
         folder: The state folder; one process at a time.
@@ -36,12 +38,13 @@ class CrashRecord:
         self._last = folder / "last-crash.txt"
         self._file: TextIO | None = None
 
-    def begin(self) -> bool:
-        """Return whether the last run crashed, and watch over this one.
+    def begin(self) -> End:
+        """Return how the last run ended, and watch over this one.
 
-        Its traceback is kept in ``last-crash.txt``. Where the folder cannot be written nobody watches.
+        The traceback of a crash is kept in ``last-crash.txt``. Where the folder cannot be written nobody
+        watches.
         """
-        has_crashed = self._keep_last()
+        end = self._keep_last()
         try:
             # Open as long as this process lives: a signal handler can open nothing.
             self._file = self._path.open("w", encoding="utf-8")
@@ -49,9 +52,9 @@ class CrashRecord:
             log.warning("crashes.unwatched", file=str(self._path), detail=error.strerror)
         else:
             faulthandler.enable(self._file)
-        return has_crashed
+        return end
 
-    def _keep_last(self) -> bool:
+    def _keep_last(self) -> End:
         try:
             with self._path.open(encoding="utf-8", errors="replace") as file:
                 found = file.read(_MOST_BYTES)
@@ -59,11 +62,11 @@ class CrashRecord:
                 log.error("agent.crashed", file=str(self._last), detail=_shown(found))
                 self._path.replace(self._last)
         except FileNotFoundError:
-            return False
+            return End.ORDERLY
         except OSError as error:
             log.warning("crashes.unwatched", file=str(self._path), detail=error.strerror)
-            return False
-        return bool(found)
+            return End.ORDERLY
+        return End.CRASHED if found else End.KILLED
 
     def __enter__(self) -> Self:
         return self
@@ -71,16 +74,21 @@ class CrashRecord:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None and isinstance(error, Exception) and _is_bug(error):
+        if self._file is None:
+            return
+        if isinstance(error, Exception) and _is_by_model(error):
             traceback.print_exception(error, file=self._file)
             self._file.flush()
+            return
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
-def _is_bug(error: Exception) -> bool:
-    """Whether anything in ``error`` is more than the surroundings, or settings that are wrong."""
+def _is_by_model(error: Exception) -> bool:
+    """Whether a model may have done it: tasks of the control plane, whose errors come in groups, run none."""
     if isinstance(error, ExceptionGroup):
-        return error.split(AtollError)[1] is not None
-    return not isinstance(error, AtollError)
+        return error.subgroup(LaneEndedError) is not None
+    return not isinstance(error, (AtollError, OSError))
 
 
 def _shown(found: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from atoll_agent.adapters.crashes import CrashRecord
+from atoll_agent.ports import End, LaneEndedError
 from atoll_contract.errors import BrokerUnavailableError
 
 
@@ -21,7 +22,7 @@ def _as_before(monkeypatch):
 def told(folder: Path) -> str:
     """Return what the next start logs of the crash."""
     with capture_logs() as logs:
-        assert CrashRecord(folder).begin()
+        assert CrashRecord(folder).begin() is End.CRASHED
     return next(line["detail"] for line in logs if line["event"] == "agent.crashed")
 
 
@@ -31,7 +32,7 @@ def test_the_traceback_is_told_whole(tmp_path):
 
     assert told(tmp_path) == trace
     assert (tmp_path / "last-crash.txt").read_text() == trace
-    assert not CrashRecord(tmp_path).begin()
+    assert CrashRecord(tmp_path).begin() is End.KILLED
 
 
 def test_of_a_very_long_one_its_beginning_and_its_end_are_told_and_all_is_kept(tmp_path):
@@ -52,10 +53,15 @@ def test_of_a_very_long_one_its_beginning_and_its_end_are_told_and_all_is_kept(t
         (ZeroDivisionError(), True),
         (BrokerUnavailableError("away"), False),
         (ExceptionGroup("tasks", [BrokerUnavailableError("away")]), False),
-        (ExceptionGroup("tasks", [BrokerUnavailableError("away"), ZeroDivisionError()]), True),
+        (OSError("no file"), False),
+        (ExceptionGroup("tasks", [BrokerUnavailableError("away"), ZeroDivisionError()]), False),
+        (ExceptionGroup("tasks", [ZeroDivisionError(), LaneEndedError("by a bug")]), True),
+        (ExceptionGroup("tasks", [ExceptionGroup("more", [LaneEndedError("by a bug")])]), True),
     ],
 )
-def test_a_bug_is_a_crash_and_the_surroundings_are_none(tmp_path, monkeypatch, error, is_crash):
+def test_a_bug_where_models_run_is_a_crash_and_other_bugs_and_the_surroundings_are_none(
+    tmp_path, monkeypatch, error, is_crash
+):
     watched = []
     monkeypatch.setattr(faulthandler, "enable", watched.append)
     record = CrashRecord(tmp_path)
@@ -65,4 +71,15 @@ def test_a_bug_is_a_crash_and_the_surroundings_are_none(tmp_path, monkeypatch, e
         raise error
     watched[0].close()
 
-    assert bool((tmp_path / "crash.txt").read_text()) is is_crash
+    assert CrashRecord(tmp_path).begin() is (End.CRASHED if is_crash else End.ORDERLY)
+
+
+def test_an_end_in_order_is_told_from_one_without_a_word(tmp_path):
+    record = CrashRecord(tmp_path)
+    assert record.begin() is End.ORDERLY
+    assert CrashRecord(tmp_path).begin() is End.KILLED
+
+    with record:
+        pass
+
+    assert CrashRecord(tmp_path).begin() is End.ORDERLY
