@@ -454,8 +454,9 @@ class End(StrEnum):
     """How a run of the agent ended."""
 
     ORDERLY = "orderly"
+    """By whoever may end it: by a stop, or by a kill."""
     KILLED = "killed"
-    """Without a word: by a kill, or with the whole machine."""
+    """With the whole machine, or by the kernel, who kills who takes too much memory."""
     CRASHED = "crashed"
     """By what a model may have done: a fatal signal, or a bug where models are loaded or answer."""
 

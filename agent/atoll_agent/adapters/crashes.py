@@ -1,13 +1,15 @@
-"""Remembers over a restart how this process ended: in order, without a word, or by a model's doing.
+"""Remembers over a restart how this process ended: in order, by a kill, or by a model's doing.
 
-A file in the state folder tells: after an end in order it is gone, a kill or a power cut leave it empty,
-and a fatal signal, or a bug where models are loaded or answer, leave their traceback in it. A bug
-elsewhere is no model's doing.
+A file in the state folder tells: after an end in order it is gone, and a fatal signal, or a bug where
+models are loaded or answer, leave their traceback in it; a bug elsewhere is no model's doing. Its first
+line tells in which state of the machine this process started. After an end without a word it tells
+whether the machine went down or the kernel has killed anybody for memory since: else it was a person.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import os
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,9 @@ from atoll_agent.ports import End, LaneEndedError
 from atoll_contract.errors import AtollError
 
 _MOST_BYTES: Final = 65_536
+_MARK: Final = "started "
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_VMSTAT: Final = Path("/proc/vmstat")
 _SHOWN: Final = 8192
 """So much of a traceback is logged, of its beginning and of its end."""
 
@@ -51,13 +56,16 @@ class CrashRecord:
         except OSError as error:
             log.warning("crashes.unwatched", file=str(self._path), detail=error.strerror)
         else:
+            with suppress(OSError):  # on a full disk no kill is told from a stop
+                os.write(self._file.fileno(), f"{_MARK}{_machine()}\n".encode())
             faulthandler.enable(self._file)
         return end
 
     def _keep_last(self) -> End:
         try:
             with self._path.open(encoding="utf-8", errors="replace") as file:
-                found = file.read(_MOST_BYTES)
+                before = file.readline(_MOST_BYTES)
+                found = ("" if before.startswith(_MARK) else before) + file.read(_MOST_BYTES)
             if found:
                 log.error("agent.crashed", file=str(self._last), detail=_shown(found))
                 self._path.replace(self._last)
@@ -66,7 +74,9 @@ class CrashRecord:
         except OSError as error:
             log.warning("crashes.unwatched", file=str(self._path), detail=error.strerror)
             return End.ORDERLY
-        return End.CRASHED if found else End.KILLED
+        if found:
+            return End.CRASHED
+        return End.ORDERLY if before in {"", f"{_MARK}{_machine()}\n"} else End.KILLED
 
     def __enter__(self) -> Self:
         return self
@@ -89,6 +99,15 @@ def _is_by_model(error: Exception) -> bool:
     if isinstance(error, ExceptionGroup):
         return error.subgroup(LaneEndedError) is not None
     return not isinstance(error, (AtollError, OSError))
+
+
+def _machine() -> str:
+    """Return what stays the same until the machine restarts, or the kernel kills somebody for memory."""
+    try:
+        boot, counts = _BOOT_ID.read_text(encoding="ascii").strip(), _VMSTAT.read_text(encoding="ascii")
+    except OSError:
+        return ""
+    return " ".join([boot, *(line for line in counts.splitlines() if line.startswith("oom_kill "))])
 
 
 def _shown(found: str) -> str:

@@ -183,7 +183,7 @@ class Slots:
             self._note(self._slots[model].settled())
 
     def count_end(self, end: End) -> None:
-        """Note how the last run ended, and part with a champion at which it does so again and again.
+        """Note that the last run crashed or was killed, and part with a champion at which that goes on.
 
         If a release was on trial, that is to blame, and first one that had just been loaded; of what it
         had lived with only a crash is. Nobody can tell which of several champions it was: one that has

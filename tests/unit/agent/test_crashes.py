@@ -61,7 +61,7 @@ def test_crashes_count_only_in_a_row(world):
     assert world.champion("big") == 1
 
 
-def test_ends_without_a_word_cost_no_champion_that_the_agent_has_lived_with(world):
+def test_kills_by_the_kernel_cost_no_champion_that_the_agent_has_lived_with(world):
     world.climb(1)
     world.slots.settle_champion("big", release("big", 1))
     for _ in range(2 * MAX_KILLS):
