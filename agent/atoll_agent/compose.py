@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -81,8 +81,6 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
     store = StateStore(agent.state_dir)
     identity = store.identity()
     store.lock()
-    crashes = CrashRecord(agent.state_dir)
-    has_crashed = crashes.begin()
     broker = settings.broker.build(agent.id)
     sessions = Sessions()
     token = identity.token[:8]
@@ -125,6 +123,7 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
     releases = Releases(
         course.plans, Slots(store, course.fingerprint), course.means, refresh=ask.refresh, clock=clock
     )
+    crashes = CrashRecord(agent.state_dir)
     homeassistant = _homeassistant(settings, store)
     requests = Requests(agent.site, agent.id, agent.trusted_writers, skip_delay=releases.skip_delay)
     link = ControlLink(
@@ -167,9 +166,12 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         homeassistant=homeassistant,
         drift=DriftWatch(lane.handover, releases.slots.predictors),
     )
-    with crashes:
-        releases.start(has_crashed=has_crashed)
-    loader.runtimes.any()  # without one there is nothing to wait for
+    end = crashes.begin()
+    with ExitStack() as stack:
+        stack.enter_context(crashes)
+        releases.start(end)
+        loader.runtimes.any()  # without one there is nothing to wait for
+        stack.pop_all()  # the supervisor notes the end
     return supervisor
 
 

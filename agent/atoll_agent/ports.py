@@ -450,6 +450,21 @@ class Line:
     facts: Mapping[str, Any]
 
 
+class End(StrEnum):
+    """How a run of the agent ended."""
+
+    ORDERLY = "orderly"
+    """By whoever may end it: by a stop, or by a kill."""
+    KILLED = "killed"
+    """With the whole machine, or by the kernel, who kills who takes too much memory."""
+    CRASHED = "crashed"
+    """By what a model may have done: a fatal signal, or a bug where models are loaded or answer."""
+
+
+class LaneEndedError(RuntimeError):
+    """The lane ended by a bug, or hangs: a model did that, as far as anybody can tell."""
+
+
 class ChildCrashedError(DeviceError):
     """A child ended without an answer: by a signal, out of memory, or a bug in it.
 

@@ -33,8 +33,9 @@ CHUNK_BYTES: Final = 61_440
 MAX_ROOTS: Final = 256
 """Versions of the root that a device follows from the one it was enrolled with on; then it is stuck."""
 
+MIN_CHUNK_BYTES: Final = 1024
 MAX_CHUNK_BYTES: Final = 262_144
-"""Most bytes per chunk topic."""
+"""Fewest and most bytes per chunk topic."""
 
 _Id = Annotated[str, Field(pattern=ID_PATTERN)]
 
@@ -68,7 +69,7 @@ class ReleaseTerms(BaseModel):
     channel: _Id = STABLE
     rollout_percent: Annotated[int, Field(ge=0, le=100)] = 100
     rollout_salt: Annotated[str, Field(max_length=64)] = ""
-    chunk_size: Annotated[int, Field(ge=1024, le=MAX_CHUNK_BYTES)] = CHUNK_BYTES
+    chunk_size: Annotated[int, Field(ge=MIN_CHUNK_BYTES, le=MAX_CHUNK_BYTES)] = CHUNK_BYTES
     max_delay_s: Annotated[int, Field(ge=0, le=7 * 86_400)] = 0
 
     @property

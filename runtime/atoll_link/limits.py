@@ -12,6 +12,8 @@ from typing import Final
 _MAX_TEXT_BYTES: Final = 65_535
 _MAX_PAYLOAD_BYTES: Final = 268_435_455 - 65_540
 """The longest packet, less the longest topic."""
+_AROUND_BYTES: Final = 10
+"""What else is in a PUBLISH, at the most: type, length of the packet and of the topic, id, no properties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,14 @@ class BrokerLimits:
     max_packet_bytes: int = 268_435_460
     takes_qos_1: bool = True
     retains: bool = True
+
+    def most_payload_bytes(self, topic: str) -> int:
+        """Return the longest payload that it takes on ``topic``, by QoS 1.
+
+        >>> BrokerLimits(max_packet_bytes=20_000).most_payload_bytes("a/b")
+        19987
+        """
+        return max(0, min(self.max_packet_bytes - _AROUND_BYTES - len(topic.encode()), _MAX_PAYLOAD_BYTES))
 
     def refusal(self, packet_bytes: int, *, qos: int, retain: bool) -> str | None:
         """Return, in words, why it does not take such a PUBLISH; None: it does."""

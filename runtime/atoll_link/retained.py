@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Final
 
 from atoll_contract.errors import BrokerUnavailableError, NotStoredError
+from atoll_link.limits import BrokerLimits
 from atoll_link.request import Fetched, Patience, Request, Wanted
 from atoll_link.session import (
     Broker,
@@ -73,6 +74,11 @@ class RetainedTopics:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    @property
+    def limits(self) -> BrokerLimits:
+        """What the broker takes, as far as it tells."""
+        return self._session.limits
+
     def fetch(self, topic: str, *, max_bytes: int, timeout_s: float) -> bytes | None:
         """Return what ``topic`` retains, or None when it is absent, empty or longer than allowed.
 
@@ -124,7 +130,8 @@ class RetainedTopics:
     def put_many(self, messages: Iterable[Message], *, timeout_s: float, window: int = 16) -> None:
         """Publish ``messages`` retained and return when all are acknowledged, which proves little.
 
-        After an error the session still holds what was not acknowledged: close it.
+        What the broker refuses is taken back with the rest of ``messages``; after another error the session
+        still holds what was not acknowledged: close it.
 
         Args:
             messages: Taken as there is room; some dozens, since broken connections are counted.
@@ -136,8 +143,16 @@ class RetainedTopics:
                 sent these.
             BrokerUnavailableError: No acknowledgement came in time.
         """
-        queue = iter(messages)
         waiting: dict[int, tuple[str, int]] = {}
+        try:
+            self._put(iter(messages), waiting, timeout_s, window)
+        except NotStoredError:
+            self._session.take_back(waiting)  # else it would be sent again at the next connect
+            raise
+
+    def _put(
+        self, queue: Iterator[Message], waiting: dict[int, tuple[str, int]], timeout_s: float, window: int
+    ) -> None:
         patience = Patience(timeout_s)
         while True:
             for topic, payload in islice(queue, window - len(waiting)):
@@ -220,6 +235,5 @@ def _refused(topic: str, why: str) -> NotStoredError:
 def _unsendable(topic: str, size_bytes: int) -> NotStoredError:
     return NotStoredError(
         f"the broker closes the connection when it is sent {topic} ({size_bytes} bytes): raise its limit "
-        "(Mosquitto max_packet_size, EMQX mqtt.max_packet_size), and check that this user may write the "
-        "topic; if it is a chunk of a release, atoll-trainer withdraw lets everything else be published again"
+        "(Mosquitto max_packet_size, EMQX mqtt.max_packet_size), and check that this user may write the topic"
     )

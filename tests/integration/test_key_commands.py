@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.brokers import RunningBroker
 from support.operator import Operator, atoll_trainer
-from support.releases import Trainer, make_bundle, put, refresh, utc_now
+from support.releases import Trainer, held, make_bundle, put, refresh, utc_now
 from tuf.api.metadata import Timestamp
 
 from atoll_contract.errors import AtollError, Reason
@@ -20,6 +20,8 @@ from atoll_trainer.keys import KeyName, KeyRing, create_key
 from atoll_trainer.publisher import Progress
 from atoll_trainer.repository import Repository
 from atoll_trainer.trust import admit, dismiss, sign_targets, trusted
+
+ROOT_TOPICS = [str(MetadataTopic(name)) for name in ("2.root.json", "root.json")]
 
 
 @pytest.fixture
@@ -308,6 +310,33 @@ def test_the_root_to_enrol_with_is_there_as_soon_as_it_is_signed(operator: Opera
     assert operator.run("resign").returncode == Exit.SUCCESS
 
     assert (operator.home / "root.json").read_bytes() == metadata(operator).path("root").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("action", "options", "count"), [("rotate root", ["--id"], 1), ("root", ["--add", "1"], 2)]
+)
+def test_root_keys_that_were_signed_and_not_published_are_published_and_no_others_made(
+    operator: Operator, action: str, options: list[str], count: int
+) -> None:
+    [old] = trusted(metadata(operator), KeyName.ROOT)
+    options = [*options, old[:8]] if options == ["--id"] else options
+    held_before = held(operator.broker, ROOT_TOPICS)
+    assert keys(operator, action, *options).returncode == Exit.SUCCESS
+    put(
+        operator.broker, {topic: payload or b"" for topic, payload in held_before.items()}
+    )  # as if it had failed
+    signed = trusted(metadata(operator), KeyName.ROOT)
+
+    again = keys(operator, action, *options)
+
+    assert again.returncode == Exit.SUCCESS, again.stderr
+    assert "was signed already" in again.stderr
+    assert trusted(metadata(operator), KeyName.ROOT) == signed
+    assert (roots(operator), len(signed)) == (2, count)
+    assert all(held(operator.broker, ROOT_TOPICS).values())
+    assert keys(operator, "root", "--add", "1").returncode == Exit.SUCCESS
+    assert roots(operator) == 3
+    assert releases(operator) == [1]
 
 
 # Several root keys

@@ -224,6 +224,30 @@ def test_a_broker_that_never_answers_is_told() -> None:
         served.result(5)
 
 
+def test_what_a_broker_closes_the_connection_for_is_not_sent_again() -> None:
+    with scripted_broker() as broker, ThreadPoolExecutor(1) as pool:
+
+        def serve() -> list[bytes]:
+            for _ in range(4):
+                broker.accept_session()
+                assert broker.read().payload == b"large"
+            broker.accept_session()
+            sent = []
+            while (request := broker.read()).kind != DISCONNECT:
+                sent.append(request.payload)
+                broker.send(broker.puback(request.mid))
+            broker.hang_up()
+            return sent
+
+        served = pool.submit(serve)
+        with closing(Session(Broker(host="127.0.0.1", port=broker.port), "hand")) as session:
+            wait_connected(session, 5)
+            with pytest.raises(NotStoredError, match="closes the connection"):
+                RetainedTopics(session).put_many([("a/1", b"large")], timeout_s=20)
+            RetainedTopics(session).put_many([("a/2", b"small")], timeout_s=20)
+        assert served.result(5) == [b"small"]
+
+
 def test_a_restart_of_the_broker_in_between_is_lived_through(tmp_path: Path) -> None:
     lines = ("persistence true", f"persistence_location {tmp_path / 'broker'}/")
     with brokers.mosquitto(tmp_path / "broker", *lines) as broker:

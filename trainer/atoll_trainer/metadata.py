@@ -42,6 +42,8 @@ LIFETIME: Final = {
 }
 """How long a signature of each role is good for; the order is that in which roles are published."""
 
+_SIGNATURE_BYTES: Final = 256
+
 KEY_OF: Final = {
     Root.type: KeyName.ROOT,
     Targets.type: KeyName.TARGETS,
@@ -152,6 +154,14 @@ class SignedMetadata:
         delegated: Role = self.delegator_of(role).get_delegated_role(role)
         return list(delegated.keyids), delegated.threshold
 
+    def root_quorum_before(self) -> tuple[list[str], int] | None:
+        """Return the same of the root before the newest; None: there is none."""
+        *_, before, _newest = [None, *self.files(Root.type)]
+        if before is None:
+            return None
+        role = read_file(before).signed.get_delegated_role(Root.type)
+        return list(role.keyids), role.threshold
+
     def expires(self, role: str) -> datetime:
         """Return when the signature of ``role`` runs out."""
         expires: datetime = self._roles[role].signed.expires
@@ -161,6 +171,10 @@ class SignedMetadata:
         """Return the version of ``role``."""
         version: int = self._roles[role].signed.version
         return version
+
+    def size_bytes(self, role: str) -> int:
+        """Return how long ``role`` is, as it is in memory, with one signature."""
+        return len(self._roles[role].to_bytes(JSONSerializer(compact=True))) + _SIGNATURE_BYTES
 
     def is_signed(self, role: str) -> bool:
         """Whether the newest of the keys that devices trust has signed ``role`` as it is here."""

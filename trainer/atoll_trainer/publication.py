@@ -5,7 +5,7 @@ Whatever an earlier command left unfinished is completed by the next one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,11 +14,14 @@ from typing import Final
 import structlog
 from tuf.api.metadata import Timestamp
 
-from atoll_contract.release import ReleaseTerms
+from atoll_contract.errors import NotStoredError
+from atoll_contract.release import CHUNK_BYTES, MIN_CHUNK_BYTES, ReleaseTerms
+from atoll_contract.topics import MetadataTopic
 from atoll_link.broker import Broker
 from atoll_link.files import write_whole
 from atoll_trainer.home import Home
 from atoll_trainer.keys import KeyRing
+from atoll_trainer.layout import Step
 from atoll_trainer.lineage import require_own_past
 from atoll_trainer.metadata import LIFETIME
 from atoll_trainer.publisher import Publisher, Summary
@@ -35,12 +38,13 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Who publishes: its id, where its repository is, its broker and its keys."""
+    """Who publishes: its id, where its repository is, its broker, its keys, and how long chunks may be."""
 
     id: str
     home: Home
     broker: Broker
     ring: KeyRing
+    chunk_bytes: int = CHUNK_BYTES
 
 
 class Publication:
@@ -50,6 +54,27 @@ class Publication:
         self.repository = repository
         self._publisher = publisher
         self._trainer = trainer
+
+    @property
+    def chunk_bytes(self) -> int:
+        """How long the chunks of a new release may be: as the settings say, or what the broker announces.
+
+        Raises:
+            NotStoredError: It announces less than any chunk has.
+        """
+        size = min(self._trainer.chunk_bytes, self._publisher.most_bytes)
+        if size < MIN_CHUNK_BYTES:
+            raise NotStoredError(
+                f"{self._trainer.broker} takes {size} bytes in a message, and a release needs "
+                f"{MIN_CHUNK_BYTES}: raise its limit (Mosquitto max_packet_size, EMQX mqtt.max_packet_size)"
+            )
+        return size
+
+    @property
+    def is_root_out(self) -> bool:
+        """Whether the broker holds the newest root."""
+        topic = str(MetadataTopic("root.json"))
+        return self._publisher.fetch([topic]).get(topic) == self.repository.root
 
     def bundle(self, terms: ReleaseTerms) -> bytes:
         """Return the bundle of a release that is out; a damaged one is mended from the broker's copy.
@@ -71,6 +96,8 @@ class Publication:
     ) -> Summary:
         """Sign what is due, push everything that devices need, and clear what nobody needs any more.
 
+        Bundles of new releases come first: what the broker does not keep is not signed.
+
         Args:
             compare: Names of bundles to compare chunk by chunk; None: all of them.
             renews_timestamp: Sign the timestamp anew in any case.
@@ -82,11 +109,14 @@ class Publication:
             BrokerUnavailableError: The connection failed for too long.
             StorageError: A file cannot be read or written.
         """
-        now = datetime.now(UTC)
-        self.repository.commit(
-            self._trainer.ring, now, renews_timestamp=renews_timestamp, is_clock_right=is_clock_right
-        )
-        return self.push_signed(now, compare=compare)
+        now, ring = datetime.now(UTC), self._trainer.ring
+        new = self.repository.new_bundles()
+        stored = self._push_new(new, now, is_clock_right=is_clock_right) if new else None
+        self.repository.commit(ring, now, renews_timestamp=renews_timestamp, is_clock_right=is_clock_right)
+        if compare is not None:
+            compare = set(compare) - {step.name for step in new}
+        summary = self.push_signed(now, compare=compare)
+        return summary if stored is None else summary.after(stored)
 
     def push_signed(self, now: datetime, *, compare: Collection[str] | None) -> Summary:
         """Push everything as it is signed already, and clear what nobody needs any more.
@@ -103,6 +133,17 @@ class Publication:
         summary = self._publisher.push(self.repository.steps(), compare=compare)
         self._publisher.clear(self.repository.obsolete(now - _GRACE))
         return summary
+
+    def _push_new(self, new: Sequence[Step], now: datetime, *, is_clock_right: bool) -> Summary:
+        self.repository.require_room(self._publisher.most_bytes)
+        self.repository.signers(self._trainer.ring, now, is_clock_right=is_clock_right)
+        try:
+            return self._publisher.push(new, is_new=True)
+        except NotStoredError as error:
+            raise NotStoredError(
+                f"{error.detail}; nothing was signed: if its limit cannot be raised, set chunk_bytes in the "
+                "table [trainer] of the settings to less"
+            ) from error
 
     def _warn_of_expiry(self, now: datetime) -> None:
         offline = self.repository.offline_expiries()

@@ -20,9 +20,9 @@ import structlog
 
 from atoll_contract.errors import NotStoredError, StorageError
 from atoll_contract.release import MAX_CHUNK_BYTES
-from atoll_contract.topics import MetadataTopic
+from atoll_contract.topics import ChunkTopic, MetadataTopic
 from atoll_link.files import write_whole
-from atoll_link.retained import Wanted, open_topics
+from atoll_link.retained import Message, Wanted, open_topics
 from atoll_link.session import Broker
 from atoll_trainer.layout import Obsolete, Piece, Step
 
@@ -35,6 +35,7 @@ _ABSENT_WINDOW: Final = 64
 
 _ItemT = TypeVar("_ItemT")
 _WITNESS: Final = str(MetadataTopic("timestamp.json"))
+_LONGEST_TOPIC: Final = str(ChunkTopic("0" * 64, 999_999))
 _MAX_METADATA_BYTES: Final = 4 * 1024 * 1024
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -70,7 +71,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a push did.
+    """What a publication did.
 
     Attributes:
         topics: Topics that devices need.
@@ -83,6 +84,15 @@ class Summary:
     topics_stored: int
     bytes_stored: int
     duration_s: float
+
+    def after(self, first: Summary) -> Summary:
+        """Return the summary of this push and of ``first``, whose topics are among those of this one."""
+        return Summary(
+            self.topics,
+            first.topics_stored + self.topics_stored,
+            first.bytes_stored + self.bytes_stored,
+            first.duration_s + self.duration_s,
+        )
 
     def __str__(self) -> str:
         return (
@@ -127,6 +137,11 @@ class Publisher:
         """Disconnect."""
         self._stack.close()
 
+    @property
+    def most_bytes(self) -> int:
+        """How long a message on a release topic may be, as far as the broker tells."""
+        return self._writer.limits.most_payload_bytes(_LONGEST_TOPIC)
+
     def fetch(self, topics: Sequence[str]) -> dict[str, bytes]:
         """Return what the broker retains under ``topics``; those that are absent are left out.
 
@@ -142,28 +157,33 @@ class Publisher:
         steps: Sequence[Step],
         *,
         compare: Collection[str] | None = None,
+        is_new: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Summary:
         """Make the broker hold ``steps``, in their order.
 
         What it holds already is left alone. A bundle is taken to be there when its last chunk is,
         unless ``compare`` asks for more. A file that is damaged is made anew of what the broker holds.
+        A bundle that the broker does not keep holds up nothing else: it is told at the end.
 
         Args:
             steps: As :meth:`Repository.steps` returns them.
             compare: Names of bundles to compare chunk by chunk; None: all of them.
+            is_new: Put all of it, without a look whether it is there.
             progress: Called after every batch of topics.
 
         Raises:
-            NotStoredError: The broker does not keep what it acknowledges.
+            NotStoredError: The broker does not keep what it acknowledges, or refuses it; of several bundles
+                the first is named.
             BrokerUnavailableError: The connection failed for too long.
             StorageError: A file cannot be read, or a bundle is damaged here and not whole at the broker.
         """
         started = time.monotonic()
         topics = sum(len(step.pieces) for step in steps)
-        held = self._held(
-            [piece for step in steps for piece in (step.pieces[-1:] if step.is_bundle else step.pieces)]
-        )
+        looked_at = [
+            piece for step in steps for piece in (step.pieces[-1:] if step.is_bundle else step.pieces)
+        ]
+        held = set() if is_new else self._held(looked_at)
         left_alone = {
             step.name
             for step in steps
@@ -173,23 +193,36 @@ class Publisher:
             if step.is_bundle and step.name not in left_alone and self.mend(step):
                 held |= {piece.topic for piece in step.pieces}
         done = topics_stored = bytes_stored = 0
+        faults: list[tuple[Step, NotStoredError]] = []
         for step in steps:
             if step.name in left_alone:
                 done += len(step.pieces)
                 continue
-            is_there = _is_there(step, held)
-            for batch in _batches(step.pieces):
-                if is_there:
-                    held |= self._held(batch)
-                messages = [(piece.topic, piece.read()) for piece in batch if piece.topic not in held]
-                self._writer.put_many(messages, timeout_s=self._deadlines.acknowledge_s)
-                self._reader.require(messages, timeout_s=self._deadlines.read_back_s)
-                done += len(batch)
-                topics_stored += len(messages)
-                bytes_stored += sum(len(payload) for _, payload in messages)
-                if progress is not None:
-                    progress(Progress(step.name, done, topics))
+            try:
+                for size, stored in self._put(step, held):
+                    done += size
+                    topics_stored += len(stored)
+                    bytes_stored += sum(len(payload) for _, payload in stored)
+                    if progress is not None:
+                        progress(Progress(step.name, done, topics))
+            except NotStoredError as error:
+                if not step.is_bundle:
+                    raise
+                faults.append((step, error))
+        if faults:
+            raise _undelivered(*faults[0], is_rest_out=not all(step.is_bundle for step in steps))
         return Summary(topics, topics_stored, bytes_stored, time.monotonic() - started)
+
+    def _put(self, step: Step, held: set[str]) -> Iterator[tuple[int, list[Message]]]:
+        """Put what is missing of a step and read it back; yield the size of each batch, and what it took."""
+        is_there = _is_there(step, held)
+        for batch in _batches(step.pieces):
+            if is_there:
+                held |= self._held(batch)
+            messages = [(piece.topic, piece.read()) for piece in batch if piece.topic not in held]
+            self._writer.put_many(messages, timeout_s=self._deadlines.acknowledge_s)
+            self._reader.require(messages, timeout_s=self._deadlines.read_back_s)
+            yield len(batch), messages
 
     def mend(self, step: Step) -> bool:
         """Write the file of a bundle anew, of what the broker holds, if it is missing or damaged.
@@ -262,6 +295,12 @@ class Publisher:
         return {
             one.topic for one in found if one.payload is not None and _holds(expected[one.topic], one.payload)
         }
+
+
+def _undelivered(step: Step, error: NotStoredError, *, is_rest_out: bool) -> NotStoredError:
+    withdraw = f"atoll-trainer withdraw {step.name.removesuffix('.atoll').replace('/', ' ')}"
+    rest = f"; what else there is is out, and {withdraw} takes this back" if is_rest_out else ""
+    return NotStoredError(f"{step.name}: {error.detail}{rest}")
 
 
 def _is_there(step: Step, held: Collection[str]) -> bool:

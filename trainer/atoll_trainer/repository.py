@@ -65,6 +65,7 @@ class Repository:
 
     def __init__(self, folder: Path, metadata: SignedMetadata) -> None:
         self._bundles = folder / "bundles"
+        self._added: set[str] = set()
         self.metadata = metadata
 
     @classmethod
@@ -194,6 +195,8 @@ class Repository:
         target = TargetFile(len(bundle), {"sha256": sha256}, terms.target, {"custom": terms.encode()})
         if target == held:
             return []
+        if held is None:
+            self._added.add(terms.target)
         targets[terms.target] = target
         dropped = superseded(self.releases(terms.model))
         for old in dropped:
@@ -261,11 +264,8 @@ class Repository:
             DeviceError: The clock stands before the last signatures.
             StorageError: A file cannot be written.
         """
-        self._require_offline_signatures(now)
         metadata = self.metadata
-        for role in () if is_clock_right else _ONLINE_ROLES:
-            metadata.require_clock(role, now)
-        signers = {role: ring.signer(KEY_OF[role], metadata.quorum(role)[0]) for role in _ONLINE_ROLES}
+        signers = self.signers(ring, now, is_clock_right=is_clock_right)
         has_signed = False
         for role, signer in signers.items():
             if (
@@ -277,11 +277,44 @@ class Repository:
             ):
                 metadata.sign(role, [signer], now, is_clock_right=is_clock_right)
                 has_signed = True
+        self._added.clear()
         return has_signed
+
+    def signers(
+        self, ring: KeyRing, now: datetime, *, is_clock_right: bool = False
+    ) -> dict[str, CryptoSigner]:
+        """Return what signs each role that :meth:`commit` signs, if it may be signed now.
+
+        Raises:
+            ConfigError: A key that devices trust is missing, or an offline signature is.
+            DeviceError: The clock stands before the last signatures.
+        """
+        self._require_offline_signatures(now)
+        for role in () if is_clock_right else _ONLINE_ROLES:
+            self.metadata.require_clock(role, now)
+        return {role: ring.signer(KEY_OF[role], self.metadata.quorum(role)[0]) for role in _ONLINE_ROLES}
+
+    def require_room(self, most_bytes: int) -> None:
+        """Require that the releases, as the next commit signs them, fit in one message.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        size = self.metadata.size_bytes(TRAINER_ROLE)
+        if size > most_bytes:
+            raise ConfigError(
+                f"all releases together would be signed in {size:,} bytes, and the broker takes "
+                f"{most_bytes:,} in a message: withdraw models that nobody needs, or raise its limit "
+                "(Mosquitto max_packet_size, EMQX mqtt.max_packet_size)"
+            )
 
     def steps(self) -> list[Step]:
         """Return all that devices need, in the order in which it must be published."""
         return layout.steps(self.metadata, self._bundles)
+
+    def new_bundles(self) -> list[Step]:
+        """Return those of :meth:`steps` that are bundles of releases which are not signed yet."""
+        return [step for step in self.steps() if step.name in self._added]
 
     def obsolete(self, before: datetime) -> list[Obsolete]:
         """Return what nothing current has spoken of since ``before``."""

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from atoll_contract.errors import ConfigError
+from atoll_contract.release import CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from atoll_link.broker import Broker
 from atoll_link.place import Bucket, Folder, place
 from atoll_link.recording_bounds import Bounds
@@ -32,6 +33,8 @@ class TrainerTable(Table):
         alive_file: A file that ``record`` and ``run`` touch every 15 s as long as they go on, for a
             container's probe.
         trusted_writers: Whose labels count, besides those of a device about itself.
+        chunk_bytes: Most bytes of a retained message that new releases are cut into; fewer where the broker
+            announces that (MQTT 5). A broker may retain less than it takes, and not announce that.
     """
 
     id: Writer = "trainer"
@@ -40,6 +43,7 @@ class TrainerTable(Table):
     streams_file: Path | None = None
     alive_file: Path | None = None
     trusted_writers: Annotated[list[Writer], Field(max_length=256)] = []
+    chunk_bytes: Annotated[int, Field(ge=MIN_CHUNK_BYTES, le=MAX_CHUNK_BYTES)] = CHUNK_BYTES
 
 
 class RecordingsTable(Table):

@@ -1,21 +1,30 @@
-"""Remembers over a restart that this process ended by its own doing: by a fatal signal, or a bug.
+"""Remembers over a restart how this process ended: in order, by a kill, or by a model's doing.
 
-A kill, a power cut and a clean stop leave nothing behind. What a crash leaves is its traceback.
+A file in the state folder tells: after an end in order it is gone, and a fatal signal, or a bug where
+models are loaded or answer, leave their traceback in it; a bug elsewhere is no model's doing. Its first
+line tells in which state of the machine this process started. After an end without a word it tells
+whether the machine went down or the kernel has killed anybody for memory since: else it was a person.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import os
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TextIO
 
 import structlog
 
+from atoll_agent.ports import End, LaneEndedError
 from atoll_contract.errors import AtollError
 
 _MOST_BYTES: Final = 65_536
+_MARK: Final = "started "
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_VMSTAT: Final = Path("/proc/vmstat")
 _SHOWN: Final = 8192
 """So much of a traceback is logged, of its beginning and of its end."""
 
@@ -23,9 +32,7 @@ log = structlog.get_logger()
 
 
 class CrashRecord:
-    """A file in the state folder that is empty unless the agent has crashed.
-
-    As a context it notes an exception that ends what is in it.
+    """That file. As a context it notes how what is in it ended.
 
     Args:
         folder: The state folder; one process at a time.
@@ -36,34 +43,40 @@ class CrashRecord:
         self._last = folder / "last-crash.txt"
         self._file: TextIO | None = None
 
-    def begin(self) -> bool:
-        """Return whether the last run crashed, and watch over this one.
+    def begin(self) -> End:
+        """Return how the last run ended, and watch over this one.
 
-        Its traceback is kept in ``last-crash.txt``. Where the folder cannot be written nobody watches.
+        The traceback of a crash is kept in ``last-crash.txt``. Where the folder cannot be written nobody
+        watches.
         """
-        has_crashed = self._keep_last()
+        end = self._keep_last()
         try:
             # Open as long as this process lives: a signal handler can open nothing.
             self._file = self._path.open("w", encoding="utf-8")
         except OSError as error:
             log.warning("crashes.unwatched", file=str(self._path), detail=error.strerror)
         else:
+            with suppress(OSError):  # on a full disk no kill is told from a stop
+                os.write(self._file.fileno(), f"{_MARK}{_machine()}\n".encode())
             faulthandler.enable(self._file)
-        return has_crashed
+        return end
 
-    def _keep_last(self) -> bool:
+    def _keep_last(self) -> End:
         try:
             with self._path.open(encoding="utf-8", errors="replace") as file:
-                found = file.read(_MOST_BYTES)
+                before = file.readline(_MOST_BYTES)
+                found = ("" if before.startswith(_MARK) else before) + file.read(_MOST_BYTES)
             if found:
                 log.error("agent.crashed", file=str(self._last), detail=_shown(found))
                 self._path.replace(self._last)
         except FileNotFoundError:
-            return False
+            return End.ORDERLY
         except OSError as error:
             log.warning("crashes.unwatched", file=str(self._path), detail=error.strerror)
-            return False
-        return bool(found)
+            return End.ORDERLY
+        if found:
+            return End.CRASHED
+        return End.ORDERLY if before in {"", f"{_MARK}{_machine()}\n"} else End.KILLED
 
     def __enter__(self) -> Self:
         return self
@@ -71,16 +84,30 @@ class CrashRecord:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None and isinstance(error, Exception) and _is_bug(error):
+        if self._file is None:
+            return
+        if isinstance(error, Exception) and _is_by_model(error):
             traceback.print_exception(error, file=self._file)
             self._file.flush()
+            return
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
-def _is_bug(error: Exception) -> bool:
-    """Whether anything in ``error`` is more than the surroundings, or settings that are wrong."""
+def _is_by_model(error: Exception) -> bool:
+    """Whether a model may have done it: tasks of the control plane, whose errors come in groups, run none."""
     if isinstance(error, ExceptionGroup):
-        return error.split(AtollError)[1] is not None
-    return not isinstance(error, AtollError)
+        return error.subgroup(LaneEndedError) is not None
+    return not isinstance(error, (AtollError, OSError))
+
+
+def _machine() -> str:
+    """Return what stays the same until the machine restarts, or the kernel kills somebody for memory."""
+    try:
+        boot, counts = _BOOT_ID.read_text(encoding="ascii").strip(), _VMSTAT.read_text(encoding="ascii")
+    except OSError:
+        return ""
+    return " ".join([boot, *(line for line in counts.splitlines() if line.startswith("oom_kill "))])
 
 
 def _shown(found: str) -> str:

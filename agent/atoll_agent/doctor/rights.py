@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from atoll_agent.doctor.finding import Finding, fault, ok, warning
+from atoll_contract.release import CHUNK_BYTES
 from atoll_contract.topics import (
     PREFIX,
     ChunkTopic,
@@ -36,9 +37,6 @@ from atoll_contract.topics import (
 from atoll_ingest.stream import Stream
 from atoll_link.packets import Level
 from atoll_link.session import Delivery, Disconnected, Event, Published, Refused, Session, Subscribed
-
-CHUNK_BYTES: Final = 60 * 1024
-"""The longest chunk of a bundle: a broker has to take it."""
 
 _EMPTY_BATCH: Final = b"[]"
 _ANSWER_S: Final = 10.0
@@ -411,8 +409,9 @@ def _read_finding(read: Reads, trial: _Trial, refusals: Mapping[str, str], liste
 
 def _try_spare(trial: _Trial, topic: str) -> Finding:
     """Try whether messages are retained, and as long as a chunk, on a topic that nobody else uses."""
-    size = f"{CHUNK_BYTES:,} bytes"
-    refusal = trial.publish_alone(topic, bytes(CHUNK_BYTES), retain=True)
+    length = min(CHUNK_BYTES, trial.session.limits.most_payload_bytes(topic))
+    size = f"{length:,} bytes"
+    refusal = trial.publish_alone(topic, bytes(length), retain=True)
     if refusal:
         todo = "" if refusal == _NOT_AUTHORIZED else _RAISE_LIMIT
         return fault("retain", f"{topic}: {refusal} ({size}, retained)", f"{todo}{_ADD_WRITE}")
@@ -423,6 +422,7 @@ def _try_spare(trial: _Trial, topic: str) -> Finding:
         return ok("retain", f"a message of {size} was retained, and taken back")
     todo = (
         f"let the broker retain {size} (message_size_limit and retain_available of Mosquitto, "
-        f"retainer.max_payload_size of EMQX); or this user may not read there: {_OWN_READ}"
+        "retainer.max_payload_size of EMQX), or set chunk_bytes of the trainer to less; or this user may not "
+        f"read there: {_OWN_READ}"
     )
     return fault("retain", f"{topic}: a message of {size} was acknowledged, and is not there", todo)

@@ -24,6 +24,9 @@ MAX_DOUBTS: Final = 10
 """Self-tests in a row that did not end, for whatever reason, after which the bundle is to blame."""
 MAX_CRASHES_PROVEN: Final = 5
 """Crashes in a row, each soon after the start, after which a champion goes that has worked before."""
+MAX_KILLS: Final = 10
+"""Ends in a row, with the whole machine or by the kernel, who kills who takes too much memory, after which a
+champion goes with which the agent has never lived: mains that fail a few times in a row are likelier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class Slot:
             no doing of it any more.
         is_blamed: The end before this start was counted as the challenger's.
         champion_crashes: Times in a row that the agent crashed soon after it had started with the champion.
+        champion_kills: Times in a row that it ended with the machine, or by the kernel, before it had lived
+            with the champion.
         is_proven: The agent has lived with the champion for a while once.
         start: When the release announced last is fetched.
         is_withdrawn: The champion has no place in the signed metadata any more, and goes on
@@ -84,6 +89,7 @@ class Slot:
     has_settled: bool = False
     is_blamed: bool = False
     champion_crashes: int = 0
+    champion_kills: int = 0
     is_proven: bool = False
     start: Start | None = None
     is_withdrawn: bool = False
@@ -157,6 +163,7 @@ class Slot:
                 crashes=0,
                 has_settled=False,
                 champion_crashes=0,
+                champion_kills=0,
                 is_proven=False,
                 is_withdrawn=False,
             )
@@ -216,24 +223,38 @@ class Slot:
 
     @property
     def is_champion_spent(self) -> bool:
-        """Whether the agent has crashed too often with this champion."""
+        """Whether the agent has crashed, or been killed, too often with this champion."""
         most = MAX_CRASHES_PROVEN if self.is_proven else MAX_CRASHES
-        return self.champion is not None and self.champion_crashes >= most
+        is_spent = self.champion_crashes >= most or self.champion_kills >= MAX_KILLS
+        return self.champion is not None and is_spent
 
     def champion_crashed(self) -> Slot:
         """Return the slot after the agent crashed soon after it had started with the champion."""
         return replace(self, champion_crashes=self.champion_crashes + 1)
 
+    def champion_killed(self) -> Slot:
+        """Return the slot after the kernel or mains ended the agent: no doing of one that has worked."""
+        return self if self.is_proven else replace(self, champion_kills=self.champion_kills + 1)
+
+    def champion_cleared(self) -> Slot:
+        """Return the slot after another model's champion was found to be to blame."""
+        return replace(self, champion_crashes=0, champion_kills=0)
+
     def champion_settled(self) -> Slot:
         """Return the slot after the agent has lived for a while with the champion."""
-        return replace(self, champion_crashes=0, is_proven=True)
+        return replace(self.champion_cleared(), is_proven=True)
 
     def champion_refused(self, time_ms: float) -> Slot:
-        """Return the slot after the agent crashed too often with its champion: it is not tried again."""
-        detail = f"the agent crashed {self.champion_crashes} times soon after it had started with it"
+        """Return the slot after the agent ended too often with its champion: it is not tried again."""
+        ended = (
+            f"was killed {self.champion_kills} times"
+            if self.champion_kills >= MAX_KILLS
+            else f"crashed {self.champion_crashes} times"
+        )
+        detail = f"the agent {ended} soon after it had started with it"
         slot = self.without_champion(Reason.ACTIVATION_CRASHED, detail, time_ms)
         bad = self.bad if slot.failure is None else (*self.bad, slot.failure)[-MAX_BAD:]
-        return replace(slot, bad=bad, champion_crashes=0, is_proven=False)
+        return replace(slot.champion_cleared(), bad=bad, is_proven=False)
 
     def without_champion(self, reason: Reason, detail: str, time_ms: float) -> Slot:
         """Return the slot after its champion could not start: it is damaged, or fits no more."""

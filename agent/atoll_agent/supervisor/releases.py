@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from atoll_agent.ports import Child, ClockState
+from atoll_agent.ports import Child, ClockState, End
 from atoll_agent.rollout.fit import require_fit
 from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.slot import Slot
@@ -86,16 +86,16 @@ class Releases:
         self._backoff = Backoff()
         self.trouble: Reason | None = None
 
-    def start(self, *, has_crashed: bool = False) -> None:
+    def start(self, end: End = End.ORDERLY) -> None:
         """Load the slots, and the champions from disk into the lane, before it runs.
 
         Args:
-            has_crashed: Whether the last run of the agent ended by its own doing.
+            end: How the last run of the agent ended.
         """
         for model in self._plans:
             self.slots.load(model)
-        if has_crashed:
-            self.slots.count_crash()
+        if end is not End.ORDERLY:
+            self.slots.count_end(end)
         for model, plan in self._plans.items():
             champion = self.slots[model].champion
             if champion is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from atoll_agent.ports import SlotStore
+from atoll_agent.ports import End, SlotStore
 from atoll_agent.rollout.machine import BUSY, LOADED, Event, Phase
 from atoll_agent.rollout.release import Release
 from atoll_agent.rollout.slot import MAX_DOUBTS, Slot
@@ -182,30 +182,37 @@ class Slots:
         if self._slots[model].phase in LOADED and not self._slots[model].has_settled:
             self._note(self._slots[model].settled())
 
-    def count_crash(self) -> None:
-        """Note that the last run crashed, and part with a champion that makes it do so again and again.
+    def count_end(self, end: End) -> None:
+        """Note that the last run crashed or was killed, and part with a champion at which that goes on.
 
-        If a release was on trial, that is to blame, and first one that had just been loaded. Nobody can
-        tell which of several champions it was: one that has never worked goes first, and one at a time.
+        If a release was on trial, that is to blame, and first one that had just been loaded; of what it
+        had lived with only a crash is. Nobody can tell which of several champions it was: one that has
+        never worked goes first, and one at a time.
         """
         if any(slot.is_blamed for slot in self._slots.values()):
             return
+        if end is End.CRASHED and self._blame_on_trial():
+            return
+        for slot in self.all().values():
+            if slot.champion is not None:
+                self._note(slot.champion_crashed() if end is End.CRASHED else slot.champion_killed())
+        spent = [slot for slot in self._slots.values() if slot.is_champion_spent]
+        for slot in sorted(spent, key=lambda slot: slot.is_proven)[:1]:
+            self._note(slot.champion_refused(time.time() * 1e3))
+            failure = self._slots[slot.model].failure
+            log.error("champion.refused", model=slot.model, detail=failure.detail if failure else "")
+            for other in self.all().values():  # perhaps it was this one alone
+                self._note(other.champion_cleared())
+
+    def _blame_on_trial(self) -> bool:
+        """Note that releases on trial crashed the agent, however long it had lived with them; if any were."""
         again = [
             self._store.load_slot(model, self._fingerprint, blames_settled=True) for model in self._slots
         ]
         on_trial = [slot for slot in again if slot.is_blamed]
         for slot in on_trial:
             self._note(slot)
-        if on_trial:
-            return
-        for slot in self.all().values():
-            if slot.champion is not None:
-                self._note(slot.champion_crashed())
-        spent = [slot for slot in self._slots.values() if slot.is_champion_spent]
-        for slot in sorted(spent, key=lambda slot: slot.is_proven)[:1]:
-            self._note(slot.champion_refused(time.time() * 1e3))
-            failure = self._slots[slot.model].failure
-            log.error("champion.refused", model=slot.model, detail=failure.detail if failure else "")
+        return bool(on_trial)
 
     def settle_champion(self, model: str, champion: Release) -> None:
         """Note that the agent has lived with this champion for a while."""

@@ -15,7 +15,15 @@ from typing import Final
 
 import structlog
 
-from atoll_agent.ports import Accelerators, ClockState, LaneControl, Link, Onlooker, ServiceState
+from atoll_agent.ports import (
+    Accelerators,
+    ClockState,
+    LaneControl,
+    LaneEndedError,
+    Link,
+    Onlooker,
+    ServiceState,
+)
 from atoll_agent.supervisor import reports
 from atoll_agent.supervisor.drift import LOOK_S, DriftWatch
 from atoll_agent.supervisor.homeassistant import HomeAssistant
@@ -155,7 +163,7 @@ class Supervisor:
             self._accelerators.on_change = lambda: None
             self._accelerators.close()
         if hangs:
-            raise RuntimeError("the lane hangs")
+            raise LaneEndedError("the lane hangs")
         log.info("agent.stopped", **self._lane.report.counts)
 
     async def _work(self) -> None:
@@ -252,8 +260,13 @@ class Supervisor:
 
     async def _watch_lane(self) -> None:
         if self._lane_ended is not None:
-            await asyncio.shield(self._lane_ended)
-        raise RuntimeError("the lane ended by itself")
+            try:
+                await asyncio.shield(self._lane_ended)
+            except (AtollError, OSError):
+                raise
+            except Exception as error:
+                raise LaneEndedError(f"the lane ended by {error!r}") from error
+        raise LaneEndedError("the lane ended by itself")
 
     async def _heed_control(self) -> None:
         while True:

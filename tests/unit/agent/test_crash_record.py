@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from atoll_agent.adapters import crashes
 from atoll_agent.adapters.crashes import CrashRecord
+from atoll_agent.ports import End, LaneEndedError
 from atoll_contract.errors import BrokerUnavailableError
 
 
@@ -21,7 +23,7 @@ def _as_before(monkeypatch):
 def told(folder: Path) -> str:
     """Return what the next start logs of the crash."""
     with capture_logs() as logs:
-        assert CrashRecord(folder).begin()
+        assert CrashRecord(folder).begin() is End.CRASHED
     return next(line["detail"] for line in logs if line["event"] == "agent.crashed")
 
 
@@ -31,7 +33,7 @@ def test_the_traceback_is_told_whole(tmp_path):
 
     assert told(tmp_path) == trace
     assert (tmp_path / "last-crash.txt").read_text() == trace
-    assert not CrashRecord(tmp_path).begin()
+    assert CrashRecord(tmp_path).begin() is End.ORDERLY
 
 
 def test_of_a_very_long_one_its_beginning_and_its_end_are_told_and_all_is_kept(tmp_path):
@@ -52,10 +54,15 @@ def test_of_a_very_long_one_its_beginning_and_its_end_are_told_and_all_is_kept(t
         (ZeroDivisionError(), True),
         (BrokerUnavailableError("away"), False),
         (ExceptionGroup("tasks", [BrokerUnavailableError("away")]), False),
-        (ExceptionGroup("tasks", [BrokerUnavailableError("away"), ZeroDivisionError()]), True),
+        (OSError("no file"), False),
+        (ExceptionGroup("tasks", [BrokerUnavailableError("away"), ZeroDivisionError()]), False),
+        (ExceptionGroup("tasks", [ZeroDivisionError(), LaneEndedError("by a bug")]), True),
+        (ExceptionGroup("tasks", [ExceptionGroup("more", [LaneEndedError("by a bug")])]), True),
     ],
 )
-def test_a_bug_is_a_crash_and_the_surroundings_are_none(tmp_path, monkeypatch, error, is_crash):
+def test_a_bug_where_models_run_is_a_crash_and_other_bugs_and_the_surroundings_are_none(
+    tmp_path, monkeypatch, error, is_crash
+):
     watched = []
     monkeypatch.setattr(faulthandler, "enable", watched.append)
     record = CrashRecord(tmp_path)
@@ -65,4 +72,32 @@ def test_a_bug_is_a_crash_and_the_surroundings_are_none(tmp_path, monkeypatch, e
         raise error
     watched[0].close()
 
-    assert bool((tmp_path / "crash.txt").read_text()) is is_crash
+    assert CrashRecord(tmp_path).begin() is (End.CRASHED if is_crash else End.ORDERLY)
+
+
+@pytest.mark.parametrize(
+    ("boot", "oom_kills", "end"), [("one", 3, End.ORDERLY), ("two", 3, End.KILLED), ("one", 4, End.KILLED)]
+)
+def test_a_kill_by_the_kernel_and_a_power_cut_are_told_from_a_kill_by_a_person(
+    tmp_path, monkeypatch, boot, oom_kills, end
+):
+    def machine(boot: str, oom_kills: int) -> None:
+        (tmp_path / "boot_id").write_text(f"{boot}\n")
+        (tmp_path / "vmstat").write_text(f"nr_free_pages 5\noom_kill {oom_kills}\nunevictable 0\n")
+
+    monkeypatch.setattr(crashes, "_BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(crashes, "_VMSTAT", tmp_path / "vmstat")
+    machine("one", 3)
+    assert CrashRecord(tmp_path).begin() is End.ORDERLY
+    machine(boot, oom_kills)
+
+    assert CrashRecord(tmp_path).begin() is end
+    record = CrashRecord(tmp_path)
+    assert record.begin() is End.ORDERLY
+    with record:
+        machine("three", 0)
+    assert CrashRecord(tmp_path).begin() is End.ORDERLY
+
+
+def test_the_kernel_of_this_machine_tells_what_it_takes():
+    assert " oom_kill " in crashes._machine()

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 from support.climbs import release
 
-from atoll_agent.ports import LaneReport
+from atoll_agent.ports import End, LaneReport
 from atoll_agent.rollout.machine import Phase
-from atoll_agent.rollout.slot import MAX_CRASHES, MAX_CRASHES_PROVEN, MAX_REBOOTS, Slot
+from atoll_agent.rollout.slot import MAX_CRASHES, MAX_CRASHES_PROVEN, MAX_KILLS, MAX_REBOOTS, Slot
 from atoll_agent.supervisor import activation, climb
 from atoll_contract.errors import Reason
 
 
-def crash(world) -> None:
+def crash(world, end=End.CRASHED) -> None:
     world.restart()
-    world.slots.count_crash()
+    world.slots.count_end(end)
 
 
 def test_a_first_champion_that_crashes_the_agent_again_and_again_is_refused_and_the_one_before_comes_back(
@@ -61,12 +61,49 @@ def test_crashes_count_only_in_a_row(world):
     assert world.champion("big") == 1
 
 
-def test_ends_that_are_no_crash_cost_no_champion(world):
+def test_kills_by_the_kernel_cost_no_champion_that_the_agent_has_lived_with(world):
     world.climb(1)
-    for _ in range(20):
-        world.restart()  # killed, or without power
+    world.slots.settle_champion("big", release("big", 1))
+    for _ in range(2 * MAX_KILLS):
+        crash(world, End.KILLED)
 
     assert (world.champion("big"), world.slots["big"].champion_crashes) == (1, 0)
+
+
+def test_a_first_champion_at_which_the_agent_is_killed_again_and_again_goes_in_the_end(world):
+    world.climb(1)
+    world.run(lambda: world.champion("small"), start=world.offer(release("small")))
+    world.slots.settle_champion("small", release("small"))
+    for number in range(MAX_KILLS):
+        assert (world.champion("big"), world.slots["big"].champion_kills) == (1, number)
+        crash(world, End.KILLED)
+
+    slot = world.slots["big"]
+    assert (slot.champion, world.champion("small")) == (None, 1)
+    assert slot.failure.reason is Reason.ACTIVATION_CRASHED
+    assert "was killed 10 times soon after it had started with it" in slot.failure.detail
+    assert slot.bad_digests == {release("big", 1).sha256}
+
+
+def test_kills_count_only_in_a_row_and_are_no_crashes(world):
+    world.climb(1)
+    for _ in range(MAX_KILLS - 1):
+        crash(world, End.KILLED)
+    crash(world)
+    assert world.champion("big") == 1
+
+    world.slots.settle_champion("big", release("big", 1))
+    assert (world.slots["big"].champion_kills, world.slots["big"].champion_crashes) == (0, 0)
+
+
+def test_when_one_champion_goes_the_others_are_given_time_anew(world):
+    for model in ("big", "small"):
+        world.run(lambda model=model: world.champion(model), start=world.offer(release(model)))
+        world.slots.settle_champion(model, release(model))
+    for _ in range(MAX_CRASHES_PROVEN + 1):
+        crash(world)
+
+    assert sorted([world.champion("big"), world.champion("small")], key=str) == [1, None]
 
 
 def test_a_crash_with_a_release_on_trial_is_no_fault_of_the_champion(world):

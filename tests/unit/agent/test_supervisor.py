@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from support.climbs import ObedientLane, World, release
 from atoll_agent.adapters.crashes import CrashRecord
 from atoll_agent.adapters.unwatched import Unwatched
 from atoll_agent.lane.handover import Handover
-from atoll_agent.ports import Line
+from atoll_agent.ports import End, Line
 from atoll_agent.rollout.machine import Phase
 from atoll_agent.supervisor import supervisor
 from atoll_agent.supervisor.drift import DriftWatch
@@ -24,6 +25,7 @@ from atoll_agent.supervisor.reports import Self
 from atoll_agent.supervisor.requests import Requests
 from atoll_agent.supervisor.supervisor import Reloaded, Sessions, Supervisor
 from atoll_agent.supervisor.watchdog import Watchdog
+from atoll_contract.errors import BrokerUnavailableError
 
 
 class RunningLane(ObedientLane):
@@ -105,10 +107,39 @@ class Stalled(Watchdog):
         return self._stalled_s
 
 
+class Faulty(Unwatched):
+    """Has a bug."""
+
+    def look(self, *_facts) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.fixture(autouse=True)
+def _watched(monkeypatch):
+    """A crash record does not take over what pytest's own handler does."""
+    files = []
+    monkeypatch.setattr(faulthandler, "enable", files.append)
+    yield
+    for file in files:
+        file.close()
+
+
+def last_end(world: World) -> End:
+    """Return how the last run ended, as the next start sees it."""
+    return CrashRecord(world.store.folder).begin()
+
+
 def run_agent(
-    world: World, error: Exception | None, *, lane: RunningLane | None = None, stalled_s: float = 0.0
+    world: World,
+    error: Exception | None,
+    *,
+    lane: RunningLane | None = None,
+    stalled_s: float = 0.0,
+    onlooker: Unwatched | None = None,
 ) -> None:
     """Run an agent that gets SIGTERM once it has started, or whose lane ends by ``error``."""
+    crashes = CrashRecord(world.store.folder)
+    crashes.begin()
     quiet = Quiet()
     quiet.has_told_ready = error is not None
     lane = lane or RunningLane(error)
@@ -125,7 +156,7 @@ def run_agent(
 
     async def work() -> None:
         await Supervisor(
-            onlooker=Unwatched(),
+            onlooker=onlooker or Unwatched(),
             site="site",
             agent="pi",
             me=Self(session=0, started_ms=0.0, token="token", version="1"),
@@ -138,7 +169,7 @@ def run_agent(
             watchdog=Stalled(stalled_s),
             reload=reload,
             accelerators=quiet,
-            crashes=CrashRecord(world.store.folder),
+            crashes=crashes,
             status_interval_s=1.0,
             requests=Requests("site", "pi", [], skip_delay=lambda _model, _release: None),
             homeassistant=HomeAssistant(None, quiet, max_sensors=1),
@@ -161,9 +192,25 @@ def test_a_bug_during_a_trial_is_charged_to_the_release_on_trial(on_trial):
     with pytest.raises(ExceptionGroup):
         run_agent(on_trial, ZeroDivisionError())
     on_trial.restart()
-    on_trial.slots.count_crash()
+    on_trial.slots.count_end(last_end(on_trial))
 
     assert (on_trial.slots["big"].crashes, on_trial.slots["big"].champion_crashes) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "onlooker", "end"),
+    [
+        (ZeroDivisionError(), None, End.CRASHED),
+        (BrokerUnavailableError("away"), None, End.ORDERLY),
+        (None, Faulty(), End.ORDERLY),
+    ],
+    ids=["in the lane", "the surroundings", "in the control plane"],
+)
+def test_only_what_ends_the_lane_is_charged_to_champions(world, error, onlooker, end):
+    with pytest.raises(ExceptionGroup):
+        run_agent(world, error, onlooker=onlooker)
+
+    assert last_end(world) is end
 
 
 def test_a_stop_during_a_trial_is_charged_to_nobody(on_trial):
@@ -186,3 +233,4 @@ def test_a_lane_that_hangs_is_no_clean_stop_and_one_that_looks_up_a_name_is(
     on_trial.restart()
 
     assert on_trial.slots["big"].crashes == is_crash
+    assert last_end(on_trial) is (End.CRASHED if is_crash else End.ORDERLY)

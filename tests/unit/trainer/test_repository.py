@@ -346,6 +346,19 @@ def test_an_expired_offline_signature_stops_publishing(trainer: Trainer) -> None
         repository.commit(trainer.ring, late)
 
 
+def test_releases_that_fit_in_no_message_are_refused_before_they_are_signed(trainer: Trainer) -> None:
+    repository = trainer.repository
+    repository.add(ReleaseTerms(model="press", release=1), make_bundle())
+    foretold = repository.metadata.size_bytes("trainer")
+
+    with pytest.raises(ConfigError, match="withdraw models that nobody needs"):
+        repository.require_room(foretold - 1)
+    repository.require_room(foretold)
+
+    repository.commit(trainer.ring, NOW)
+    assert foretold - 300 < repository.metadata.path("trainer").stat().st_size <= foretold
+
+
 @pytest.mark.parametrize("name", [KeyName.TRAINER, KeyName.ONLINE])
 def test_without_a_key_that_devices_trust_nothing_is_signed(
     trainer: Trainer, tmp_path: Path, name: KeyName

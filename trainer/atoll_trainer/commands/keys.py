@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -130,10 +131,12 @@ def _view(metadata: SignedMetadata, ring: KeyRing, role: str, now: datetime) -> 
 
 def _rotate(trainer: Trainer, arguments: argparse.Namespace) -> None:
     name = KeyName(arguments.name)
-    metadata = Repository.load(trainer.home.repository).metadata
     if name is KeyName.ROOT:
-        _replace_root_keys(trainer, arguments, 1, [_root_key_to_replace(metadata, arguments.id)], None)
+        _replace_root_keys(
+            trainer, arguments, 1, lambda trusted: [_root_key_to_replace(trusted, arguments.id)]
+        )
         return
+    metadata = Repository.load(trainer.home.repository).metadata
     stolen = _suspects(metadata, name) if arguments.stolen else []
     with open_publication(trainer, stolen=stolen) as publication:
         metadata, now = publication.repository.metadata, datetime.now(UTC)
@@ -160,29 +163,66 @@ def _suspects(metadata: SignedMetadata, name: KeyName) -> list[str]:
 
 
 def _set_root(trainer: Trainer, arguments: argparse.Namespace) -> None:
-    trusted = trust.trusted(Repository.load(trainer.home.repository).metadata, KeyName.ROOT)
-    remove = [_only(trusted, keyid) for keyid in arguments.remove]
-    _replace_root_keys(trainer, arguments, arguments.add, remove, arguments.threshold)
+    _replace_root_keys(
+        trainer,
+        arguments,
+        arguments.add,
+        lambda trusted: [_only(trusted, keyid) for keyid in arguments.remove],
+        arguments.threshold,
+    )
 
 
 def _replace_root_keys(
-    trainer: Trainer, arguments: argparse.Namespace, add: int, remove: list[str], threshold: int | None
+    trainer: Trainer,
+    arguments: argparse.Namespace,
+    add: int,
+    choose: Callable[[Sequence[str]], list[str]],
+    threshold: int | None = None,
 ) -> None:
+    """Sign a root with other root keys, unless that was done and only has to be brought out still.
+
+    Args:
+        trainer: Who publishes.
+        arguments: Of the command.
+        add: How many new keys.
+        choose: Returns those of the trusted keys that are trusted no more.
+        threshold: How many must sign a root; None: as before.
+    """
     with open_publication(trainer) as publication:
         metadata = publication.repository.metadata
-        trust.require_keys(metadata, trainer.ring, (KeyName.ROOT, *_PUBLISHING))
-        beside = [*trust.trusted(metadata, KeyName.ROOT), *remove]
-        trust.set_root_keys(
-            metadata,
-            trainer.ring,
-            datetime.now(UTC),
-            add=add,
-            make_key=lambda: _new_key(trainer, arguments, KeyName.ROOT, beside),
-            remove=remove,
-            threshold=threshold,
-        )
+        if not publication.is_root_out and _has_root_keys(metadata, add, choose, threshold):
+            print("the new root was signed already, and is brought out now", file=sys.stderr)  # noqa: T201
+        else:
+            remove = choose(trust.trusted(metadata, KeyName.ROOT))
+            trust.require_keys(metadata, trainer.ring, (KeyName.ROOT, *_PUBLISHING))
+            beside = [*trust.trusted(metadata, KeyName.ROOT), *remove]
+            trust.set_root_keys(
+                metadata,
+                trainer.ring,
+                datetime.now(UTC),
+                add=add,
+                make_key=lambda: _new_key(trainer, arguments, KeyName.ROOT, beside),
+                remove=remove,
+                threshold=threshold,
+            )
         publication.bring_out()
     _list(trainer, arguments)
+
+
+def _has_root_keys(
+    metadata: SignedMetadata, add: int, choose: Callable[[Sequence[str]], list[str]], threshold: int | None
+) -> bool:
+    """Whether the newest root differs from the one before it by what is asked for."""
+    before = metadata.root_quorum_before()
+    if before is None:
+        return False
+    try:
+        remove = choose(before[0])
+    except ConfigError:  # another command was interrupted
+        return False
+    keyids, must_sign = metadata.quorum(Root.type)
+    gone, new = set(before[0]) - set(keyids), set(keyids) - set(before[0])
+    return gone == set(remove) and len(new) == add and must_sign == (threshold or before[1])
 
 
 def _renew(trainer: Trainer, arguments: argparse.Namespace) -> None:
@@ -216,8 +256,7 @@ def _new_key(trainer: Trainer, arguments: argparse.Namespace, name: KeyName, rep
     return key
 
 
-def _root_key_to_replace(metadata: SignedMetadata, given: str | None) -> str:
-    trusted = trust.trusted(metadata, KeyName.ROOT)
+def _root_key_to_replace(trusted: Sequence[str], given: str | None) -> str:
     if given is None and len(trusted) > 1:
         ids = ", ".join(keyid[:_KEYID_CHARS] for keyid in trusted)
         raise ConfigError(f"--id: which of the root keys {ids}?")

@@ -57,7 +57,8 @@ def trainer_from(arguments: argparse.Namespace) -> Trainer:
     settings = TrainerSettings.read(arguments.settings)
     home = Home.find(arguments.home or settings.trainer.home)
     ring = KeyRing((home.keys, *arguments.keys), read_passphrases(arguments.passphrase_file))
-    return Trainer(settings.trainer.id, home, settings.build_broker(), ring)
+    broker, chunk_bytes = settings.build_broker(), settings.trainer.chunk_bytes
+    return Trainer(settings.trainer.id, home, broker, ring, chunk_bytes)
 
 
 def add_release_arguments(parser: argparse.ArgumentParser) -> None:

@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     gate = None if arguments.no_gate else Gate(arguments.worse_by, examples, limits, _recut(run, examples))
     with open_publication(trainer, may_replace=arguments.replace_repository) as publication:
         repository = publication.repository
-        terms = _terms(repository, bundle, content, asked_terms(arguments))
+        terms = _terms(repository, bundle, content, publication.chunk_bytes, asked_terms(arguments))
         is_new = all(held.release != terms.release for held in repository.releases(terms.model))
         if is_new and gate is not None:
             verdict = gate.judge(
@@ -119,7 +119,7 @@ def _unpacked(source: object, content: bytes) -> Bundle:
 
 
 def _terms(
-    repository: Repository, bundle: Bundle, content: bytes, asked: Mapping[str, str | int]
+    repository: Repository, bundle: Bundle, content: bytes, chunk_bytes: int, asked: Mapping[str, str | int]
 ) -> ReleaseTerms:
     """Return the terms of a new release, or those of one that is out already."""
     manifest = bundle.manifest
@@ -132,6 +132,7 @@ def _terms(
             "release": manifest.release,
             # Of the bytes: a rollout that grows keeps the devices that it has.
             "rollout_salt": hashlib.sha256(content).hexdigest()[:16],
+            "chunk_size": chunk_bytes,
         }
     )
     try:
