@@ -36,7 +36,7 @@ TRUTH = 7.0
 PATIENCE_S = 120.0
 HOGS = 20
 BUDGET_MS = 60.0
-"""Five times what the model takes on an idle x86-64 machine, and half of what the busy programs make of it."""
+"""Five times what the model takes on an idle x86-64 machine, half of what the busy programs make of it."""
 
 
 def slot(spy: Spy) -> dict[str, Any]:
