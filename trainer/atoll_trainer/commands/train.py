@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from atoll_contract.errors import ConfigError, MalformedMessageError
 from atoll_contract.ids import require_id
 from atoll_ingest.stream import Stream
-from atoll_link.csv_columns import Columns, add_form_arguments, name_and_column
+from atoll_link.csv_columns import add_form_arguments, name_and_column
 from atoll_link.files import make_folder, storage_error
 from atoll_link.place import Folder, place
 from atoll_trainer import sources, suitability
+from atoll_trainer.commands.csv_options import columns_of
 from atoll_trainer.commands.each_options import add_each_options
 from atoll_trainer.commands.search_shown import show_search, trial_progress
 from atoll_trainer.dataset import Readings
@@ -28,15 +29,12 @@ from atoll_trainer.home import Home
 from atoll_trainer.runs import Run, RunFacts, Span
 from atoll_trainer.settings import TrainerSettings
 from atoll_trainer.task import TaskFile
-from atoll_trainer.task_tables import CsvValue
 from atoll_trainer.training import prepare, train
 
 _MOST_STEPS_SHOWN: Final = 5
 _MOST_WEIGHTS_SHOWN: Final = 24
 _LOSSES_SHOWN: Final = 10
 _INDENT: Final = " " * 13
-_STEP_MS: Final = 1000.0
-"""Between the rows of a file without times, when the task does not say."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -160,29 +158,7 @@ def _readings(
     if arguments.csv is not None:
         if arguments.since is not None:
             raise ConfigError("--since: goes with recorded readings only")
-        if len(values := dict(arguments.value)) < len(arguments.value):
-            raise ConfigError("--value: a name is given twice")
-        table = task.csv
-        plain = {name: column for name, column in table.values.items() if isinstance(column, str)}
-        plain |= {
-            name: spec.column
-            for name, spec in table.values.items()
-            if isinstance(spec, CsvValue) and not spec.per and not spec.words
-        }
-        label = arguments.label or (table.label if isinstance(table.label, str) else None)
-        is_one_device = arguments.device is not None
-        columns = Columns(
-            time=arguments.time or table.time,
-            values=plain | values,
-            device=arguments.device or table.device,
-            device_column=arguments.device_column or (None if is_one_device else table.device_column),
-            label=label,
-            time_format=arguments.time_format or table.time_format,
-            decimal=arguments.decimal or table.decimal,
-            missing=frozenset(arguments.missing or table.missing),
-            step_ms=task.task.step_ms or _STEP_MS,
-        )
-        separator = arguments.separator or table.separator
+        columns, separator = columns_of(task, arguments)
         readings = sources.from_csv(arguments.csv, columns, task, separator)
         if arguments.test_csv is not None:
             readings = readings.joined(sources.from_csv(arguments.test_csv, columns, task, separator))
