@@ -39,7 +39,9 @@ _INDENT: Final = " " * 13
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("--task", type=Path, required=True, metavar="FILE", help="task file, TOML")
+    parser.add_argument(
+        "--task", type=Path, required=True, metavar="FILE", help="what is to be learnt: a task file"
+    )
     parser.add_argument(
         "--settings",
         type=Path,
@@ -66,17 +68,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a CSV file of the same form whose windows are the test part (default: split as the task says)",
     )
-    table = parser.add_argument_group("rows of a CSV file, as in atoll-sim replay, before the task's [csv]")
+    table = parser.add_argument_group("columns of a CSV file; what is not given is as the task's [csv] says")
     device = table.add_mutually_exclusive_group()
-    device.add_argument("--device", type=_device, metavar="ID", help="the device of all rows (default: csv)")
+    device.add_argument("--device", type=_device, metavar="ID", help="the device of all rows")
     device.add_argument("--device-column", metavar="COLUMN", help="column with the name of the device")
     table.add_argument(
         "--time",
         action="append",
         default=[],
         metavar="COLUMN",
-        help="column of the event time; given twice, the cells are joined by a space "
-        "(default: rows are step_ms apart)",
+        help="column of the event time; given twice, the cells are joined by a space",
     )
     table.add_argument(
         "--value",
@@ -84,15 +85,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=name_and_column,
         metavar="NAME=COLUMN",
-        help="column of a value; may be repeated (default: the column of that name)",
+        help="column of a value; may be repeated",
     )
     table.add_argument("--label", metavar="COLUMN", help="what a regression or a classification learns")
-    add_form_arguments(table)
+    add_form_arguments(table, "as the task says")
     add_each_options(parser)
-    parser.set_defaults(time_format=None, separator=None, decimal=None)
     parser.epilog = (
         f"{parser.epilog}\n"
         "  atoll-trainer train --task oven.toml --csv oven.csv --time timestamp --value temperature=value\n\n"
+        "The task file names the values and the target: config/task.toml is one with every key explained,\n"
+        "config/scenarios has ten for real data, and docs/operate/tasks.md says how to write one.\n\n"
         "The windows are cut by the code that runs on the device, in order of time: the training part\n"
         "first, then the validation part, which says when to stop, then the test part, which only\n"
         "atoll-trainer evaluate looks at. Model, facts and windows go to the run folder."
