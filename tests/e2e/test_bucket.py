@@ -166,7 +166,7 @@ def test_the_loop_learns_from_what_a_recorder_has_put_into_a_bucket(bucket, tmp_
         settings = town.trainer.settings
         settings.write_text(f'{settings.read_text()}[recordings]\nurl = "{bucket}"\n')
         town.start_devices()
-        told = json.loads(trainer("record", "--settings", settings, "--readings", 600, "--json"))
+        told = json.loads(trainer("record", "--settings", settings, "--readings", 200, "--json"))
         town.stop("sim")
         kept = sorted(path.name for path in (town.trainer.home / "recordings").iterdir())
 
@@ -177,5 +177,5 @@ def test_the_loop_learns_from_what_a_recorder_has_put_into_a_bucket(bucket, tmp_
 
         assert told["folder"] == bucket.partition("?")[0]
         assert kept == [".lock"]
-        assert len(list(recording.read(place(bucket), Kind.READING, "press"))) >= 600
+        assert len(list(recording.read(place(bucket), Kind.READING, "press"))) >= 200
         assert list(recording.read(place(bucket), Kind.LABEL, "wear"))

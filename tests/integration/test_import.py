@@ -181,5 +181,5 @@ def test_a_bucket_is_named_without_its_options_which_may_hold_a_key():
     bucket = place("s3://depot/plant?region=eu-central-1&secret_key=hidden&access_key=atoll&anonymous=false")
 
     assert str(bucket) == "s3://depot/plant"
-    with pytest.raises(ConfigError, match="^s3://depot: cannot be opened with these options: .*'regoin'"):
+    with pytest.raises(ConfigError, match=r"^s3://depot: cannot be opened with these options: .*'regoin'"):
         place("s3://depot?regoin=eu-central-1")

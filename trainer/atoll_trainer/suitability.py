@@ -42,8 +42,8 @@ def require_change(parts: Split, source: str) -> None:
     windows = parts.train.windows
     if (windows == windows[0]).all():
         raise UnsuitableDataError(
-            f"{source}: all {len(windows):,} windows of the training part are the same, "
-            "every value is constant: nothing to learn. See atoll-trainer inspect, and whether the sensors are connected"
+            f"{source}: all {len(windows):,} windows of the training part are the same, every value is "
+            "constant: nothing to learn; are the sensors connected? See atoll-trainer inspect"
         )
 
 
