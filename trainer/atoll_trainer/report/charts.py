@@ -40,6 +40,8 @@ _MOST_CHARS: Final = 45
 """Of the labels below an axis, side by side."""
 _DECADE: Final = 10
 _MOST_SHIFTS: Final = 12
+_GAP: Final = 10
+"""Usual steps of time without a window, from which on a line is broken."""
 _LEAST_STEPS: Final = 0.01
 """Of a difference that is worth a number."""
 
@@ -387,6 +389,12 @@ def _wide(title: str, caption: str, plot: Callable[[Any], None]) -> Chart:
 
 
 def _lines(axes: Any, evidence: Evidence, times: Doubles, truth: Doubles, told: Doubles) -> None:
+    steps = np.diff(times)
+    # Where nothing was measured there is no line.
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    gaps = np.flatnonzero(steps > _GAP * max(usual, 1.0)) + 1
+    times = np.insert(times, gaps, times[gaps])
+    truth, told = (np.insert(one, gaps, np.nan) for one in (truth, told))
     across = moments(axes, times)
     axes.plot(across, truth, color=TRUTH, label="truth")
     axes.plot(across, told, color=MODEL, linewidth=1.1, label=evidence.ships)
