@@ -22,6 +22,7 @@ from atoll_contract.release import ReleaseTerms
 
 PICTURES = Path(__file__).parent / "pictures"
 AGENTS = 48
+OFFLINE = frozenset({19, 41})
 HISTORY_S = 62.0
 """So long the fleet plays before the pictures: a chart shows a minute."""
 
@@ -45,7 +46,7 @@ def stage(fleet: StagedFleet) -> None:
             )
         elif number == 30:
             health, why = Health.FAULTED, f"duplicate_id: another agent calls itself '{name}' at this site"
-        elif number in {19, 41}:
+        elif number in OFFLINE:
             health = Health.OFFLINE
         fleet.status(name, health, detail=why)
         refusal = fleet.refusal(
@@ -99,7 +100,7 @@ def main() -> None:
     device = f"/device/{SITE}/{StagedFleet.device(0)}"
     phone = {"viewport": {"width": 390, "height": 844}, "is_mobile": True}
     with tempfile.TemporaryDirectory() as folder, mosquitto(Path(folder) / "broker") as broker:
-        fleet = StagedFleet(broker.port, devices=144, rate_hz=4.0, agents=AGENTS)
+        fleet = StagedFleet(broker.port, devices=144, rate_hz=4.0, agents=AGENTS, silent=OFFLINE)
         with fleet, dashboard(Path(folder) / "web", broker) as (url, _), sync_playwright() as playwright:
             stage(fleet)
             play(fleet)

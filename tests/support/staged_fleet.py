@@ -58,6 +58,7 @@ class StagedFleet:
         agents: How many answer them.
         release: The release that answers.
         sent: Predictions that were published.
+        silent: Numbers of agents that answer nothing.
     """
 
     port: int
@@ -68,6 +69,7 @@ class StagedFleet:
     release: int = 1
     sent: int = 0
     bias: float = 0.0
+    silent: frozenset[int] = frozenset()
     _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -183,6 +185,8 @@ class StagedFleet:
             self._stopping.wait(min(0.02, step_s))
 
     def _tell(self, number: int) -> None:
+        if number % self.agents in self.silent:
+            return
         device, agent = self.device(number), self.agent(number % self.agents)
         now_ms = time.time() * 1e3
         phase = now_ms / 9000 + number

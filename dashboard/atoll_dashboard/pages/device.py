@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Final
 
 from nicegui import ui
@@ -109,7 +110,8 @@ class _ModelPanel:
             span,
             lines,
         )
-        self._errors.show([Series("error", track.errors, PALETTE[4], is_filled=True)], span, lines)
+        unnamed = [replace(line, text="") for line in lines]  # half as wide: names would cover each other
+        self._errors.show([Series("error", track.errors, PALETTE[4], is_filled=True)], span, unnamed)
         self._latency.show([Series("latency", track.latencies, PALETTE[1], is_filled=True)], span)
 
     def tell(self, track: ModelTrack, now_ms: float) -> None:

@@ -39,7 +39,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An upright line: something happened."""
+    """An upright line: something happened. Without ``text``, where another chart says what."""
 
     time_ms: float
     text: str
@@ -131,6 +131,7 @@ def _mark_line(marks: Sequence[Line]) -> dict[str, Any]:
                 "name": mark.text,
                 "lineStyle": {"color": mark.colour, "type": "dashed", "width": 1.5},
                 "label": {
+                    "show": bool(mark.text),
                     "formatter": "{b}",
                     "color": "#fff",
                     "backgroundColor": mark.colour,
