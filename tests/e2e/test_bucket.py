@@ -27,10 +27,9 @@ from atoll_contract.errors import StorageError
 from atoll_link import recording
 from atoll_link.place import place
 from atoll_link.recording import Kind
-from atoll_trainer.repository import Repository
 
 pytestmark = [pytest.mark.long, pytest.mark.tensorflow, pytest.mark.timeout(600)]
-SEARCH = """
+TASK = """
 [task]
 model = "kiln"
 stream = "kiln"
@@ -40,10 +39,10 @@ step_ms = 60000
 [task.values.heat]
 [window]
 length = 8
-[search]
-families = ["linear"]
-trials = 1
-epochs = 2
+[fit]
+optimiser = "gradient_descent"
+learning_rate = 0.05
+epochs = 5
 """
 MOTO = os.environ.get("MOTO_SERVER") or "moto_server"
 LARGE_BYTES = 12_000_000
@@ -125,7 +124,7 @@ def test_import_inspect_train_and_evaluate_take_a_bucket_for_a_folder(bucket, tm
         for n, heat in enumerate(heats)
     ]
     (tmp_path / "kiln.csv").write_text("\n".join(["when,heat", *rows]) + "\n")
-    (tmp_path / "kiln.toml").write_text(SEARCH)
+    (tmp_path / "kiln.toml").write_text(TASK)
     settings = tmp_path / "trainer.toml"
     settings.write_text(
         f'[trainer]\nsite = "plant"\nhome = "{tmp_path / "home"}"\n[recordings]\nurl = "{bucket}"\n'
@@ -157,7 +156,7 @@ def test_import_inspect_train_and_evaluate_take_a_bucket_for_a_folder(bucket, tm
     assert seen["readings"] == 600
     assert "600" in by_url
     facts = json.loads((run / "run.json").read_text())
-    assert (facts["data"]["source"], facts["data"]["readings"]) == (bucket.partition("?")[0], 600)
+    assert (facts["source"], facts["readings"]) == (bucket.partition("?")[0], 600)
     assert not list((tmp_path / "home").rglob("*.parquet"))
 
 
@@ -171,11 +170,13 @@ def test_the_loop_learns_from_what_a_recorder_has_put_into_a_bucket(bucket, tmp_
         kept = sorted(path.name for path in (town.trainer.home / "recordings").iterdir())
 
         town.start_loop()
-        town.spy.wait(
-            lambda: Repository.load(town.trainer.home / "repository").all_releases(), "a release", 300
-        )
+        facts = town.trainer.home / "loop" / "runs" / "wear-1" / "run.json"
+        town.spy.wait(facts.exists, "a run", 300)
 
         assert told["folder"] == bucket.partition("?")[0]
         assert kept == [".lock"]
         assert len(list(recording.read(place(bucket), Kind.READING, "press"))) >= 200
         assert list(recording.read(place(bucket), Kind.LABEL, "wear"))
+        run = json.loads(facts.read_text())
+        assert run["source"] == bucket.partition("?")[0]
+        assert run["readings"] >= 200

@@ -348,7 +348,8 @@ def importance(evidence: Evidence) -> Chart:
     def plot(_figure: Any, axes: Any) -> None:
         places = range(len(ranked))
         axes.barh(places, rises, xerr=[one.spread for one in ranked], color=MODEL, ecolor=INK, height=0.7)
-        axes.set_ylim(-1.0, max(len(ranked), _FEW_BARS))
+        spare = max(0, _FEW_BARS - len(ranked)) / 2
+        axes.set_ylim(-0.75 - spare, len(ranked) - 0.25 + spare)
         axes.set_yticks(places, [one.feature[:28] for one in ranked])
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlabel(f"rise of the {evidence.loss_name}")
