@@ -68,17 +68,31 @@ class Columns:
     step_ms: float = 1000.0
 
 
-def add_form_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add the options that say how the cells of a file are written."""
+def add_form_arguments(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, otherwise: str | None = None
+) -> None:
+    """Add the options that say how the cells of a file are written.
+
+    Args:
+        parser: Gets them.
+        otherwise: What holds where an option is not given, in words; it is None then.
+    """
+    default = otherwise or "%(default)s"
     parser.add_argument(
         "--time-format",
-        default="iso8601",
+        default=None if otherwise else "iso8601",
         metavar="FORMAT",
         help="iso8601, s, ms, us, ns, or like '%%d/%%m/%%Y %%H:%%M'; without a zone it is UTC "
-        "(default: %(default)s)",
+        f"(default: {default})",
     )
-    parser.add_argument("--separator", type=_sign, default=",", metavar="SIGN", help="(default: %(default)s)")
-    parser.add_argument("--decimal", type=_sign, default=".", metavar="SIGN", help="(default: %(default)s)")
+    for name, sign, what in (("separator", ",", "between two cells"), ("decimal", ".", "the decimal sign")):
+        parser.add_argument(
+            f"--{name}",
+            type=_sign,
+            default=None if otherwise else sign,
+            metavar="SIGN",
+            help=f"{what} (default: {default})",
+        )
     parser.add_argument(
         "--missing",
         action="append",

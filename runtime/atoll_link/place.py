@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ from atoll_link.files import make_folder, put_whole, storage_error
 _LOCAL: Final = ("file://", "local://")
 _CONNECT_S: Final = 10.0
 _REQUEST_S: Final = 60.0
+_SWITCHES: Final[Mapping[str, bool]] = {"true": True, "false": False}
+_COPIED_BYTES: Final = 1 << 20
 
 
 class Place(Protocol):
@@ -155,15 +157,23 @@ class Bucket:
     journals: Path | None = None
 
     def __str__(self) -> str:
-        return self.url
+        # Without what follows "?": it may hold a key.
+        return self.url.partition("?")[0]
+
+    @property
+    def _is_s3(self) -> bool:
+        return self.url.startswith("s3://")
 
     @cached_property
     def _store(self) -> tuple[Any, str]:
-        url = urlsplit(self.url)
-        if url.scheme == "s3":
-            options = dict(parse_qsl(url.query))
+        if self._is_s3:
+            url = urlsplit(self.url)
+            options = {name: _SWITCHES.get(text, text) for name, text in parse_qsl(url.query)}
             store = importlib.import_module("pyarrow.fs").S3FileSystem(
-                connect_timeout=_CONNECT_S, request_timeout=_REQUEST_S, **options
+                connect_timeout=_CONNECT_S,
+                request_timeout=_REQUEST_S,
+                allow_delayed_open=True,  # one request for what fits into one
+                **options,
             )
             wrapper = importlib.import_module("fsspec.implementations.arrow").ArrowFSWrapper(store)
             return wrapper, f"{url.netloc}{url.path}".rstrip("/")
@@ -179,9 +189,12 @@ class Bucket:
         try:
             self._store  # noqa: B018 - made here, while somebody is there to read what is wrong
         except ImportError as error:
-            raise ConfigError(f"{self.url}: needs a package that is not installed: {error}") from error
+            raise ConfigError(f"{self}: needs a package that is not installed: {error}") from error
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"{self.url}: no kind of store that fsspec knows: {error}") from error
+            what = (
+                "cannot be opened with these options" if self._is_s3 else "no kind of store that fsspec knows"
+            )
+            raise ConfigError(f"{self}: {what}: {error}") from error
         except OSError as error:
             raise self._error("", error) from error
 
@@ -200,7 +213,12 @@ class Bucket:
             temporary = Path(folder, "object")
             try:
                 write(temporary)
-                store.put_file(str(temporary), f"{root}/{name}")
+                if not self._is_s3:
+                    store.put_file(str(temporary), f"{root}/{name}")
+                    return
+                # put_file would store an empty object for each folder above it.
+                with temporary.open("rb") as file, store.open(f"{root}/{name}", "wb") as stream:
+                    shutil.copyfileobj(file, stream, _COPIED_BYTES)
             except OSError as error:
                 raise self._error(name, error) from error
 
@@ -236,4 +254,4 @@ class Bucket:
         ]
 
     def _error(self, name: str, error: OSError) -> StorageError:
-        return StorageError(f"{self.url}/{name}: {error}")
+        return StorageError(f"{self}/{name}: {error}")

@@ -175,3 +175,11 @@ def test_parts_go_for_their_age_and_for_the_sake_of_a_full_disk(tmp_path):
 def test_a_store_that_nothing_here_can_open_is_told():
     with pytest.raises(ConfigError, match="no kind of store that fsspec knows"):
         place("nowhere://x")
+
+
+def test_a_bucket_is_named_without_its_options_which_may_hold_a_key():
+    bucket = place("s3://depot/plant?region=eu-central-1&secret_key=hidden&access_key=atoll&anonymous=false")
+
+    assert str(bucket) == "s3://depot/plant"
+    with pytest.raises(ConfigError, match=r"^s3://depot: cannot be opened with these options: .*'regoin'"):
+        place("s3://depot?regoin=eu-central-1")

@@ -423,7 +423,10 @@ def split(examples: Examples, task: TaskFile) -> Split:
     if task.task.kind is not TaskKind.ANOMALY and np.ptp(found.train.targets) == 0:
         value = float(found.train.targets.flat[0])
         shown = f"{task.task.labels[int(value)]!r}" if is_class else f"{value:g}"
-        raise UnsuitableDataError(f"every target of the training part is {shown}: nothing to learn")
+        raise UnsuitableDataError(
+            f"every target of the training part is {shown}: nothing to learn. Record until there are others, "
+            'or, if they only come later, take them in with [split] order = "shuffled"'
+        )
     return found
 
 

@@ -33,6 +33,20 @@ def require_enough(parts: Split, source: str) -> None:
             )
 
 
+def require_change(parts: Split, source: str) -> None:
+    """Refuse windows in which nothing ever changes: whatever was learnt would not depend on them.
+
+    Raises:
+        UnsuitableDataError: All of the training part are alike.
+    """
+    windows = parts.train.windows
+    if (windows == windows[0]).all():
+        raise UnsuitableDataError(
+            f"{source}: all {len(windows):,} windows of the training part are the same, every value is "
+            "constant: nothing to learn; are the sensors connected? See atoll-trainer inspect"
+        )
+
+
 def notes(parts: Split, task: TaskFile, readings: int, refused: Mapping[str, int]) -> list[str]:
     """Return what a person should know before trusting a model of these windows, in sentences."""
     return [

@@ -12,7 +12,7 @@ from atoll_trainer import dataset
 from atoll_trainer.dataset import Examples, LeftOut, Readings, Split
 from atoll_trainer.families import Epoch
 from atoll_trainer.runs import Run, RunFacts
-from atoll_trainer.suitability import require_enough
+from atoll_trainer.suitability import require_change, require_enough
 from atoll_trainer.task import TaskFile
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def prepare(readings: Readings, task: TaskFile) -> Prepared:
     examples, left_out, lengths = dataset.cut_longest(readings, task)
     parts = dataset.split(examples, task)
     require_enough(parts, readings.source)
+    require_change(parts, readings.source)
     return Prepared(examples, left_out, lengths, parts)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from atoll_trainer.cli import main
 from atoll_trainer.dataset import Observed, Refusals, collect
 from atoll_trainer.inspection import inspect
 from atoll_trainer.task import TaskFile
@@ -127,3 +130,23 @@ def test_gaps_steps_back_and_repeats_are_counted_by_device():
 
     assert (span.step_ms, span.gaps, span.longest_gap_ms) == (1000, 1, 61_000)
     assert (span.steps_back, span.repeated) == (1, 1)
+
+
+def test_a_csv_file_is_looked_at_as_the_task_reads_it(tmp_path, capsys):
+    wear = 5 + np.abs(NOISE)
+    rows = [f"{at};{'worn' if wear[at] > 5.5 else 'good'};{wear[at]:.3f}" for at in range(COUNT)]
+    (tmp_path / "press.csv").write_text("\n".join(["at;State;Bill", *rows]).replace(".", ",") + "\n")
+    (tmp_path / "press.toml").write_text(
+        '[task]\nmodel = "m"\nstream = "s"\nkind = "classification"\nlabels = ["good", "worn"]\n'
+        "[task.values]\nbill = {}\n"
+        '[csv]\nseparator = ";"\ndecimal = ","\nlabel = "State"\ndevice = "p1"\nvalues = { bill = "Bill" }\n'
+    )
+    words = ["inspect", "--task", tmp_path / "press.toml", "--csv", tmp_path / "press.csv", "--json"]
+
+    code = main(list(map(str, words)))
+
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert (found["labels"], found["devices"][0]["device"]) == (COUNT, "p1")
+    assert [one["value"] for one in found["leaks"]] == ["bill"]
+    assert "bill alone explains" in found["warnings"][0]

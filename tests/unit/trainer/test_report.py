@@ -55,7 +55,7 @@ def evidence(**given) -> Evidence:
         "importances": [Importance("heat", 0.9, 0.02), Importance("idle", 0.4, 0.01)],
         "shifts": [Shift("heat", edges, np.full(10, 0.1), np.full(10, 0.1), 0.01)],
         "facts": {"data": "kiln|s.csv"},
-        "warnings": ["As int8 it loses 3.0% against float."],
+        "warnings": ["As int8 its mean absolute error is 3.0% larger than as float."],
     }
     return Evidence(**facts | given)
 
@@ -111,6 +111,25 @@ def test_a_page_holds_the_charts_of_its_task_and_nothing_from_elsewhere(made, sh
     # Every colour is one of the page, so that light and dark have their own.
     assert re.findall(r"(?:fill|stroke): #[0-9a-f]+", html) == []
     assert html.count("var(--model)") > 2
+
+
+def test_of_several_devices_the_line_is_that_of_one():
+    devices = np.arange(COUNT) % 2
+    told = (TRUTH + devices * 100)[:, None]
+
+    html = page.html(evidence(int8_outputs=told, devices=devices))
+
+    assert "said of it, of that of 2 devices with the largest errors." in html
+    # Of 350 windows there are 150 in a row, all of device 1, off by 100.
+    assert "the largest errors: 100 °C on average, 100 over the whole time." in html
+    assert "said of it." in page.html(evidence(devices=devices * 0))
+
+
+def test_the_words_of_the_table_are_explained():
+    html, card = page.html(a_classification()), page.card(evidence(naive_kind="last value"))
+
+    assert "<li>accuracy: share of the windows that it tells right</li>" in html
+    assert "- naive: the guess without a model, the last value" in card
 
 
 def test_the_same_evidence_gives_the_same_page():
@@ -207,6 +226,6 @@ def test_what_speaks_against_a_model_is_that_of_the_file_that_ships():
     assert told.startswith("It ships as float")
     assert as_int8[0] == "It is no better than a naive guess (training mean)."
     assert as_int8[1:] == [
-        "As int8 it loses 300.0% against float.",
-        "400 of 500 windows exceed what int8 was made for.",
+        "As int8 its mean absolute error is 300.0% larger than as float.",
+        "400 of 500 windows exceed what int8 was made for: the nearest value that it knows is taken.",
     ]

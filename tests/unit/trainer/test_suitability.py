@@ -57,6 +57,14 @@ def test_a_constant_sensor_and_a_leaking_one_are_told():
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("kind", ["regression", "anomaly"])
+def test_values_that_never_change_are_refused(kind):
+    constant = np.full(400, 7.0)
+
+    with pytest.raises(UnsuitableDataError, match="every value is constant: nothing to learn"):
+        told(a_task(kind), constant, constant, noise())
+
+
 def test_readings_without_a_value_are_told_with_what_to_do():
     y = np.where(np.arange(400) % 5 < 2, np.nan, noise())
 

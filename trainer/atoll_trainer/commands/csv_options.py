@@ -12,10 +12,15 @@ from atoll_contract.errors import ConfigError, MalformedMessageError
 from atoll_contract.ids import require_id
 from atoll_link.csv_columns import Columns, name_and_column
 from atoll_trainer.csv_guess import Form, guess
+from atoll_trainer.task import TaskFile
+from atoll_trainer.task_tables import CsvValue
 
 _MOST_CHARS: Final = 64
 """Of a value's name."""
 _NO_TIME: Final = "none"
+_DEVICE: Final = "csv"
+STEP_MS: Final = 1000.0
+"""Between the rows of a file without times, when nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,7 @@ def add_csv_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that :func:`meaning_of` reads."""
     table = parser.add_argument_group("columns; what is not given is guessed and told")
     device = table.add_mutually_exclusive_group()
-    device.add_argument(
-        "--device", type=_device, default="csv", metavar="ID", help="the device of all rows (default: csv)"
-    )
+    device.add_argument("--device", type=_device, metavar="ID", help="the device of all rows (default: csv)")
     device.add_argument(
         "--device-column", "--group", metavar="COLUMN", help="column with the name of the device, or group"
     )
@@ -98,7 +101,7 @@ def add_csv_options(parser: argparse.ArgumentParser) -> None:
     table.add_argument(
         "--step-ms",
         type=_positive,
-        default=1000.0,
+        default=STEP_MS,
         metavar="MS",
         help="between the rows of a file without times (default: 1000)",
     )
@@ -130,7 +133,7 @@ def meaning_of(path: Path, arguments: argparse.Namespace) -> Meaning:
     columns = Columns(
         time=time,
         values=values,
-        device=arguments.device,
+        device=arguments.device or _DEVICE,
         device_column=arguments.device_column,
         label=arguments.label,
         time_format=form.time_format,
@@ -139,6 +142,37 @@ def meaning_of(path: Path, arguments: argparse.Namespace) -> Meaning:
         step_ms=arguments.step_ms,
     )
     return Meaning(form, columns)
+
+
+def columns_of(task: TaskFile, arguments: argparse.Namespace) -> tuple[Columns, str]:
+    """Return what the columns of a file mean by the task's ``[csv]``, and the separator; options come first.
+
+    Raises:
+        ConfigError: An option is given twice.
+    """
+    if len(values := dict(arguments.value)) < len(arguments.value):
+        raise ConfigError("--value: a name is given twice")
+    table = task.csv
+    plain = {name: column for name, column in table.values.items() if isinstance(column, str)}
+    plain |= {
+        name: spec.column
+        for name, spec in table.values.items()
+        if isinstance(spec, CsvValue) and not spec.per and not spec.words
+    }
+    label = arguments.label or (table.label if isinstance(table.label, str) else None)
+    is_one_device = arguments.device is not None
+    columns = Columns(
+        time=[] if arguments.time == [_NO_TIME] else arguments.time or table.time,
+        values=plain | values,
+        device=arguments.device or table.device,
+        device_column=arguments.device_column or (None if is_one_device else table.device_column),
+        label=label,
+        time_format=arguments.time_format or table.time_format,
+        decimal=arguments.decimal or table.decimal,
+        missing=frozenset(arguments.missing or table.missing),
+        step_ms=task.task.step_ms or STEP_MS,
+    )
+    return columns, arguments.separator or table.separator
 
 
 def _value(text: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from atoll_link import recording
 from atoll_link.place import Folder, Place, place
 from atoll_link.recording import Kind
 from atoll_trainer import sources
-from atoll_trainer.commands.csv_options import add_csv_options, meaning_of
+from atoll_trainer.commands.csv_options import add_csv_options, columns_of, meaning_of
 from atoll_trainer.dataset import Readings, UnsuitableDataError
 from atoll_trainer.home import Home
 from atoll_trainer.inspection import Inspection, ValueFacts, inspect
@@ -33,7 +33,10 @@ _MOST_DEVICES: Final = 12
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument(
-        "--task", type=Path, metavar="FILE", help="task file: its values and target are looked at"
+        "--task",
+        type=Path,
+        metavar="FILE",
+        help="task file: its values and target are looked at, and its [csv] says what columns mean",
     )
     parser.add_argument("--stream", metavar="ID", help="stream of the recordings, where there is no task")
     parser.add_argument("--target", metavar="VALUE", help="value that is to be forecast, to look for leaks")
@@ -51,7 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.epilog = (
         f"{parser.epilog}\n"
-        "  atoll-trainer inspect --task press.toml --home ./trainer\n\n"
+        "  atoll-trainer inspect --task press.toml --home ./trainer\n"
+        "  atoll-trainer inspect --task press.toml --csv press.csv\n\n"
         "Spans, gaps and rates by device; missing, constant, stuck and outlying values; markers for missing\n"
         "numbers; values that give the target away. Nothing is changed; exit status 0 whatever is found."
     )
@@ -82,6 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _readings(arguments: argparse.Namespace, task: TaskFile | None) -> tuple[Readings, TaskFile]:
     """Return the readings, with NaN for what is missing, and the task that they are read as."""
     settings = None if arguments.settings is None else TrainerSettings.read(arguments.settings)
+    if arguments.csv is not None and task is not None and "csv" in task.model_fields_set:
+        looked = _imputed(task)
+        columns, separator = columns_of(task, arguments)
+        return sources.from_csv(arguments.csv, columns, looked, separator), looked
     if arguments.csv is not None:
         meaning = meaning_of(arguments.csv, arguments)
         looked = _looked(list(meaning.columns.values), "csv", has_label=meaning.columns.label is not None)

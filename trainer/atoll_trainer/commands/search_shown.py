@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,6 +14,9 @@ from atoll_trainer.runs import SearchFacts
 
 if TYPE_CHECKING:
     from atoll_trainer.search.search import Attempt
+
+_WORTH: Final = 0.99
+"""Of the naive guess's loss: what is above it is not worth a model."""
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def show_search(out: Console, facts: SearchFacts) -> None:
     """Print what was tried, and the judged candidates from the smallest to the largest."""
     cut = "; cut by search.time_limit_s" if facts.is_cut else ""
     out.print(f"search       {len(facts.trials)} fits{cut}; loss on the validation part, int8 as on a device")
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("", "family", "window", "form"):
         table.add_column(heading)
     for heading in ("loss", "float", "bytes", "µs"):
@@ -53,5 +56,10 @@ def show_search(out: Console, facts: SearchFacts) -> None:
         )
     out.print(table)
     if facts.naive_loss is not None:
-        out.print(f"naive        loss {facts.naive_loss:.5g}")
+        out.print(f"naive        loss {facts.naive_loss:.5g}, of a guess without a model")
     out.print(f"chosen       {facts.why}")
+    chosen = next((one for one in facts.candidates if one.is_chosen), None)
+    if chosen is not None and facts.naive_loss is not None and chosen.loss >= _WORTH * facts.naive_loss:
+        out.print(
+            "! No model is better than the naive guess by more than 1 %: the values do not tell the target."
+        )

@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from atoll_contract.errors import ConfigError, MalformedMessageError
 from atoll_contract.ids import require_id
 from atoll_ingest.stream import Stream
-from atoll_link.csv_columns import Columns, add_form_arguments, name_and_column
+from atoll_link.csv_columns import add_form_arguments, name_and_column
 from atoll_link.files import make_folder, storage_error
 from atoll_link.place import Folder, place
 from atoll_trainer import sources, suitability
+from atoll_trainer.commands.csv_options import columns_of
 from atoll_trainer.commands.each_options import add_each_options
 from atoll_trainer.commands.search_shown import show_search, trial_progress
 from atoll_trainer.dataset import Readings
@@ -28,20 +29,19 @@ from atoll_trainer.home import Home
 from atoll_trainer.runs import Run, RunFacts, Span
 from atoll_trainer.settings import TrainerSettings
 from atoll_trainer.task import TaskFile
-from atoll_trainer.task_tables import CsvValue
 from atoll_trainer.training import prepare, train
 
 _MOST_STEPS_SHOWN: Final = 5
 _MOST_WEIGHTS_SHOWN: Final = 24
 _LOSSES_SHOWN: Final = 10
 _INDENT: Final = " " * 13
-_STEP_MS: Final = 1000.0
-"""Between the rows of a file without times, when the task does not say."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("--task", type=Path, required=True, metavar="FILE", help="task file, TOML")
+    parser.add_argument(
+        "--task", type=Path, required=True, metavar="FILE", help="what is to be learnt: a task file"
+    )
     parser.add_argument(
         "--settings",
         type=Path,
@@ -68,17 +68,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a CSV file of the same form whose windows are the test part (default: split as the task says)",
     )
-    table = parser.add_argument_group("rows of a CSV file, as in atoll-sim replay, before the task's [csv]")
+    table = parser.add_argument_group("columns of a CSV file; what is not given is as the task's [csv] says")
     device = table.add_mutually_exclusive_group()
-    device.add_argument("--device", type=_device, metavar="ID", help="the device of all rows (default: csv)")
+    device.add_argument("--device", type=_device, metavar="ID", help="the device of all rows")
     device.add_argument("--device-column", metavar="COLUMN", help="column with the name of the device")
     table.add_argument(
         "--time",
         action="append",
         default=[],
         metavar="COLUMN",
-        help="column of the event time; given twice, the cells are joined by a space "
-        "(default: rows are step_ms apart)",
+        help="column of the event time; given twice, the cells are joined by a space",
     )
     table.add_argument(
         "--value",
@@ -86,15 +85,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=name_and_column,
         metavar="NAME=COLUMN",
-        help="column of a value; may be repeated (default: the column of that name)",
+        help="column of a value; may be repeated",
     )
     table.add_argument("--label", metavar="COLUMN", help="what a regression or a classification learns")
-    add_form_arguments(table)
+    add_form_arguments(table, "as the task says")
     add_each_options(parser)
-    parser.set_defaults(time_format=None, separator=None, decimal=None)
     parser.epilog = (
         f"{parser.epilog}\n"
         "  atoll-trainer train --task oven.toml --csv oven.csv --time timestamp --value temperature=value\n\n"
+        "The task file names the values and the target: config/task.toml is one with every key explained,\n"
+        "config/scenarios has ten for real data, and docs/operate/tasks.md says how to write one.\n\n"
         "The windows are cut by the code that runs on the device, in order of time: the training part\n"
         "first, then the validation part, which says when to stop, then the test part, which only\n"
         "atoll-trainer evaluate looks at. Model, facts and windows go to the run folder."
@@ -160,29 +160,7 @@ def _readings(
     if arguments.csv is not None:
         if arguments.since is not None:
             raise ConfigError("--since: goes with recorded readings only")
-        if len(values := dict(arguments.value)) < len(arguments.value):
-            raise ConfigError("--value: a name is given twice")
-        table = task.csv
-        plain = {name: column for name, column in table.values.items() if isinstance(column, str)}
-        plain |= {
-            name: spec.column
-            for name, spec in table.values.items()
-            if isinstance(spec, CsvValue) and not spec.per and not spec.words
-        }
-        label = arguments.label or (table.label if isinstance(table.label, str) else None)
-        is_one_device = arguments.device is not None
-        columns = Columns(
-            time=arguments.time or table.time,
-            values=plain | values,
-            device=arguments.device or table.device,
-            device_column=arguments.device_column or (None if is_one_device else table.device_column),
-            label=label,
-            time_format=arguments.time_format or table.time_format,
-            decimal=arguments.decimal or table.decimal,
-            missing=frozenset(arguments.missing or table.missing),
-            step_ms=task.task.step_ms or _STEP_MS,
-        )
-        separator = arguments.separator or table.separator
+        columns, separator = columns_of(task, arguments)
         readings = sources.from_csv(arguments.csv, columns, task, separator)
         if arguments.test_csv is not None:
             readings = readings.joined(sources.from_csv(arguments.test_csv, columns, task, separator))

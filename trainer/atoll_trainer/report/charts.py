@@ -28,15 +28,22 @@ from atoll_trainer.report.evidence import Candidate, Doubles, Evidence, Shift
 
 _WIDE: Final = (920.0, 260.0)
 _NARROW: Final = (400.0, 260.0)
+_SMALL: Final = (240.0, 150.0)
 _MOST_POINTS: Final = 1_200
 _CLOSE: Final = 150
 """Windows in the close-up."""
 _MOST_BARS: Final = 20
+_FEW_BARS: Final = 4
+"""With fewer they would be blocks."""
 _MOST_CURVES: Final = 6
 _MOST_CHARS: Final = 45
 """Of the labels below an axis, side by side."""
 _DECADE: Final = 10
 _MOST_SHIFTS: Final = 12
+_GAP: Final = 10
+"""Usual steps of time without a window, from which on a line is broken."""
+_LEAST_STEPS: Final = 0.01
+"""Of a difference that is worth a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +86,10 @@ def charts(evidence: Evidence) -> Iterator[Chart]:
 
 def over_time(evidence: Evidence) -> Iterator[Chart]:
     """Yield prediction against truth: the whole test part, and the stretch with the largest errors."""
-    truth, told = _last(evidence.targets), _last(evidence.outputs)
-    times = evidence.times_ms
-    caption = f"Truth and what the {evidence.ships} model said of it."
+    chosen, whose = _one_device(evidence)
+    truth, told = _last(evidence.targets)[chosen], _last(evidence.outputs)[chosen]
+    times = evidence.times_ms[chosen]
+    caption = f"Truth and what the {evidence.ships} model said of it{whose}."
     if len(truth) > _MOST_POINTS:
         size = -(-len(truth) // _MOST_POINTS)
         caption += f" Each point is the mean of {size} windows."
@@ -95,8 +103,8 @@ def over_time(evidence: Evidence) -> Iterator[Chart]:
         at = slice(int(sums.argmax()), int(sums.argmax()) + _CLOSE)
         yield _wide(
             "Where it is worst",
-            f"The {_CLOSE} windows in a row with the largest errors: "
-            f"{errors[at].mean():.4g}{_unit(evidence)} on average, {errors.mean():.4g} over all.",
+            f"The {_CLOSE} windows in a row with the largest errors{whose}: "
+            f"{errors[at].mean():.4g}{_unit(evidence)} on average, {errors.mean():.4g} over the whole time.",
             lambda axes: _lines(axes, evidence, times[at], truth[at], told[at]),
         )
 
@@ -156,7 +164,10 @@ def parity(evidence: Evidence) -> Chart:
         axes.set_ylabel("share of the outputs")
 
     half, most = np.median(np.abs(off)), np.abs(off).max()
-    caption = f"Half of the answers differ by less than {half:.2g} steps, all by {_plain(most)} at most."
+    caption = (
+        f"What the smaller numbers of the device have changed: half of the answers differ by less than "
+        f"{_plain(max(half, _LEAST_STEPS))} steps, all by {_plain(most)} at most."
+    )
     return Chart("float against int8", caption, draw("histogram of differences", *_NARROW, plot))
 
 
@@ -337,9 +348,12 @@ def importance(evidence: Evidence) -> Chart:
     def plot(_figure: Any, axes: Any) -> None:
         places = range(len(ranked))
         axes.barh(places, rises, xerr=[one.spread for one in ranked], color=MODEL, ecolor=INK, height=0.7)
+        spare = max(0, _FEW_BARS - len(ranked)) / 2
+        axes.set_ylim(-0.75 - spare, len(ranked) - 0.25 + spare)
         axes.set_yticks(places, [one.feature[:28] for one in ranked])
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_xlabel(f"rise of the {evidence.loss_name}")
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(visible=False, axis="y")
 
     least = [one.feature for one, rise in zip(ranked, rises, strict=True) if rise <= one.spread]
@@ -359,11 +373,10 @@ def shift(one: Shift) -> Chart:
         for shares, colour, label in ((one.train, TRUTH, "training"), (one.test, MODEL, "test")):
             axes.stairs(shares, one.edges, color=colour, fill=True, alpha=0.3)
             axes.stairs(shares, one.edges, color=colour, label=label)
-        axes.legend(loc="upper right")
+        axes.locator_params(nbins=5)
+        axes.legend(**ABOVE, ncols=2)
 
-    return Chart(
-        one.name, f"stability index {one.index:.2f}", draw(f"spread of {one.name}", 280.0, 150.0, plot)
-    )
+    return Chart(one.name, f"stability index {one.index:.2f}", draw(f"spread of {one.name}", *_SMALL, plot))
 
 
 def shifts(evidence: Evidence) -> list[Chart]:
@@ -377,6 +390,12 @@ def _wide(title: str, caption: str, plot: Callable[[Any], None]) -> Chart:
 
 
 def _lines(axes: Any, evidence: Evidence, times: Doubles, truth: Doubles, told: Doubles) -> None:
+    steps = np.diff(times)
+    # Where nothing was measured there is no line.
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    gaps = np.flatnonzero(steps > _GAP * max(usual, 1.0)) + 1
+    times = np.insert(times, gaps, times[gaps])
+    truth, told = (np.insert(one, gaps, np.nan) for one in (truth, told))
     across = moments(axes, times)
     axes.plot(across, truth, color=TRUTH, label="truth")
     axes.plot(across, told, color=MODEL, linewidth=1.1, label=evidence.ships)
@@ -397,6 +416,19 @@ def _one_against_rest(evidence: Evidence) -> Iterator[tuple[str, Doubles, NDArra
 def _last(values: Doubles) -> Doubles:
     """Return the last step of a path, or the one number there is."""
     return values if values.ndim == 1 else values[:, -1]
+
+
+def _one_device(evidence: Evidence) -> tuple[NDArray[np.bool_], str]:
+    """Return the windows of the device with the largest errors, and words for it where there are several.
+
+    A line from one device's value to the next one's would show nothing.
+    """
+    devices = evidence.devices
+    if devices is None or len(found := np.unique(devices)) <= 1:
+        return np.ones(len(evidence.times_ms), np.bool_), ""
+    errors = np.abs(_last(evidence.outputs) - _last(evidence.targets))
+    worst = max(found, key=lambda device: float(errors[devices == device].mean()))
+    return devices == worst, f", of that of {len(found):,} devices with the largest errors"
 
 
 def _means(values: Doubles, size: int) -> Doubles:

@@ -111,6 +111,8 @@ class Evidence:
         facts: What else a reader must know, by heading.
         warnings: What speaks against the model.
         ships: Which model a bundle holds: ``int8`` or ``float``.
+        naive_kind: What the naive guess is, in words.
+        devices: Whose windows they are, as numbers, shape (n,); None: nobody says.
     """
 
     model: str
@@ -133,6 +135,8 @@ class Evidence:
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     ships: str = "int8"
+    naive_kind: str = ""
+    devices: NDArray[np.int64] | None = None
 
     @property
     def outputs(self) -> Doubles:

@@ -79,6 +79,8 @@ def gather(run: Run, evaluated: Evaluated) -> Evidence:
             *notes(parts, run.task(), facts.readings, facts.refused),
         ],
         ships="float" if facts.ships_float else "int8",
+        naive_kind=evaluation.naive_kind,
+        devices=None if parts.test.devices is None else parts.test.devices[order],
     )
 
 
@@ -173,16 +175,22 @@ def warnings(evaluated: Evaluated, shifts: list[Shift]) -> list[str]:
             "It ships as float, which no Edge TPU runs: as int8 it would lose more than the task's limit."
         )
     elif lost is not None and lost > _LOST:
-        told.append(f"As int8 it loses {lost:.1%} against float.")
+        name = _LOSSES.get(evaluated.kind, "mean absolute error")
+        told.append(f"As int8 its {name} is {lost:.1%} larger than as float.")
     if ships.saturated > _SATURATED * evaluation.windows:
         count = f"{ships.saturated:,} of {evaluation.windows:,}"
-        told.append(f"{count} windows exceed what int8 was made for.")
+        told.append(
+            f"{count} windows exceed what int8 was made for: the nearest value that it knows is taken."
+        )
     if evaluation.windows < _FEW:
         told.append(f"{evaluation.windows:,} windows are few: its figures are uncertain.")
     moved = sorted((one for one in shifts if one.index > _SHIFTED), key=lambda one: -one.index)
     if moved:
         names = ", ".join(f"{one.name} ({one.index:.2f})" for one in moved[:5])
-        told.append(f"Spread otherwise in the test part than in training (stability index): {names}.")
+        told.append(
+            f"Other values in the test part than in training: {names}. What was learnt may not hold for "
+            "them; the number is the stability index of the charts below."
+        )
     if evaluated.search is not None and evaluated.search.is_cut:
         told.append("The search was cut by its time limit: another run may choose otherwise.")
     return told

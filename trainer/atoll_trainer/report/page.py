@@ -23,6 +23,16 @@ _TITLES: Final = {
     "log_loss": "log loss",
     "flagged": "flagged",
 }
+_MEANINGS: Final = {
+    "mae": "how far off an answer is on average",
+    "rmse": "the same, where large errors count more",
+    "accuracy": "share of the windows that it tells right",
+    "macro_f1": "how well it finds each class, rare ones counting as much as frequent ones; 1 is best",
+    "f1": "how many anomalies it finds and how few others it reports, in one number; 1 is best",
+    "average_precision": "the same over all thresholds; 1 is best",
+    "log_loss": "how wrong its probabilities are; 0 is best",
+    "flagged": "share of the windows that it calls abnormal",
+}
 _FALLING: Final = ("mae", "log_loss")
 """Figures that are to be small, in the order in which one is chosen for the first sentence."""
 
@@ -53,7 +63,7 @@ def card(evidence: Evidence) -> str:
 
 def document(evidence: Evidence) -> dict[str, Any]:
     """Return the same for programs; the answers themselves are left out."""
-    left_out = {"times_ms", "targets", "naive", "float_outputs", "int8_outputs", "shifts"}
+    left_out = {"times_ms", "devices", "targets", "naive", "float_outputs", "int8_outputs", "shifts"}
     found = {name: value for name, value in asdict(evidence).items() if name not in left_out}
     shifted = [
         {"name": one.name, "index": one.index, "edges": one.edges.tolist()}
@@ -108,10 +118,24 @@ def _render(template: str, evidence: Evidence, **more: Any) -> str:
     return environment.get_template(template).render(
         evidence=evidence,
         verdict=verdict(evidence),
-        columns=[*columns, "bytes", "µs"],
+        columns=[*columns, "bytes", "µs an answer"],
+        words=_words(evidence, names),
         rows=[_line(row, names, evidence.ships) for row in evidence.rows],
         **more,
     )
+
+
+def _words(evidence: Evidence, names: list[str]) -> list[str]:
+    """Return what the words of the table mean."""
+    return [
+        "untouched: nothing was learnt from these windows or chosen by them",
+        "naive: the guess without a model" + (f", the {evidence.naive_kind}" if evidence.naive_kind else ""),
+        "float: the model as it was trained",
+        "int8: the same in whole numbers, as small devices compute",
+        "bold: what a bundle of this run ships",
+        *(f"{_TITLES[name]}: {_MEANINGS[name]}" for name in names),
+        "µs an answer: on this machine",
+    ]
 
 
 def _line(row: Row, names: list[str], ships: str) -> _Line:
