@@ -40,6 +40,7 @@ values = {{ {values} }}
 """
 MOST_BEHIND_S = 60.0
 """What is not recorded so long after the last reading was sent is lost."""
+GENERATOR_WAITS_S = 3.0
 RECORDED = 'atoll_trainer_recorded_total{kind="reading"} '
 
 
@@ -91,8 +92,7 @@ def measure(arguments: argparse.Namespace, folder: Path, inflight: int) -> dict[
             memory.append(group.memory_mb()["rss_mb"])
         _expect(loadgen, "end")
         ended_s = time.monotonic()
-        sent = json.loads(_expect(loadgen, "{"))
-        behind_s = _behind_s(metrics_port, sent["sent"], ended_s)
+        sent, behind_s = _followed(loadgen, metrics_port, ended_s)
         memory.append(group.memory_mb()["rss_mb"])
         used_s, broker_used_s = group.cpu_s() - cpu_s, brokers.cpu_s() - broker_cpu_s
         others_s = _busy_s() - machine_s - used_s - broker_used_s - sent["generator_cpu_s"]
@@ -134,13 +134,23 @@ def _stored(recordings: Path, sent: int, devices: int) -> dict[str, Any]:
     }
 
 
-def _behind_s(metrics_port: int, sent: int, ended_s: float) -> float | None:
-    """Return how long after the last reading was sent all were recorded; None: some never were."""
-    while _recorded(metrics_port) < sent:
-        if time.monotonic() - ended_s > MOST_BEHIND_S:
-            return None
+def _followed(loadgen: Process, metrics_port: int, ended_s: float) -> tuple[dict[str, Any], float | None]:
+    """Return what the generator tells, and how long after the last reading was sent all were recorded.
+
+    None: some never were. The generator waits for answers, which nobody gives, before it tells.
+    """
+    seen: list[tuple[float, float]] = []
+
+    def look() -> None:
+        seen.append((_recorded(metrics_port), round(time.monotonic() - ended_s, 1)))
         time.sleep(0.1)
-    return round(time.monotonic() - ended_s, 1)
+
+    while time.monotonic() - ended_s < GENERATOR_WAITS_S:
+        look()
+    told: dict[str, Any] = json.loads(_expect(loadgen, "{"))
+    while (not seen or seen[-1][0] < told["sent"]) and time.monotonic() - ended_s < MOST_BEHIND_S:
+        look()
+    return told, next((behind_s for count, behind_s in seen if count >= told["sent"]), None)
 
 
 def _recorded(metrics_port: int) -> float:

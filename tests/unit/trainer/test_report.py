@@ -229,3 +229,32 @@ def test_what_speaks_against_a_model_is_that_of_the_file_that_ships():
         "As int8 its mean absolute error is 300.0% larger than as float.",
         "400 of 500 windows exceed what int8 was made for: the nearest value that it knows is taken.",
     ]
+
+
+def test_a_test_part_without_a_class_and_an_alarm_that_never_rests_are_told():
+    def found(kind, labels, targets, figures):
+        metrics = ModelMetrics(latency_us=1.0, saturated=0, sha256="0" * 64, **figures)
+        evaluation = Evaluation(
+            windows=500,
+            backend="cpu",
+            naive_kind="most frequent class",
+            naive=Metrics(),
+            float_model=metrics,
+            int8_model=metrics,
+            parity_lsb=0.0,
+            lsb=0.1,
+        )
+        empty = dict.fromkeys(("times_ms", "naive", "float_outputs", "int8_outputs"), np.zeros(0))
+        return Evaluated(evaluation, kind, labels, None, targets=np.array(targets), search=None, **empty)
+
+    classes = ["good", "worn", "broken"]
+
+    assert warnings(found(TaskKind.CLASSIFICATION, classes, [0.0, 1.0, 2.0], {"log_loss": 0.1}), []) == []
+    [told] = warnings(found(TaskKind.CLASSIFICATION, classes, [1.0, 1.0], {"log_loss": 0.1}), [])
+    assert told == (
+        "No window of the test part is 'good' or 'broken': how well that is found is not known. "
+        "Always to say 'worn' would be right."
+    )
+    assert warnings(found(TaskKind.ANOMALY, [], [np.nan], {"flagged": 0.01}), []) == []
+    [told] = warnings(found(TaskKind.ANOMALY, [], [np.nan], {"flagged": 0.78}), [])
+    assert told.startswith("It calls 78% of the windows abnormal")

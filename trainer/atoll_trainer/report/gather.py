@@ -26,6 +26,8 @@ _SATURATED: Final = 0.01
 _LOST: Final = 0.01
 """Of its accuracy: what int8 may cost."""
 _FEW: Final = 100
+_MOST_FLAGGED: Final = 0.25
+"""Share of abnormal windows above which normal was not understood."""
 _LOSSES: Final = {
     TaskKind.CLASSIFICATION: "log loss",
     TaskKind.ANOMALY: "share told wrongly",
@@ -169,6 +171,12 @@ def warnings(evaluated: Evaluated, shifts: list[Shift]) -> list[str]:
     own, before = ships.error, evaluation.naive.error
     if own is not None and before is not None and own >= before:
         told.append(f"It is no better than a naive guess ({evaluation.naive_kind}).")
+    told += _about_what_is_tested(evaluated)
+    if ships.flagged is not None and ships.flagged > _MOST_FLAGGED:
+        told.append(
+            f"It calls {ships.flagged:.0%} of the windows abnormal: what is normal has changed since the "
+            "training, or was not all in it."
+        )
     lost = _loss_by_int8(evaluation.float_model, evaluation.int8_model)
     if ships_float:
         told.append(
@@ -194,6 +202,18 @@ def warnings(evaluated: Evaluated, shifts: list[Shift]) -> list[str]:
     if evaluated.search is not None and evaluated.search.is_cut:
         told.append("The search was cut by its time limit: another run may choose otherwise.")
     return told
+
+
+def _about_what_is_tested(evaluated: Evaluated) -> list[str]:
+    """Return which classes the test part lacks: nothing is known of how well they are found."""
+    known = set(evaluated.targets.astype(np.int64).tolist()) if evaluated.labels else set()
+    absent = [repr(label) for at, label in enumerate(evaluated.labels) if at not in known]
+    if not absent:
+        return []
+    told = f"No window of the test part is {' or '.join(absent)}: how well that is found is not known."
+    if len(known) == 1:
+        told += f" Always to say {evaluated.labels[known.pop()]!r} would be right."
+    return [told]
 
 
 def _loss_by_int8(float_model: ModelMetrics, int8_model: ModelMetrics) -> float | None:
