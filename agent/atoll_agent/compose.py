@@ -172,6 +172,7 @@ def compose(settings: AgentSettings, path: Path) -> Supervisor:
         releases.start(end)
         loader.runtimes.any()  # without one there is nothing to wait for
         stack.pop_all()  # the supervisor notes the end
+    crashes.started()
     return supervisor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from support import brokers
@@ -17,7 +18,7 @@ from support.releases import (
 )
 
 from atoll_contract.release import CHUNK_BYTES
-from atoll_contract.topics import MetadataTopic
+from atoll_contract.topics import ChunkTopic, MetadataTopic
 from atoll_link.exits import Exit
 
 LIMIT = 20_000
@@ -56,6 +57,8 @@ def test_what_the_broker_does_not_keep_is_not_signed_and_published_in_smaller_ch
         assert "nothing was signed" in refused.stderr
         assert "chunk_bytes" in refused.stderr
         assert operator.versions() == before
+        sha256 = hashlib.sha256(large(operator, 2).read_bytes()).hexdigest()
+        assert not any(held(broker, [str(ChunkTopic(sha256, number)) for number in range(3)]).values())
         resigned = operator.run("resign")
         assert resigned.returncode == Exit.SUCCESS, resigned.stderr
 
@@ -97,8 +100,9 @@ def test_a_bundle_that_the_broker_does_not_take_any_more_holds_up_nothing_else(t
 
         resigned = operator.run("resign")
 
-        assert resigned.returncode == Exit.FAILURE
-        assert "atoll-trainer withdraw large 1 takes this back" in resigned.stderr
+        assert resigned.returncode == Exit.SUCCESS, resigned.stderr
+        assert "atoll-trainer withdraw large 1 takes it back" in resigned.stderr
+        assert operator.run("republish").returncode == Exit.FAILURE
         assert operator.versions()["timestamp"] == before + 1
         lacking = {topic for topic, payload in held(broker, topics_of(trainer)).items() if not payload}
         assert lacking

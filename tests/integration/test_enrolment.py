@@ -103,7 +103,7 @@ def test_a_device_can_run_from_its_folder(plain_desk, capsys):
 @pytest.mark.parametrize(
     ("password_file", "status", "says"),
     [
-        ("/run/credentials/not-there.service/password", 0, "systemd puts it there when the service starts"),
+        ("/run/credentials/not-there.service/password", 0, "there while the service runs"),
         ("/not-there/password", Exit.SETTINGS, "/not-there/password: the password cannot be read"),
     ],
 )

@@ -325,6 +325,7 @@ def test_root_keys_that_were_signed_and_not_published_are_published_and_no_other
     put(
         operator.broker, {topic: payload or b"" for topic, payload in held_before.items()}
     )  # as if it had failed
+    (operator.home / "root-out").write_text("1\n")
     signed = trusted(metadata(operator), KeyName.ROOT)
 
     again = keys(operator, action, *options)
@@ -337,6 +338,18 @@ def test_root_keys_that_were_signed_and_not_published_are_published_and_no_other
     assert keys(operator, "root", "--add", "1").returncode == Exit.SUCCESS
     assert roots(operator) == 3
     assert releases(operator) == [1]
+
+
+def test_root_keys_are_replaced_again_where_the_broker_has_lost_the_new_root(operator: Operator) -> None:
+    assert keys(operator, "rotate", "root").returncode == Exit.SUCCESS
+    put(operator.broker, dict.fromkeys(ROOT_TOPICS, b""))
+    [replaced] = trusted(metadata(operator), KeyName.ROOT)
+
+    again = keys(operator, "rotate", "root")
+
+    assert again.returncode == Exit.SUCCESS, again.stderr
+    assert trusted(metadata(operator), KeyName.ROOT) != [replaced]
+    assert roots(operator) == 3
 
 
 # Several root keys

@@ -62,6 +62,11 @@ class Home:
         return self.folder / "root.json"
 
     @property
+    def root_out(self) -> Path:
+        """The version of the newest root that was published with all that belongs to it."""
+        return self.folder / "root-out"
+
+    @property
     def repository(self) -> Path:
         """The signed releases."""
         return self.folder / "repository"

@@ -12,11 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
-from tuf.api.metadata import Timestamp
+from tuf.api.metadata import Root, Timestamp
 
 from atoll_contract.errors import NotStoredError
 from atoll_contract.release import CHUNK_BYTES, MIN_CHUNK_BYTES, ReleaseTerms
-from atoll_contract.topics import MetadataTopic
 from atoll_link.broker import Broker
 from atoll_link.files import write_whole
 from atoll_trainer.home import Home
@@ -72,9 +71,12 @@ class Publication:
 
     @property
     def is_root_out(self) -> bool:
-        """Whether the broker holds the newest root."""
-        topic = str(MetadataTopic("root.json"))
-        return self._publisher.fetch([topic]).get(topic) == self.repository.root
+        """Whether the newest root was once brought out, with all else; not whether the broker holds it."""
+        try:
+            out = int(self._trainer.home.root_out.read_text(encoding="ascii"))
+        except (OSError, ValueError):  # a root too many is better than a stolen key that stays trusted
+            return True
+        return out >= self.repository.metadata.version(Root.type)
 
     def bundle(self, terms: ReleaseTerms) -> bytes:
         """Return the bundle of a release that is out; a damaged one is mended from the broker's copy.
@@ -131,6 +133,8 @@ class Publication:
         self._warn_of_expiry(now)
         write_whole(self._trainer.home.root, self.repository.root)
         summary = self._publisher.push(self.repository.steps(), compare=compare)
+        root_version = self.repository.metadata.version(Root.type)
+        write_whole(self._trainer.home.root_out, f"{root_version}\n".encode())
         self._publisher.clear(self.repository.obsolete(now - _GRACE))
         return summary
 

@@ -18,7 +18,7 @@ from typing import Final, Self, TypeVar
 
 import structlog
 
-from atoll_contract.errors import NotStoredError, StorageError
+from atoll_contract.errors import BrokerUnavailableError, NotStoredError, StorageError
 from atoll_contract.release import MAX_CHUNK_BYTES
 from atoll_contract.topics import ChunkTopic, MetadataTopic
 from atoll_link.files import write_whole
@@ -78,12 +78,14 @@ class Summary:
         topics_stored: Those that were not there, or held other bytes.
         bytes_stored: Payload of those.
         duration_s: How long it took.
+        not_kept: Of bundles that are out, those that the broker does not keep, and why.
     """
 
     topics: int
     topics_stored: int
     bytes_stored: int
     duration_s: float
+    not_kept: tuple[str, ...] = ()
 
     def after(self, first: Summary) -> Summary:
         """Return the summary of this push and of ``first``, whose topics are among those of this one."""
@@ -92,6 +94,7 @@ class Summary:
             first.topics_stored + self.topics_stored,
             first.bytes_stored + self.bytes_stored,
             first.duration_s + self.duration_s,
+            self.not_kept,
         )
 
     def __str__(self) -> str:
@@ -164,26 +167,27 @@ class Publisher:
 
         What it holds already is left alone. A bundle is taken to be there when its last chunk is,
         unless ``compare`` asks for more. A file that is damaged is made anew of what the broker holds.
-        A bundle that the broker does not keep holds up nothing else: it is told at the end.
+        A new bundle that the broker does not keep is taken away again. One that is out already holds up
+        nothing else: it is told in the log, and by the summary.
 
         Args:
             steps: As :meth:`Repository.steps` returns them.
             compare: Names of bundles to compare chunk by chunk; None: all of them.
-            is_new: Put all of it, without a look whether it is there.
+            is_new: They are bundles that are not out yet.
             progress: Called after every batch of topics.
 
         Raises:
-            NotStoredError: The broker does not keep what it acknowledges, or refuses it; of several bundles
-                the first is named.
+            NotStoredError: The broker does not keep what it acknowledges, or refuses it.
             BrokerUnavailableError: The connection failed for too long.
             StorageError: A file cannot be read, or a bundle is damaged here and not whole at the broker.
         """
         started = time.monotonic()
         topics = sum(len(step.pieces) for step in steps)
-        looked_at = [
-            piece for step in steps for piece in (step.pieces[-1:] if step.is_bundle else step.pieces)
-        ]
-        held = set() if is_new else self._held(looked_at)
+        # Of a bundle the last chunk tells whether it is out, the first one whether that was begun.
+        seen = slice(1) if is_new else slice(-1, None)
+        held = self._held(
+            [piece for step in steps for piece in (step.pieces[seen] if step.is_bundle else step.pieces)]
+        )
         left_alone = {
             step.name
             for step in steps
@@ -193,7 +197,7 @@ class Publisher:
             if step.is_bundle and step.name not in left_alone and self.mend(step):
                 held |= {piece.topic for piece in step.pieces}
         done = topics_stored = bytes_stored = 0
-        faults: list[tuple[Step, NotStoredError]] = []
+        not_kept: list[str] = []
         for step in steps:
             if step.name in left_alone:
                 done += len(step.pieces)
@@ -206,12 +210,24 @@ class Publisher:
                     if progress is not None:
                         progress(Progress(step.name, done, topics))
             except NotStoredError as error:
-                if not step.is_bundle:
+                if is_new:
+                    self._take_away(step)
+                if is_new or not step.is_bundle:
                     raise
-                faults.append((step, error))
-        if faults:
-            raise _undelivered(*faults[0], is_rest_out=not all(step.is_bundle for step in steps))
-        return Summary(topics, topics_stored, bytes_stored, time.monotonic() - started)
+                withdraw = f"atoll-trainer withdraw {step.name.removesuffix('.atoll').replace('/', ' ')}"
+                detail = f"{step.name}: {error.detail}; all else goes on, and {withdraw} takes it back"
+                _log.warning("bundle.not_kept", bundle=step.name, detail=detail)
+                not_kept.append(detail)
+        return Summary(topics, topics_stored, bytes_stored, time.monotonic() - started, tuple(not_kept))
+
+    def _take_away(self, step: Step) -> None:
+        """Leave nothing at the broker of a bundle that it does not keep; as far as it lets us."""
+        try:
+            for batch in _batches(step.pieces):
+                messages = [(piece.topic, b"") for piece in batch]
+                self._writer.put_many(messages, timeout_s=self._deadlines.acknowledge_s)
+        except (NotStoredError, BrokerUnavailableError) as error:
+            _log.warning("bundle.left_behind", bundle=step.name, detail=error.detail)
 
     def _put(self, step: Step, held: set[str]) -> Iterator[tuple[int, list[Message]]]:
         """Put what is missing of a step and read it back; yield the size of each batch, and what it took."""
@@ -297,14 +313,8 @@ class Publisher:
         }
 
 
-def _undelivered(step: Step, error: NotStoredError, *, is_rest_out: bool) -> NotStoredError:
-    withdraw = f"atoll-trainer withdraw {step.name.removesuffix('.atoll').replace('/', ' ')}"
-    rest = f"; what else there is is out, and {withdraw} takes this back" if is_rest_out else ""
-    return NotStoredError(f"{step.name}: {error.detail}{rest}")
-
-
 def _is_there(step: Step, held: Collection[str]) -> bool:
-    return step.is_bundle and step.pieces[-1].topic in held
+    return step.is_bundle and any(step.pieces[place].topic in held for place in (0, -1))
 
 
 def _is_intact(step: Step) -> bool:

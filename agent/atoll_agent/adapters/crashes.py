@@ -42,6 +42,7 @@ class CrashRecord:
         self._path = folder / "crash.txt"
         self._last = folder / "last-crash.txt"
         self._file: TextIO | None = None
+        self._is_starting = True
 
     def begin(self) -> End:
         """Return how the last run ended, and watch over this one.
@@ -58,6 +59,7 @@ class CrashRecord:
         else:
             with suppress(OSError):  # on a full disk no kill is told from a stop
                 os.write(self._file.fileno(), f"{_MARK}{_machine()}\n".encode())
+                os.fsync(self._file.fileno())  # else a machine that goes down soon takes it along
             faulthandler.enable(self._file)
         return end
 
@@ -86,19 +88,23 @@ class CrashRecord:
     ) -> None:
         if self._file is None:
             return
-        if isinstance(error, Exception) and _is_by_model(error):
+        if isinstance(error, Exception) and self._is_by_model(error):
             traceback.print_exception(error, file=self._file)
             self._file.flush()
             return
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
+    def started(self) -> None:
+        """Note that all models are loaded: from now on only the lane runs any."""
+        self._is_starting = False
 
-def _is_by_model(error: Exception) -> bool:
-    """Whether a model may have done it: tasks of the control plane, whose errors come in groups, run none."""
-    if isinstance(error, ExceptionGroup):
-        return error.subgroup(LaneEndedError) is not None
-    return not isinstance(error, (AtollError, OSError))
+    def _is_by_model(self, error: Exception) -> bool:
+        if isinstance(error, ExceptionGroup):  # of tasks, which run no model
+            return error.subgroup(LaneEndedError) is not None
+        if isinstance(error, LaneEndedError):
+            return True
+        return self._is_starting and not isinstance(error, (AtollError, OSError))
 
 
 def _machine() -> str:

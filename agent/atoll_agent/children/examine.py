@@ -105,8 +105,8 @@ def _contest(
     try:
         return contest.hold(bundle, found, key=request["key"], cpus=cpus, preferred=request["preferred"])
     except BundleRejectedError as error:
-        # A runtime that gets no memory says that it cannot load the file.
-        if is_cramped and error.reason is Reason.MODEL_UNREADABLE:
+        # A runtime that gets no memory says that it cannot load the file, or that it cannot be run.
+        if is_cramped and error.reason in {Reason.MODEL_UNREADABLE, Reason.MODEL_FAILED}:
             raise TransientError(error.detail, error.reason) from error
         raise
 

@@ -115,6 +115,6 @@ def _password(broker: Broker) -> str:
     if path is None:
         return "none"
     if path.is_relative_to(_CREDENTIALS) and not path.parent.exists():
-        return f"{path} (systemd puts it there when the service starts)"
+        return f"{path} (there while the service runs, if its unit has a LoadCredential for it)"
     broker.require_password()
     return str(path)

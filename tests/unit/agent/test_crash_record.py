@@ -75,6 +75,17 @@ def test_a_bug_where_models_run_is_a_crash_and_other_bugs_and_the_surroundings_a
     assert CrashRecord(tmp_path).begin() is (End.CRASHED if is_crash else End.ORDERLY)
 
 
+def test_once_all_is_started_only_the_lane_runs_models(tmp_path):
+    record = CrashRecord(tmp_path)
+    record.begin()
+    record.started()
+
+    with pytest.raises(RuntimeError), record:
+        raise RuntimeError("can't start new thread")
+
+    assert CrashRecord(tmp_path).begin() is End.ORDERLY
+
+
 @pytest.mark.parametrize(
     ("boot", "oom_kills", "end"), [("one", 3, End.ORDERLY), ("two", 3, End.KILLED), ("one", 4, End.KILLED)]
 )

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from atoll_contract.errors import ConfigError
+from atoll_contract.errors import ConfigError, NotStoredError
 from atoll_trainer.commands.options import add_trainer_options, trainer_from
 from atoll_trainer.publication import open_publication
 
@@ -33,4 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
             )
         summary = publication.push_signed(datetime.now(UTC), compare=None)
     print(json.dumps(asdict(summary)) if arguments.json else summary)  # noqa: T201 - the result
+    if summary.not_kept:
+        raise NotStoredError(summary.not_kept[0])
     return 0
