@@ -454,9 +454,9 @@ class End(StrEnum):
     """How a run of the agent ended."""
 
     ORDERLY = "orderly"
-    """By whoever may end it: by a stop, or by a kill."""
+    """By whoever may end it, by a stop or a kill; or with the whole machine."""
     KILLED = "killed"
-    """With the whole machine, or by the kernel, who kills who takes too much memory."""
+    """By the kernel, as far as it tells, who kills who takes too much memory."""
     CRASHED = "crashed"
     """By what a model may have done: a fatal signal, or a bug where models are loaded or answer."""
 

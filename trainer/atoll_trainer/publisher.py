@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -78,14 +78,14 @@ class Summary:
         topics_stored: Those that were not there, or held other bytes.
         bytes_stored: Payload of those.
         duration_s: How long it took.
-        not_kept: Of bundles that are out, those that the broker does not keep, and why.
+        not_kept: By name, bundles that are out and that the broker does not keep, and why.
     """
 
     topics: int
     topics_stored: int
     bytes_stored: int
     duration_s: float
-    not_kept: tuple[str, ...] = ()
+    not_kept: Mapping[str, str] = field(default_factory=dict)
 
     def after(self, first: Summary) -> Summary:
         """Return the summary of this push and of ``first``, whose topics are among those of this one."""
@@ -197,7 +197,7 @@ class Publisher:
             if step.is_bundle and step.name not in left_alone and self.mend(step):
                 held |= {piece.topic for piece in step.pieces}
         done = topics_stored = bytes_stored = 0
-        not_kept: list[str] = []
+        not_kept: dict[str, str] = {}
         for step in steps:
             if step.name in left_alone:
                 done += len(step.pieces)
@@ -217,8 +217,8 @@ class Publisher:
                 withdraw = f"atoll-trainer withdraw {step.name.removesuffix('.atoll').replace('/', ' ')}"
                 detail = f"{step.name}: {error.detail}; all else goes on, and {withdraw} takes it back"
                 _log.warning("bundle.not_kept", bundle=step.name, detail=detail)
-                not_kept.append(detail)
-        return Summary(topics, topics_stored, bytes_stored, time.monotonic() - started, tuple(not_kept))
+                not_kept[step.name] = detail
+        return Summary(topics, topics_stored, bytes_stored, time.monotonic() - started, not_kept)
 
     def _take_away(self, step: Step) -> None:
         """Leave nothing at the broker of a bundle that it does not keep; as far as it lets us."""

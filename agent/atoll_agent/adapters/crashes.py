@@ -3,7 +3,7 @@
 A file in the state folder tells: after an end in order it is gone, and a fatal signal, or a bug where
 models are loaded or answer, leave their traceback in it; a bug elsewhere is no model's doing. Its first
 line tells in which state of the machine this process started. After an end without a word it tells
-whether the machine went down or the kernel has killed anybody for memory since: else it was a person.
+whether the kernel has killed anybody for memory since; else it was a person, or the mains, and no model.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class CrashRecord:
             with self._path.open(encoding="utf-8", errors="replace") as file:
                 before = file.readline(_MOST_BYTES)
                 found = ("" if before.startswith(_MARK) else before) + file.read(_MOST_BYTES)
+            if not found.strip("\0 \n"):  # what a power cut leaves of a file
+                found = ""
             if found:
                 log.error("agent.crashed", file=str(self._last), detail=_shown(found))
                 self._path.replace(self._last)
@@ -78,7 +80,9 @@ class CrashRecord:
             return End.ORDERLY
         if found:
             return End.CRASHED
-        return End.ORDERLY if before in {"", f"{_MARK}{_machine()}\n"} else End.KILLED
+        boot, kills = before.removeprefix(_MARK).strip().partition(" ")[::2]
+        boot_now, kills_now = _machine().partition(" ")[::2]
+        return End.KILLED if kills and boot == boot_now and kills != kills_now else End.ORDERLY
 
     def __enter__(self) -> Self:
         return self

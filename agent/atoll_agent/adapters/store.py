@@ -133,7 +133,7 @@ class StateStore:
         except PermissionError as error:
             raise ConfigError(
                 f"{error.filename}: cannot be read; {self.folder} and all in it must belong to the user "
-                "that the agent runs as (chown -R)"
+                "that the agent runs as (chown -R), and whoever runs this must be that user (sudo -u)"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.folder}: cannot be read: {error}") from error

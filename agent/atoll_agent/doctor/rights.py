@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from atoll_agent.doctor.finding import Finding, fault, ok, warning
-from atoll_contract.release import CHUNK_BYTES
+from atoll_contract.release import CHUNK_BYTES, MIN_CHUNK_BYTES
 from atoll_contract.topics import (
     PREFIX,
     ChunkTopic,
@@ -411,6 +411,10 @@ def _try_spare(trial: _Trial, topic: str) -> Finding:
     """Try whether messages are retained, and as long as a chunk, on a topic that nobody else uses."""
     length = min(CHUNK_BYTES, trial.session.limits.most_payload_bytes(topic))
     size = f"{length:,} bytes"
+    if length < MIN_CHUNK_BYTES:
+        return fault(
+            "retain", f"the broker takes {size} in a message; a chunk has {MIN_CHUNK_BYTES:,}", _RAISE_LIMIT
+        )
     refusal = trial.publish_alone(topic, bytes(length), retain=True)
     if refusal:
         todo = "" if refusal == _NOT_AUTHORIZED else _RAISE_LIMIT

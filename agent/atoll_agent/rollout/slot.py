@@ -25,8 +25,8 @@ MAX_DOUBTS: Final = 10
 MAX_CRASHES_PROVEN: Final = 5
 """Crashes in a row, each soon after the start, after which a champion goes that has worked before."""
 MAX_KILLS: Final = 10
-"""Ends in a row, with the whole machine or by the kernel, who kills who takes too much memory, after which a
-champion goes with which the agent has never lived: mains that fail a few times in a row are likelier."""
+"""Ends in a row by the kernel, who kills who takes too much memory, after which a champion goes with which
+the agent has never lived: another program may have taken the memory a few times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class Slot:
             no doing of it any more.
         is_blamed: The end before this start was counted as the challenger's.
         champion_crashes: Times in a row that the agent crashed soon after it had started with the champion.
-        champion_kills: Times in a row that it ended with the machine, or by the kernel, before it had lived
-            with the champion.
+        champion_kills: Times in a row that the kernel ended it for memory before it had lived with the
+            champion.
         is_proven: The agent has lived with the champion for a while once.
         start: When the release announced last is fetched.
         is_withdrawn: The champion has no place in the signed metadata any more, and goes on
@@ -233,7 +233,7 @@ class Slot:
         return replace(self, champion_crashes=self.champion_crashes + 1)
 
     def champion_killed(self) -> Slot:
-        """Return the slot after the kernel or mains ended the agent: no doing of one that has worked."""
+        """Return the slot after the kernel ended the agent for memory: no doing of one that has worked."""
         return self if self.is_proven else replace(self, champion_kills=self.champion_kills + 1)
 
     def champion_cleared(self) -> Slot:

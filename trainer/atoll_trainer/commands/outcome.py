@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from atoll_contract.errors import DeviceError, TransientError
+from atoll_contract.errors import DeviceError, NotStoredError, TransientError
 from atoll_contract.release import ReleaseTerms
 from atoll_link.cohort import Cohort, Standing
 from atoll_link.exits import Exit
@@ -82,8 +82,14 @@ def conclude(
     summary: Summary,
     dropped: Sequence[ReleaseTerms] = (),
 ) -> int:
-    """Print what is out, and what no more; if asked to, follow it to its end; return the exit code."""
+    """Print what is out, and what no more; if asked to, follow it to its end; return the exit code.
+
+    Raises:
+        NotStoredError: The broker does not keep the bundle of this release.
+    """
     terms = published.terms
+    if (detail := summary.not_kept.get(terms.target)) is not None:
+        raise NotStoredError(detail)
     _log.info(
         "release.published",
         model=terms.model,

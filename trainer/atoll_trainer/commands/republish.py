@@ -33,6 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
             )
         summary = publication.push_signed(datetime.now(UTC), compare=None)
     print(json.dumps(asdict(summary)) if arguments.json else summary)  # noqa: T201 - the result
-    if summary.not_kept:
-        raise NotStoredError(summary.not_kept[0])
+    for detail in summary.not_kept.values():
+        raise NotStoredError(detail)
     return 0
