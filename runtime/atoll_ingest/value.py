@@ -42,7 +42,7 @@ class ValueForm:
 
     Attributes:
         words: Text in lower case to the number it stands for.
-        missing: Text in lower case that stands for no value.
+        missing: Text in lower case that stands for no value; a number there stands also for that number.
         decimal: The decimal sign in text.
         suffix: What may follow a number in text, as ``°C``.
         scale: What the number is multiplied with.
@@ -57,11 +57,14 @@ class ValueForm:
     scale: float = 1.0
     offset: float = 0.0
     register: Register | None = None
+    _missing_numbers: frozenset[float] = field(init=False, repr=False, compare=False, default=frozenset())
     _is_plain: bool = field(init=False, repr=False, compare=False, default=True)
 
     def __post_init__(self) -> None:
-        """Note whether numbers stand as they are."""
-        is_plain = self.scale == 1.0 and self.offset == 0.0 and self.register is None
+        """Note which numbers stand for no value, and whether the others stand as they are."""
+        numbers = frozenset(number for text in self.missing if (number := self._number(text)) is not None)
+        object.__setattr__(self, "_missing_numbers", numbers)
+        is_plain = self.scale == 1.0 and self.offset == 0.0 and self.register is None and not numbers
         object.__setattr__(self, "_is_plain", is_plain)
 
     def value(self, name: str, found: object, first_register: int = 0) -> Value:
@@ -90,7 +93,7 @@ class ValueForm:
             case float() if math.isnan(found):
                 return None
             case bool() | int() | float() | Decimal() | Fraction():
-                return _finite(name, found)
+                return None if found in self._missing_numbers else _finite(name, found)
             case str() | bytes():
                 return self._read_text(
                     name, found if isinstance(found, str) else found.decode("utf-8", "replace")
@@ -108,12 +111,17 @@ class ValueForm:
             return None
         if word in self.words:
             return self.words[word]
+        number = self._number(stripped)
+        if number is None:
+            raise MalformedMessageError(f"{name} is no number and no known word: {text[:40]!r}")
+        return None if number in self._missing_numbers else _finite(name, number)
+
+    def _number(self, text: str) -> float | None:
+        """Return the number that ``text`` is, or None."""
         if self.decimal != ".":
             # A point that is no decimal sign parts thousands: not a number that this reads.
-            stripped = stripped.replace(".", "_").replace(self.decimal, ".")
-        if len(stripped) > _MOST_DIGITS or _NUMBER.fullmatch(stripped) is None:
-            raise MalformedMessageError(f"{name} is no number and no known word: {text[:40]!r}")
-        return _finite(name, float(stripped))
+            text = text.replace(".", "_").replace(self.decimal, ".")
+        return float(text) if len(text) <= _MOST_DIGITS and _NUMBER.fullmatch(text) else None
 
 
 def _finite(name: str, found: float | Decimal | Fraction) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -53,7 +53,7 @@ class Columns:
         time_format: ``iso8601``, ``s``, ``ms``, ``us``, ``ns``, or a format of ``strptime``; a time
             without a zone is UTC.
         decimal: The decimal sign.
-        missing: What stands for a missing number, beside nothing and nan.
+        missing: What stands for a missing number, beside nothing and nan; ``-200`` also for ``-200.0``.
         step_ms: Between two rows of a file without times.
     """
 
@@ -98,7 +98,8 @@ def add_form_arguments(
         action="append",
         default=[],
         metavar="TEXT",
-        help="what stands for a missing number, beside nothing and nan; may be given several times",
+        help="what stands for a missing number, beside nothing and nan (-200 also for -200.0); "
+        "may be given several times",
     )
 
 
@@ -149,6 +150,30 @@ def to_number(name: str, cell: str, decimal: str = ".") -> float:
     return number
 
 
+class MissingCells:
+    """Knows what stands for a missing number: nothing, nan, and ``texts``.
+
+    One that is a number stands for that number however it is written: exports mix ``-200`` and ``-200.0``.
+
+    >>> "-200.0" in MissingCells(["-200"])
+    True
+    """
+
+    def __init__(self, texts: Iterable[str], decimal: str = ".") -> None:
+        self._texts = _ALWAYS_MISSING | {text.lower() for text in texts}
+        self._decimal = decimal
+        self._numbers = {number for text in self._texts if (number := self._number(text)) is not None}
+
+    def __contains__(self, cell: str) -> bool:
+        return cell.lower() in self._texts or (bool(self._numbers) and self._number(cell) in self._numbers)
+
+    def _number(self, text: str) -> float | None:
+        try:
+            return to_number("", text, self._decimal)
+        except MalformedMessageError:
+            return None
+
+
 class RowReader:
     """Reads the rows of a file with this ``header``; faults of the header name the ``file``.
 
@@ -166,7 +191,7 @@ class RowReader:
         self._device = None if columns.device_column is None else place[columns.device_column]
         self._label = None if columns.label is None else place[columns.label]
         self._width = 1 + max(place.values())
-        self._missing = _ALWAYS_MISSING | {text.lower() for text in columns.missing}
+        self._missing = MissingCells(columns.missing, columns.decimal)
 
     def read(self, line: int, cells: Sequence[str] | None) -> Row:
         """Return what the row in ``line`` says.
@@ -211,7 +236,7 @@ class RowReader:
             raise MalformedMessageError(f"time {text[:40]!r} is not {written}", Reason.BAD_TIME) from error
 
     def _read_number(self, name: str, cell: str) -> float | None:
-        if cell.lower() in self._missing:
+        if cell in self._missing:
             return None
         return to_number(name, cell, self._columns.decimal)
 

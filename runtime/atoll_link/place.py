@@ -157,8 +157,10 @@ class Bucket:
     journals: Path | None = None
 
     def __str__(self) -> str:
-        # Without what follows "?": it may hold a key.
-        return self.url.partition("?")[0]
+        # Without user and password, and without what follows "?": it may hold a key.
+        scheme, mark, rest = self.url.partition("?")[0].partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
     @property
     def _is_s3(self) -> bool:

@@ -155,7 +155,7 @@ class ValueTable(Table):
         topic: The topic that carries it, for ``scalar``.
         unit_pointer: Where the message tells the unit; a reading in another unit is refused.
         words: Text that stands for numbers, besides on, off, true, false, open, closed and the like.
-        missing: Text that stands for no value, besides nan, null, unavailable, unknown and the like.
+        missing: What stands for no value, besides nan, null, unknown and the like: words or numbers, `-999`.
         decimal: The decimal sign of numbers in text.
         suffix: What may follow a number in text.
         scale: What the number is multiplied with.

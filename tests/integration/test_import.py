@@ -177,6 +177,10 @@ def test_a_store_that_nothing_here_can_open_is_told():
         place("nowhere://x")
 
 
+def test_a_store_is_named_without_user_and_password():
+    assert str(Bucket("sftp://user:hidden@host:22/plant/a@b")) == "sftp://host:22/plant/a@b"
+
+
 def test_a_bucket_is_named_without_its_options_which_may_hold_a_key():
     bucket = place("s3://depot/plant?region=eu-central-1&secret_key=hidden&access_key=atoll&anonymous=false")
 

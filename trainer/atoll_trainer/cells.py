@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from atoll_contract.errors import ConfigError, MalformedMessageError
-from atoll_link.csv_columns import Columns, find_columns, to_number
+from atoll_link.csv_columns import Columns, MissingCells, find_columns, to_number
 from atoll_trainer.task import LABEL, TaskFile
 from atoll_trainer.task_tables import CsvValue
 
@@ -30,7 +30,7 @@ class Cells:
 
     def __init__(self, task: TaskFile, columns: Columns, header: Sequence[str], path: Path) -> None:
         self._decimal = columns.decimal
-        self._missing = {"", "nan"} | {text.lower() for text in columns.missing}
+        self._missing = MissingCells(columns.missing, columns.decimal)
         self._makes: list[Make] = []
         self._width = len(header)
         values = {name: columns.values.get(name, name) for name in task.task.values}
@@ -69,14 +69,14 @@ class Cells:
 
         def word(cells: Sequence[str]) -> str:
             cell = cells[places[0]]
-            if cell.lower() in self._missing:
+            if cell in self._missing:
                 return ""
             if cell not in spec.words:
                 raise MalformedMessageError(f"{name} is none of {', '.join(spec.words)}: {cell[:40]!r}")
             return str(spec.words.index(cell))
 
         def share(cells: Sequence[str]) -> str:
-            if any(cells[place].lower() in self._missing for place in places):
+            if any(cells[place] in self._missing for place in places):
                 return ""
             whole = to_number(str(spec.per), cells[places[1]], self._decimal)
             if whole == 0:
@@ -89,7 +89,7 @@ class Cells:
     def _class(self, labels: list[str], places: list[int]) -> Make:
         def of_one(cells: Sequence[str]) -> str:
             cell = cells[places[0]]
-            if cell.lower() in self._missing:
+            if cell in self._missing:
                 return ""
             if cell in labels:
                 return str(labels.index(cell))

@@ -162,7 +162,7 @@ class CsvTable(Table):
         device_column: Column with the name of the device.
         separator: What stands between two cells.
         decimal: The decimal sign.
-        missing: What stands for a missing number, beside nothing and nan.
+        missing: What stands for a missing number, beside nothing and nan; ``-200`` also for ``-200.0``.
     """
 
     time: list[str] = []

@@ -96,6 +96,14 @@ def test_words_and_missing_words_of_the_settings_count_first() -> None:
     assert [form.value("x", text) for text in ("Heating", "OFF", "ERR")] == [1.0, -1.0, None]
 
 
+def test_a_number_that_stands_for_no_value_does_so_however_it_is_written() -> None:
+    form = ValueForm(missing=frozenset({"err", "-999"}), scale=0.5)
+
+    assert [form.value("x", sent) for sent in (-999, -999.0, "-999.00", " -9.99e2", "ERR")] == [None] * 5
+    assert [form.value("x", sent) for sent in (-998, "999", True)] == [-499.0, 499.5, 0.5]
+    assert ValueForm(missing=frozenset({"-9,5"}), decimal=",").value("x", -9.5) is None
+
+
 def test_scale_and_offset_also_count_for_arrays_and_not_for_what_is_missing() -> None:
     form = ValueForm(scale=0.5, offset=10.0)
 

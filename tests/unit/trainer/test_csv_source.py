@@ -103,6 +103,16 @@ def test_the_label_is_a_column(tmp_path):
     assert np.array_equal(readings.labels, [3, np.nan, np.nan, np.nan], equal_nan=True)
 
 
+def test_a_number_that_stands_for_missing_does_so_however_it_is_written(tmp_path):
+    path = written(tmp_path, "x,y\n1,-200\n2,-200.0\n-200.00,3\n3,-20\n")
+    chosen = columns(label="y", missing=frozenset({"-200"}))
+
+    readings = from_csv(path, chosen, a_task("x", kind="regression"))
+
+    assert readings.rows.tolist() == [[1], [2], [3]]
+    assert np.array_equal(readings.labels, [np.nan, np.nan, -20], equal_nan=True)
+
+
 def test_rows_that_cannot_be_used_are_counted_and_the_first_is_told(tmp_path):
     path = written(
         tmp_path,

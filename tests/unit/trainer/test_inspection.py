@@ -142,11 +142,13 @@ def test_a_csv_file_is_looked_at_as_the_task_reads_it(tmp_path, capsys):
         '[csv]\nseparator = ";"\ndecimal = ","\nlabel = "State"\ndevice = "p1"\nvalues = { bill = "Bill" }\n'
     )
     words = ["inspect", "--task", tmp_path / "press.toml", "--csv", tmp_path / "press.csv", "--json"]
+    words += ["--step-ms", 250]
 
     code = main(list(map(str, words)))
 
     found = json.loads(capsys.readouterr().out)
     assert code == 0
     assert (found["labels"], found["devices"][0]["device"]) == (COUNT, "p1")
+    assert found["devices"][0]["step_ms"] == 250
     assert [one["value"] for one in found["leaks"]] == ["bill"]
     assert "bill alone explains" in found["warnings"][0]

@@ -96,14 +96,14 @@ def add_csv_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="what stands for a missing number, beside nothing and nan; may be given several times",
+        help="what stands for a missing number, beside nothing and nan (-200 also for -200.0); "
+        "may be given several times",
     )
     table.add_argument(
         "--step-ms",
         type=_positive,
-        default=STEP_MS,
         metavar="MS",
-        help="between the rows of a file without times (default: 1000)",
+        help="between the rows of a file without times (default: 1000, or the task's step)",
     )
 
 
@@ -139,7 +139,7 @@ def meaning_of(path: Path, arguments: argparse.Namespace) -> Meaning:
         time_format=form.time_format,
         decimal=form.decimal,
         missing=frozenset(arguments.missing),
-        step_ms=arguments.step_ms,
+        step_ms=arguments.step_ms or STEP_MS,
     )
     return Meaning(form, columns)
 
@@ -170,7 +170,8 @@ def columns_of(task: TaskFile, arguments: argparse.Namespace) -> tuple[Columns, 
         time_format=arguments.time_format or table.time_format,
         decimal=arguments.decimal or table.decimal,
         missing=frozenset(arguments.missing or table.missing),
-        step_ms=task.task.step_ms or STEP_MS,
+        # train has no such option.
+        step_ms=getattr(arguments, "step_ms", None) or task.task.step_ms or STEP_MS,
     )
     return columns, arguments.separator or table.separator
 
