@@ -28,6 +28,9 @@ class FeatureKind(StrEnum):
     """The value ``lag`` readings before."""
     DIFFERENCE = "difference"
     """The value less the one ``lag`` readings before."""
+    ASINH = "asinh"
+    """Inverse hyperbolic sine of the value divided by ``scale``: in proportion to the value below ``scale``, to
+    its logarithm far beyond, with its sign. Spreads out what lies in powers of ten."""
     MEAN = "mean"
     STD = "std"
     """Standard deviation of the samples themselves: divided by their number."""
@@ -64,11 +67,13 @@ CALENDAR: Final = frozenset(
     {FeatureKind.HOUR_SIN, FeatureKind.HOUR_COS, FeatureKind.WEEK_SIN, FeatureKind.WEEK_COS}
 )
 SPECTRAL: Final = frozenset({FeatureKind.BAND, FeatureKind.PEAK_HZ})
-SUMMARIES: Final = frozenset(FeatureKind) - EARLIER - CALENDAR
+SUMMARIES: Final = frozenset(FeatureKind) - EARLIER - CALENDAR - {FeatureKind.ASINH}
 
+_PARAMETERS: Final = ("lag", "scale", "quantile", "low_hz", "high_hz")
 _KEYS: Final = {
     FeatureKind.LAG: ("lag",),
     FeatureKind.DIFFERENCE: ("lag",),
+    FeatureKind.ASINH: ("scale",),
     FeatureKind.QUANTILE: ("quantile",),
     FeatureKind.BAND: ("low_hz", "high_hz"),
 }
@@ -81,6 +86,7 @@ class Feature(Part):
         kind: How it is computed.
         value: Of which value; calendar features have none.
         lag: Of ``lag`` and ``difference``: how many readings before, 1 or more.
+        scale: Of ``asinh``: what is small, in the unit of the value.
         quantile: Of ``quantile``: 0 to 1.
         low_hz: Of ``band``: its lower edge.
         high_hz: Of ``band``: its upper edge, which belongs to the next one.
@@ -89,6 +95,7 @@ class Feature(Part):
     kind: FeatureKind
     value: str | None = None
     lag: Annotated[int, Field(ge=1, lt=MAX_WINDOW_LENGTH)] | None = None
+    scale: Annotated[float, Field(ge=1e-30, le=1e30)] | None = None
     quantile: Annotated[float, Field(ge=0, le=1)] | None = None
     low_hz: Annotated[float, Field(ge=0)] | None = None
     high_hz: Annotated[float, Field(gt=0)] | None = None
@@ -99,7 +106,7 @@ class Feature(Part):
             needs = "belongs to no value" if self.kind in CALENDAR else "needs a value"
             raise ValueError(f"{self.kind.value} {needs}")
         wanted = _KEYS.get(self.kind, ())
-        for key in ("lag", "quantile", "low_hz", "high_hz"):
+        for key in _PARAMETERS:
             if (getattr(self, key) is not None) != (key in wanted):
                 raise ValueError(f"{self.kind.value} {'needs' if key in wanted else 'takes no'} {key}")
         if self.low_hz is not None and self.high_hz is not None and not self.low_hz < self.high_hz:

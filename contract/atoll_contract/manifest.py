@@ -370,7 +370,7 @@ class Manifest(_Part):
         is_tumbling = window.kind is WindowKind.TUMBLING and window.resample is None
         for item in self.computed:
             where = f"features: {item.label}"
-            if item.kind in EARLIER and values[str(item.value)].shape:
+            if item.kind in {*EARLIER, FeatureKind.ASINH} and values[str(item.value)].shape:
                 raise ValueError(f"{where}: of a number only, not of an array")
             if item.kind in EARLIER and window.duration_ms is not None:
                 raise ValueError(f"{where}: readings are not counted in windows by duration_ms; use resample")

@@ -128,6 +128,8 @@ class FeatureMatrix:
             if item.kind is FeatureKind.DIFFERENCE:
                 with np.errstate(over="ignore"):
                     before = samples[:, end - self._rows :, place] - before
+            elif item.scale is not None:
+                before = np.arcsinh(before.astype(np.float64) / item.scale)
             matrices[:, :, columns.start] = before
 
     def _figures(self, samples: NDArray[np.float32]) -> Iterator[tuple[int, Floats]]:

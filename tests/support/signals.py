@@ -29,6 +29,7 @@ ALL_OF_A_NUMBER = [
         kind=kind,
         value=None if kind in CALENDAR else "x",
         lag=2 if kind in {FeatureKind.LAG, FeatureKind.DIFFERENCE} else None,
+        scale=0.1 if kind is FeatureKind.ASINH else None,
         quantile=0.3 if kind is FeatureKind.QUANTILE else None,
         low_hz=0.1 if kind is FeatureKind.BAND else None,
         high_hz=0.3 if kind is FeatureKind.BAND else None,

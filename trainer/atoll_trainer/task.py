@@ -191,6 +191,7 @@ class FeatureTable(Table):
         kind: ``value`` (as it comes), or how it is computed.
         value: Of which value; calendar features (``hour_sin`` and so on) have none.
         lag: Of ``lag`` and ``difference``: how many readings before.
+        scale: Of ``asinh``: what is small, in the unit of the value.
         quantile: Of ``quantile``: 0 to 1.
         low_hz: Of ``band``: its lower edge.
         high_hz: Of ``band``: its upper edge.
@@ -199,6 +200,7 @@ class FeatureTable(Table):
     kind: FeatureKind | Literal["value"] = "value"
     value: str | None = None
     lag: Annotated[int, Field(ge=1)] | None = None
+    scale: Annotated[float, Field(gt=0)] | None = None
     quantile: Annotated[float, Field(ge=0, le=1)] | None = None
     low_hz: Annotated[float, Field(ge=0)] | None = None
     high_hz: Annotated[float, Field(gt=0)] | None = None

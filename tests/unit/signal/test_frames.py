@@ -259,6 +259,18 @@ def test_lags_reach_back_beyond_the_window():
     assert found[3] == ([[4.0, 0.0, 4.0], [9.0, 1.0, 8.0]], 3.0, 2.0, 2, ())
 
 
+def test_powers_of_ten_are_spread_out_by_asinh():
+    feed = Feed(a_manifest(["x", Feature(kind=FeatureKind.ASINH, value="x", scale=0.01)], values=X, length=2))
+
+    found = [feed(time_s, x) for time_s, x in enumerate((0.001, -1000.0, 0.0))]
+
+    assert found[1][0] == [
+        [pytest.approx(0.001), pytest.approx(0.1, rel=2e-3)],
+        [-1000.0, pytest.approx(-np.log(2 * 1e5))],
+    ]
+    assert found[2][0][1] == [0.0, 0.0]
+
+
 def test_units_are_converted_before_anything_else():
     values = [ValueSpec(name="x", unit="°C", high=30.0)]
     feed = Feed(
