@@ -29,8 +29,8 @@ class FeatureKind(StrEnum):
     DIFFERENCE = "difference"
     """The value less the one ``lag`` readings before."""
     ASINH = "asinh"
-    """Inverse hyperbolic sine of the value divided by ``scale``: in proportion to the value below ``scale``, to
-    its logarithm far beyond, with its sign. Spreads out what lies in powers of ten."""
+    """Inverse hyperbolic sine of the value divided by ``scale``: in proportion to the value below ``scale``,
+    to its logarithm far beyond, with its sign. Spreads out what lies in powers of ten."""
     MEAN = "mean"
     STD = "std"
     """Standard deviation of the samples themselves: divided by their number."""
