@@ -95,6 +95,12 @@ def _about_classes(parts: Split, task: TaskFile) -> Iterator[str]:
     for label, count in zip(task.task.labels, counts.tolist(), strict=True):
         if count < _RARE:
             yield f"Class {label!r} stands {count} times in training: what is told of it is uncertain."
+    known = np.unique(parts.validation.targets).astype(np.int64).tolist()
+    if len(known) == 1:
+        yield (
+            f"The validation part holds {task.task.labels[known[0]]!r} only, so that it cannot tell good "
+            "models from bad ones: give it other windows with [split]."
+        )
 
 
 def _about_threshold(parts: Split, task: TaskFile) -> Iterator[str]:

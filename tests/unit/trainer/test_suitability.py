@@ -88,3 +88,12 @@ def test_a_single_class_is_refused_and_a_rare_one_told():
     with pytest.raises(UnsuitableDataError, match="every target of the training part is 'good'"):
         prepare(readings(task, noise(), noise(), np.zeros(400)), task)
     assert any("'worn' stands 3 times" in note for note in told(task, noise(), noise(), rare))
+
+
+def test_a_validation_part_of_one_class_is_told():
+    task = a_task("classification")
+    by_turns = (np.arange(400) % 2 == 0).astype(float)
+    quiet_later = np.where(np.arange(400) < 250, by_turns, 0.0)
+
+    assert any("holds 'good' only" in note for note in told(task, noise(), noise(), quiet_later))
+    assert not any(" only, so" in note for note in told(task, noise(), noise(), by_turns))
