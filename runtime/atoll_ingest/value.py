@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -42,7 +43,8 @@ class ValueForm:
 
     Attributes:
         words: Text in lower case to the number it stands for.
-        missing: Text in lower case that stands for no value; a number there stands also for that number.
+        missing: Text in lower case that stands for no value. A number there, written with ``decimal``, stands
+            also for that number, as float64 or float32; not within arrays.
         decimal: The decimal sign in text.
         suffix: What may follow a number in text, as ``°C``.
         scale: What the number is multiplied with.
@@ -62,9 +64,10 @@ class ValueForm:
 
     def __post_init__(self) -> None:
         """Note which numbers stand for no value, and whether the others stand as they are."""
-        numbers = frozenset(number for text in self.missing if (number := self._number(text)) is not None)
-        object.__setattr__(self, "_missing_numbers", numbers)
-        is_plain = self.scale == 1.0 and self.offset == 0.0 and self.register is None and not numbers
+        bare = (text.removesuffix(self.suffix.lower()).rstrip() for text in self.missing)
+        numbers = {number for text in bare if (number := self._number(text)) is not None}
+        object.__setattr__(self, "_missing_numbers", frozenset(numbers | {*map(_in_float32, numbers)}))
+        is_plain = self.scale == 1.0 and self.offset == 0.0 and self.register is None
         object.__setattr__(self, "_is_plain", is_plain)
 
     def value(self, name: str, found: object, first_register: int = 0) -> Value:
@@ -74,7 +77,7 @@ class ValueForm:
             MalformedMessageError: It is neither a number nor one of the words.
         """
         if self._is_plain:
-            if type(found) is float and -math.inf < found < math.inf:
+            if type(found) is float and -math.inf < found < math.inf and found not in self._missing_numbers:
                 return found
             return self._read(name, found)
         if self.register is not None:
@@ -92,8 +95,10 @@ class ValueForm:
                 return None
             case float() if math.isnan(found):
                 return None
-            case bool() | int() | float() | Decimal() | Fraction():
-                return None if found in self._missing_numbers else _finite(name, found)
+            case bool():
+                return float(found)
+            case int() | float() | Decimal() | Fraction():
+                return self._present(_finite(name, found))
             case str() | bytes():
                 return self._read_text(
                     name, found if isinstance(found, str) else found.decode("utf-8", "replace")
@@ -114,7 +119,10 @@ class ValueForm:
         number = self._number(stripped)
         if number is None:
             raise MalformedMessageError(f"{name} is no number and no known word: {text[:40]!r}")
-        return None if number in self._missing_numbers else _finite(name, number)
+        return self._present(_finite(name, number))
+
+    def _present(self, number: float) -> float | None:
+        return None if number in self._missing_numbers else number
 
     def _number(self, text: str) -> float | None:
         """Return the number that ``text`` is, or None."""
@@ -122,6 +130,15 @@ class ValueForm:
             # A point that is no decimal sign parts thousands: not a number that this reads.
             text = text.replace(".", "_").replace(self.decimal, ".")
         return float(text) if len(text) <= _MOST_DIGITS and _NUMBER.fullmatch(text) else None
+
+
+def _in_float32(number: float) -> float:
+    """Return what a device sends that counts in float32."""
+    try:
+        found: float = struct.unpack("f", struct.pack("f", number))[0]
+    except OverflowError:
+        return number
+    return found
 
 
 def _finite(name: str, found: float | Decimal | Fraction) -> float:

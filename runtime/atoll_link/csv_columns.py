@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -54,6 +54,7 @@ class Columns:
             without a zone is UTC.
         decimal: The decimal sign.
         missing: What stands for a missing number, beside nothing and nan; ``-200`` also for ``-200.0``.
+        made: Columns of cells that were made of others: only nothing and nan are missing there.
         step_ms: Between two rows of a file without times.
     """
 
@@ -65,6 +66,7 @@ class Columns:
     time_format: str = TimeUnit.ISO8601
     decimal: str = "."
     missing: frozenset[str] = frozenset()
+    made: frozenset[str] = frozenset()
     step_ms: float = 1000.0
 
 
@@ -164,7 +166,8 @@ class MissingCells:
         self._decimal = decimal
         self._numbers = {number for text in self._texts if (number := self._number(text)) is not None}
 
-    def __contains__(self, cell: str) -> bool:
+    def __contains__(self, cell: object) -> bool:
+        cell = str(cell)
         return cell.lower() in self._texts or (bool(self._numbers) and self._number(cell) in self._numbers)
 
     def _number(self, text: str) -> float | None:
@@ -187,11 +190,15 @@ class RowReader:
         place = find_columns(wanted, header, file)
         self._columns = columns
         self._time = [place[name] for name in columns.time]
-        self._values = [(name, place[column]) for name, column in columns.values.items()]
-        self._device = None if columns.device_column is None else place[columns.device_column]
-        self._label = None if columns.label is None else place[columns.label]
-        self._width = 1 + max(place.values())
         self._missing = MissingCells(columns.missing, columns.decimal)
+        self._values = [
+            (name, place[column], self._missing_in(column)) for name, column in columns.values.items()
+        ]
+        self._device = None if columns.device_column is None else place[columns.device_column]
+        self._label = (
+            None if columns.label is None else (place[columns.label], self._missing_in(columns.label))
+        )
+        self._width = 1 + max(place.values())
 
     def read(self, line: int, cells: Sequence[str] | None) -> Row:
         """Return what the row in ``line`` says.
@@ -212,12 +219,15 @@ class RowReader:
         else:
             time_ms = (line - _FIRST_LINE) * self._columns.step_ms
         values = {}
-        for name, index in self._values:
-            if (value := self._read_number(name, cells[index])) is not None:
+        for name, index, missing in self._values:
+            if (value := self._read_number(name, cells[index], missing)) is not None:
                 values[name] = value
         if not values:
             raise MalformedMessageError("all values are missing", Reason.MISSING_VALUE)
-        label = None if self._label is None else self._read_number("label", cells[self._label])
+        label = None
+        if self._label is not None:
+            index, missing = self._label
+            label = self._read_number("label", cells[index], missing)
         return Row(line, device, time_ms, values, label)
 
     def _read_time(self, text: str) -> float:
@@ -235,8 +245,11 @@ class RowReader:
         except (ValueError, OverflowError) as error:
             raise MalformedMessageError(f"time {text[:40]!r} is not {written}", Reason.BAD_TIME) from error
 
-    def _read_number(self, name: str, cell: str) -> float | None:
-        if cell in self._missing:
+    def _missing_in(self, column: str) -> Container[str]:
+        return _ALWAYS_MISSING if column in self._columns.made else self._missing
+
+    def _read_number(self, name: str, cell: str, missing: Container[str]) -> float | None:
+        if cell in missing:
             return None
         return to_number(name, cell, self._columns.decimal)
 

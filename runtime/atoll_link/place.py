@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,8 @@ _LOCAL: Final = ("file://", "local://")
 _CONNECT_S: Final = 10.0
 _REQUEST_S: Final = 60.0
 _SWITCHES: Final[Mapping[str, bool]] = {"true": True, "false": False}
+_PASSWORD: Final = re.compile(r"(://[^/@:]*):[^/@]*@")
+"""Of a URL, and of each in a chain of them."""
 _COPIED_BYTES: Final = 1 << 20
 
 
@@ -153,14 +156,12 @@ class Bucket:
         journals: Folder of this machine in which a recorder keeps what is not stored yet.
     """
 
-    url: str
+    url: str = field(repr=False)
     journals: Path | None = None
 
     def __str__(self) -> str:
-        # Without user and password, and without what follows "?": it may hold a key.
-        scheme, mark, rest = self.url.partition("?")[0].partition("://")
-        host, slash, path = rest.partition("/")
-        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+        # Without passwords, and without what follows "?": it may hold a key.
+        return _PASSWORD.sub(r"\1:***@", self.url.partition("?")[0])
 
     @property
     def _is_s3(self) -> bool:

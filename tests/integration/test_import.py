@@ -177,8 +177,12 @@ def test_a_store_that_nothing_here_can_open_is_told():
         place("nowhere://x")
 
 
-def test_a_store_is_named_without_user_and_password():
-    assert str(Bucket("sftp://user:hidden@host:22/plant/a@b")) == "sftp://host:22/plant/a@b"
+def test_a_store_is_named_without_passwords():
+    chained = Bucket("zip://a.zip::sftp://user:hidden@host:22/plant/a@b")
+
+    assert str(chained) == "zip://a.zip::sftp://user:***@host:22/plant/a@b"
+    assert "hidden" not in repr(chained)
+    assert str(Bucket("abfss://plant@account.dfs.core.windows.net/x")).startswith("abfss://plant@account.")
 
 
 def test_a_bucket_is_named_without_its_options_which_may_hold_a_key():

@@ -51,7 +51,8 @@ class Cells:
             names.append(label)
             self._makes.append(self._class(task.task.labels, places))
         self.header = names
-        self.columns = replace(columns, values=values, label=label)
+        made = frozenset(names[len(header) :])
+        self.columns = replace(columns, values=values, label=label, made=made)
 
     def of(self, cells: Sequence[str] | None) -> Sequence[str] | None:
         """Return the cells of a row with the made ones behind them.

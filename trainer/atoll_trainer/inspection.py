@@ -229,8 +229,9 @@ def _about_value(value: ValueFacts) -> list[str]:
         )
     if value.marker is not None:
         told.append(
-            f"{name}: {value.marker:g} stands {value.marker_count:,} times, apart from everything else: "
-            f"where it means missing, import with --missing {value.marker:g} or set low and high in the task"
+            f"{name}: {value.marker:.10g} stands {value.marker_count:,} times, apart from everything else: "
+            "where it means missing, put it under missing in [[stream]] or in the task's [csv] as it is sent "
+            f"(import --missing {value.marker:.10g}), or set low and high in the task"
         )
     elif value.outliers:
         told.append(f"{name}: {value.outliers:,} numbers lie far outside of all others: set low and high")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,29 @@ def test_a_number_that_stands_for_no_value_does_so_however_it_is_written() -> No
     assert [form.value("x", sent) for sent in (-999, -999.0, "-999.00", " -9.99e2", "ERR")] == [None] * 5
     assert [form.value("x", sent) for sent in (-998, "999", True)] == [-499.0, 499.5, 0.5]
     assert ValueForm(missing=frozenset({"-9,5"}), decimal=",").value("x", -9.5) is None
+    assert ValueForm(missing=frozenset({"-9 °c"}), suffix="°C").value("x", "-9°C") is None
+
+
+@pytest.mark.parametrize(
+    ("marker", "sent"),
+    [
+        ("-999.9", Decimal("-999.9")),
+        ("-999.9", Fraction(-9999, 10)),
+        ("-999.9", -999.9000244140625),  # the nearest in float32
+        ("9223372036854775807", 2**63 - 1),
+    ],
+)
+def test_a_number_that_stands_for_no_value_does_so_in_every_type(marker: str, sent: object) -> None:
+    assert ValueForm(missing=frozenset({marker})).value("x", sent) is None
+
+
+def test_false_is_no_number_that_stands_for_no_value() -> None:
+    assert ValueForm(missing=frozenset({"0"})).value("x", found=False) == 0.0
+
+
+def test_a_decimal_that_is_no_number_is_refused() -> None:
+    with pytest.raises(MalformedMessageError):
+        ValueForm().value("x", Decimal("sNaN"))
 
 
 def test_scale_and_offset_also_count_for_arrays_and_not_for_what_is_missing() -> None:

@@ -20,8 +20,8 @@ def a_task(csv, labels=("good", "bad"), values=("x",)):
     return TaskFile.model_validate({"task": task, "csv": csv})
 
 
-def read(task, cells, label=None):
-    columns = Columns(time=[], values={}, device="d", label=label)
+def read(task, cells, label=None, missing=()):
+    columns = Columns(time=[], values={}, device="d", label=label, missing=frozenset(missing))
     made = Cells(task, columns, HEADER, Path("a.csv"))
     return RowReader(made.columns, made.header).read(2, made.of(cells))
 
@@ -62,6 +62,15 @@ def test_missing_cells_make_a_missing_value():
     assert read(a_task(csv, labels=(), values=("rate", "Temp")), ["H", "", "4", "1", "", ""]).values == {
         "Temp": 1
     }
+
+
+def test_what_is_made_of_cells_is_never_a_number_that_stands_for_missing():
+    csv = {"values": {"grade": {"column": "Type", "words": ["L", "M", "H"]}}}
+    task = a_task(csv, labels=("L", "H"), values=("grade", "Temp"))
+
+    row = read(task, ["L", "", "", "2.0", "", ""], label="Type", missing=["0.0", "2"])
+
+    assert (row.values, row.label) == ({"grade": 0}, 0)
 
 
 def test_a_label_may_be_the_name_or_the_place_of_its_class():

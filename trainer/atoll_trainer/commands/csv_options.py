@@ -60,8 +60,8 @@ class Meaning:
             yield "not taken", ", ".join(left)
 
 
-def add_csv_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that :func:`meaning_of` reads."""
+def add_csv_options(parser: argparse.ArgumentParser, *, step: str = f"{STEP_MS:g}") -> None:
+    """Add the options that :func:`meaning_of` reads; ``step`` is the default of ``--step-ms``, in words."""
     table = parser.add_argument_group("columns; what is not given is guessed and told")
     device = table.add_mutually_exclusive_group()
     device.add_argument("--device", type=_device, metavar="ID", help="the device of all rows (default: csv)")
@@ -103,12 +103,12 @@ def add_csv_options(parser: argparse.ArgumentParser) -> None:
         "--step-ms",
         type=_positive,
         metavar="MS",
-        help="between the rows of a file without times (default: 1000, or the task's step)",
+        help=f"between the rows of a file without times (default: {step})",
     )
 
 
-def meaning_of(path: Path, arguments: argparse.Namespace) -> Meaning:
-    """Return what ``path`` means, by the options and by its cells.
+def meaning_of(path: Path, arguments: argparse.Namespace, step_ms: float = STEP_MS) -> Meaning:
+    """Return what ``path`` means, by the options and by its cells; rows are ``step_ms`` apart by default.
 
     Raises:
         ConfigError: It cannot be read, or is ambiguous; the message says which option decides.
@@ -139,7 +139,7 @@ def meaning_of(path: Path, arguments: argparse.Namespace) -> Meaning:
         time_format=form.time_format,
         decimal=form.decimal,
         missing=frozenset(arguments.missing),
-        step_ms=arguments.step_ms or STEP_MS,
+        step_ms=arguments.step_ms or step_ms,
     )
     return Meaning(form, columns)
 

@@ -16,7 +16,7 @@ from atoll_link import recording
 from atoll_link.place import Folder, Place, place
 from atoll_link.recording import Kind
 from atoll_trainer import sources
-from atoll_trainer.commands.csv_options import add_csv_options, columns_of, meaning_of
+from atoll_trainer.commands.csv_options import STEP_MS, add_csv_options, columns_of, meaning_of
 from atoll_trainer.dataset import Readings, UnsuitableDataError
 from atoll_trainer.home import Home
 from atoll_trainer.inspection import Inspection, ValueFacts, inspect
@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--recordings", metavar="DIR|URL", help="recorded readings (default: as in the settings)"
     )
     source.add_argument("--csv", type=Path, metavar="FILE", help="a CSV file with a header, .csv or .csv.gz")
-    add_csv_options(parser)
+    add_csv_options(parser, step=f"that of --task, else {STEP_MS:g}")
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.epilog = (
         f"{parser.epilog}\n"
@@ -91,7 +91,8 @@ def _readings(arguments: argparse.Namespace, task: TaskFile | None) -> tuple[Rea
         columns, separator = columns_of(task, arguments)
         return sources.from_csv(arguments.csv, columns, looked, separator), looked
     if arguments.csv is not None:
-        meaning = meaning_of(arguments.csv, arguments)
+        step_ms = (task and task.task.step_ms) or STEP_MS
+        meaning = meaning_of(arguments.csv, arguments, step_ms)
         looked = _looked(list(meaning.columns.values), "csv", has_label=meaning.columns.label is not None)
         return sources.from_csv(arguments.csv, meaning.columns, looked, meaning.form.separator), looked
     home = Home.find(arguments.home or (settings.trainer.home if settings else None))
