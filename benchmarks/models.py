@@ -139,8 +139,8 @@ ROWS = {
     "air-co": Row(
         "air_quality_co", "air_quality/AirQualityUCI.csv", "mae", "last 30 % in time",
         {"ridge": 0.406, "boosting": 0.470},
-        note="ridge learnt from the whole 70 % before the test; here its last tenth, nearest to the test, only "
-        "chooses, and the sensors drift",
+        note="ridge learnt from all of the 70 % before the test; here the last 10 % of them only choose, and "
+        "the sensors drift",
     ),
     "air-no2": Row(
         "air_quality_no2", "air_quality/AirQualityUCI.csv", "mae", "last 30 % in time",
