@@ -2,8 +2,9 @@
 
 ``make bench-many`` trains the scenario ``birmingham_parking`` of ATOLL_DATA by ``train --each-device`` with
 1 and 2 worker processes and with a separate ``dask scheduler`` and two ``dask worker`` processes, and
-compares ``groups.json`` of the three, which holds the digest of every int8 model. ``--parks N`` takes the
-first N car parks and the two that are nearly empty; ``--task FILE`` another task.
+compares ``groups.json`` of the three, which holds the digest of every int8 model. Each car park has a small
+budget, of 4 fits: the scenario's own 16 are for one model of all. ``--parks N`` takes the first N car parks
+and the two that are nearly empty; ``--task FILE`` another task.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NEARLY_EMPTY = ("BHMBRTARC01", "NIA North")
+BUDGET = "trials = 4\ncandidates = 2"
 COLUMN = "SystemCodeNumber"
 
 
@@ -38,6 +40,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "build" / "many")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    task = arguments.out / "task.toml"
+    text = arguments.task.read_text()
+    if "[search]\n" not in text:
+        raise SystemExit(f"{arguments.task}: no [search] to put the budget into")
+    task.write_text(text.replace("[search]\n", f"[search]\n{BUDGET}\n", 1))
     table = arguments.out / "parks.csv"
     names = cut(table, arguments.parks)
     seconds, summaries = {}, {}
@@ -48,9 +55,9 @@ def main() -> int:
         if name == "cluster":
             with cluster(2) as address:
                 started = time.monotonic()
-                train(arguments.task, table, folder, ["--scheduler", address])
+                train(task, table, folder, ["--scheduler", address])
         else:
-            train(arguments.task, table, folder, options)
+            train(task, table, folder, options)
         seconds[name] = time.monotonic() - started
         summaries[name] = (folder / "groups.json").read_text()
         print(f"{name:>8}: {len(names)} car parks in {seconds[name]:.0f} s", flush=True)
