@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NEARLY_EMPTY = ("BHMBRTARC01", "NIA North")
-BUDGET = "trials = 4\ncandidates = 2"
+BUDGET = "trials = 4\ncandidates = 2\nepochs = 20"
 COLUMN = "SystemCodeNumber"
 
 

@@ -133,6 +133,25 @@ def test_the_outcome_is_the_same_on_two_workers_and_on_a_cluster(task_path, tmp_
     assert small["float_model"]["mae"] == pytest.approx(small["naive"]["mae"], rel=1e-3)
 
 
+@pytest.mark.skipif(not HAS_TENSORFLOW, reason="tensorflow is not installed (pip install 'atoll[trainer]')")
+@pytest.mark.tensorflow
+def test_each_device_may_have_a_search_and_one_outside_of_the_split_falls_back(tmp_path):
+    path = tmp_path / "task.toml"
+    search = '[search]\nfamilies = ["linear"]\ntrials = 2\ncandidates = 1\n'
+    path.write_text(TASK.partition("[fit]")[0] + search + '[split]\ntest_from = "1970-01-01T00:04:00"\n')
+
+    ended = train_all(
+        works(path, least=20, full=300, early=100), tmp_path / "runs", workers=2, scheduler=None,
+        on_end=lambda _: None,
+    )  # fmt: skip
+
+    early, full = ended
+    assert (full.ending, full.why) == (Ending.FITTED, "")
+    assert (early.ending, early.windows) == (Ending.NAIVE, 99)
+    assert "nothing is left for test" in early.why
+    assert Run(tmp_path / "runs" / "early").int8_model.exists()
+
+
 def test_a_group_that_takes_too_long_or_fails_is_given_up_and_others_go_on(task_path, tmp_path):
     slow, broken = works(task_path, a=300, b=300, limit_s=0.05)
     heard = []

@@ -18,8 +18,16 @@ _MEMORY_SHARE: Final = 0.75
 _EndT = TypeVar("_EndT")
 
 
-def in_child(function: Callable[..., _EndT], *arguments: object, deadline_s: float) -> _EndT:
+def in_child(
+    function: Callable[..., _EndT], *arguments: object, deadline_s: float, has_children: bool = False
+) -> _EndT:
     """Return ``function(*arguments)``, computed in a child; all of them can be pickled.
+
+    Args:
+        function: What is to be computed.
+        arguments: Of what.
+        deadline_s: The child is killed after so long.
+        has_children: It asks children of its own. Whoever kills this process has to end them too.
 
     Raises:
         Exception: As ``function`` raised it.
@@ -28,7 +36,7 @@ def in_child(function: Callable[..., _EndT], *arguments: object, deadline_s: flo
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_work, args=(sender, function, arguments), daemon=True)
+    child = context.Process(target=_work, args=(sender, function, arguments), daemon=not has_children)
     child.start()
     sender.close()
     try:

@@ -30,6 +30,7 @@ from atoll_trainer.evaluate import evaluate
 from atoll_trainer.optimise import optimise
 from atoll_trainer.runs import Evaluation, Run
 from atoll_trainer.task import TaskFile
+from atoll_trainer.task_tables import SplitTable
 
 _ONE_THREAD: Final = {
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -163,14 +164,15 @@ def main(folder: Path) -> None:
 
 def _done(work: Work, run: Run, task_path: Path) -> Ended:
     task = TaskFile.read(task_path)
-    windows = 0
+    windows, why = 0, ""
     try:
-        windows = len(training.prepare(work.readings, task).examples)
-        why = (
-            ""
-            if windows >= work.least_windows
-            else f"{windows} windows, at least {work.least_windows} are wanted"
-        )
+        try:
+            windows = len(_prepared(work.readings, task, is_naive=False).examples)
+        except UnsuitableDataError as error:
+            why = error.detail
+            windows = len(_prepared(work.readings, task, is_naive=True).examples)
+        if not why and windows < work.least_windows:
+            why = f"{windows} windows, at least {work.least_windows} are wanted"
         try:
             seconds = _fit(run, task_path, work, why)
         except UnsuitableDataError as error:
@@ -194,7 +196,22 @@ def _done(work: Work, run: Run, task_path: Path) -> Ended:
 
 def _fit(run: Run, task_path: Path, work: Work, why: str) -> float:
     """Fit in a child, which alone imports TensorFlow; return how long that took."""
-    return in_child(fit, run, task_path, work.readings, bool(why), deadline_s=work.limit_s)
+    # Candidates are judged in children of it. All of them belong to this session, which ends with us.
+    return in_child(fit, run, task_path, work.readings, bool(why), deadline_s=work.limit_s, has_children=True)
+
+
+def _prepared(readings: Readings, task: TaskFile, *, is_naive: bool) -> training.Prepared:
+    """Return the windows of ``readings``; a naive guess takes shares where the split leaves nothing.
+
+    Raises:
+        UnsuitableDataError: The readings are not what the task needs.
+    """
+    try:
+        return training.prepare(readings, task)
+    except UnsuitableDataError:
+        if not is_naive:
+            raise
+        return training.prepare(readings, task.model_copy(update={"split": SplitTable()}))
 
 
 def fit(run: Run, task_path: Path, readings: Readings, is_naive: bool) -> float:  # noqa: FBT001 - pickled
@@ -204,7 +221,7 @@ def fit(run: Run, task_path: Path, readings: Readings, is_naive: bool) -> float:
         UnsuitableDataError: Nothing can be learnt from the readings.
     """
     task = TaskFile.read(task_path)
-    prepared = training.prepare(readings, task)
+    prepared = _prepared(readings, task, is_naive=is_naive)
     if not is_naive:
         return training.train(run, task_path, task, readings, prepared).seconds
     from atoll_trainer import learn  # noqa: PLC0415 - TensorFlow
