@@ -12,7 +12,7 @@
 # make bench-bytes   bytes that leave a site, raw, with every prediction, and by exception; needs ATOLL_DATA
 # make test-homeassistant   what Home Assistant is told, judged by Home Assistant; needs python3.13
 # make bench-models   every data set by its scenario: best model, int8, size, latency; needs ATOLL_DATA; an hour
-# make bench-many   thirty models side by side, with one worker, two, and a cluster; needs ATOLL_DATA; 20 minutes
+# make bench-many   thirty models side by side, with one worker, two, and a cluster; needs ATOLL_DATA; half an hour
 # make bench-worlds   four worlds with and without atoll, six seeds each; ten minutes
 # make bench-swarm   10,000 simulated devices, on one connection and on one each; a minute
 # make bench-recorder   5,000 readings a second recorded for a minute: lost, memory, CPU; two minutes and a half

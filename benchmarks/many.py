@@ -3,8 +3,8 @@
 ``make bench-many`` trains the scenario ``birmingham_parking`` of ATOLL_DATA by ``train --each-device`` with
 1 and 2 worker processes and with a separate ``dask scheduler`` and two ``dask worker`` processes, and
 compares ``groups.json`` of the three, which holds the digest of every int8 model. Each car park has a small
-budget, of 3 short fits: the scenario's own 16 are for one model of all. ``--parks N`` takes the first N car parks
-and the two that are nearly empty; ``--task FILE`` another task.
+budget, of 3 short fits: the scenario's own 16 are for one model of all. ``--parks N`` takes the first N car
+parks and the two that are nearly empty; ``--task FILE`` another task.
 """
 
 from __future__ import annotations
