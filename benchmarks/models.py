@@ -57,9 +57,9 @@ INTRODUCTION = """\
 One row a scenario file in `config/scenarios/`, each found by `atoll-trainer train`, made int8 by `optimise`,
 and judged once by `evaluate` on the untouched part. `linear` is a linear model on the same windows. Figures:
 `mae` is to be small, the others large. Latency is that of one answer, normalisation and quantisation
-included, while other programs shared the machine. Known figures are those that the data's README names for
-this split; `s` is the time of one training. A row appears once it was measured; `make bench-models` measures
-those that are missing."""
+included. Known figures are those that the data's README names for this split; `s` is the time of training,
+int8 and evaluation of one model. A row appears once it was measured; `make bench-models` measures those that
+are missing."""
 
 
 @dataclass(frozen=True, slots=True)
