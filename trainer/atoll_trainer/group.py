@@ -164,13 +164,10 @@ def main(folder: Path) -> None:
 
 def _done(work: Work, run: Run, task_path: Path) -> Ended:
     task = TaskFile.read(task_path)
-    windows, why = 0, ""
+    windows = 0
     try:
-        try:
-            windows = len(_prepared(work.readings, task, is_naive=False).examples)
-        except UnsuitableDataError as error:
-            why = error.detail
-            windows = len(_prepared(work.readings, task, is_naive=True).examples)
+        prepared, why = _prepared(work.readings, task)
+        windows = len(prepared.examples)
         if not why and windows < work.least_windows:
             why = f"{windows} windows, at least {work.least_windows} are wanted"
         try:
@@ -200,18 +197,19 @@ def _fit(run: Run, task_path: Path, work: Work, why: str) -> float:
     return in_child(fit, run, task_path, work.readings, bool(why), deadline_s=work.limit_s, has_children=True)
 
 
-def _prepared(readings: Readings, task: TaskFile, *, is_naive: bool) -> training.Prepared:
-    """Return the windows of ``readings``; a naive guess takes shares where the split leaves nothing.
+def _prepared(readings: Readings, task: TaskFile) -> tuple[training.Prepared, str]:
+    """Return the windows of ``readings``, and why no more than a naive guess can be made of them, or "".
+
+    That takes shares in time where the task's split leaves a part empty.
 
     Raises:
-        UnsuitableDataError: The readings are not what the task needs.
+        UnsuitableDataError: Not even that.
     """
     try:
-        return training.prepare(readings, task)
-    except UnsuitableDataError:
-        if not is_naive:
-            raise
-        return training.prepare(readings, task.model_copy(update={"split": SplitTable()}))
+        return training.prepare(readings, task), ""
+    except UnsuitableDataError as error:
+        in_shares = task.model_copy(update={"split": SplitTable()})
+        return training.prepare(readings, in_shares), error.detail
 
 
 def fit(run: Run, task_path: Path, readings: Readings, is_naive: bool) -> float:  # noqa: FBT001 - pickled
@@ -221,7 +219,7 @@ def fit(run: Run, task_path: Path, readings: Readings, is_naive: bool) -> float:
         UnsuitableDataError: Nothing can be learnt from the readings.
     """
     task = TaskFile.read(task_path)
-    prepared = _prepared(readings, task, is_naive=is_naive)
+    prepared, _ = _prepared(readings, task)
     if not is_naive:
         return training.train(run, task_path, task, readings, prepared).seconds
     from atoll_trainer import learn  # noqa: PLC0415 - TensorFlow

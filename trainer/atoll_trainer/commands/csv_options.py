@@ -144,8 +144,12 @@ def meaning_of(path: Path, arguments: argparse.Namespace, step_ms: float = STEP_
     return Meaning(form, columns)
 
 
-def columns_of(task: TaskFile, arguments: argparse.Namespace) -> tuple[Columns, str]:
+def columns_of(
+    task: TaskFile, arguments: argparse.Namespace, step_ms: float | None = None
+) -> tuple[Columns, str]:
     """Return what the columns of a file mean by the task's ``[csv]``, and the separator; options come first.
+
+    Rows without a time are ``step_ms`` apart, by default as the task says.
 
     Raises:
         ConfigError: An option is given twice.
@@ -170,8 +174,7 @@ def columns_of(task: TaskFile, arguments: argparse.Namespace) -> tuple[Columns, 
         time_format=arguments.time_format or table.time_format,
         decimal=arguments.decimal or table.decimal,
         missing=frozenset(arguments.missing or table.missing),
-        # train has no such option.
-        step_ms=getattr(arguments, "step_ms", None) or task.task.step_ms or STEP_MS,
+        step_ms=step_ms or task.task.step_ms or STEP_MS,
     )
     return columns, arguments.separator or table.separator
 

@@ -88,7 +88,7 @@ def _readings(arguments: argparse.Namespace, task: TaskFile | None) -> tuple[Rea
     settings = None if arguments.settings is None else TrainerSettings.read(arguments.settings)
     if arguments.csv is not None and task is not None and "csv" in task.model_fields_set:
         looked = _imputed(task)
-        columns, separator = columns_of(task, arguments)
+        columns, separator = columns_of(task, arguments, arguments.step_ms)
         return sources.from_csv(arguments.csv, columns, looked, separator), looked
     if arguments.csv is not None:
         step_ms = (task and task.task.step_ms) or STEP_MS

@@ -33,6 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
             )
         summary = publication.push_signed(datetime.now(UTC), compare=None)
     print(json.dumps(asdict(summary)) if arguments.json else summary)  # noqa: T201 - the result
-    for detail in summary.not_kept.values():
-        raise NotStoredError(detail)
+    if summary.not_kept:
+        raise NotStoredError(next(iter(summary.not_kept.values())))
     return 0
