@@ -16,8 +16,9 @@ from atoll_contract.manifest import Dtype, Manifest
 from atoll_infer.predictor import Predictor
 from atoll_trainer.bundling import load, naming, with_tensors
 from atoll_trainer.child import in_child
-from atoll_trainer.dataset import Examples, Split, naive
+from atoll_trainer.dataset import Examples, Split
 from atoll_trainer.figures import metrics, window_losses
+from atoll_trainer.naive import naive
 from atoll_trainer.runs import Evaluation, ModelMetrics, Run, SearchFacts
 from atoll_trainer.task import TaskFile, TaskKind
 

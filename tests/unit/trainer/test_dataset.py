@@ -17,9 +17,9 @@ from atoll_trainer.dataset import (
     cut,
     cut_longest,
     fills,
-    naive,
     split,
 )
+from atoll_trainer.naive import naive
 from atoll_trainer.task import TaskFile
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from atoll_contract.manifest import Feature, FeatureKind
-from atoll_trainer.dataset import Observed, Refusals, collect, cut, fills, naive, split
+from atoll_trainer.dataset import Observed, Refusals, collect, cut, fills, split
+from atoll_trainer.naive import naive
 from atoll_trainer.own_model import OwnModel
 from atoll_trainer.runs import Run
 from atoll_trainer.task import TaskFile

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from atoll_contract.manifest import Dtype
 from atoll_trainer.convert import Conversion, convert
-from atoll_trainer.dataset import Split, UnsuitableDataError, naive
+from atoll_trainer.dataset import Split, UnsuitableDataError
 from atoll_trainer.figures import window_losses
+from atoll_trainer.naive import naive
 from atoll_trainer.optimise import range_windows
 from atoll_trainer.runs import CandidateFacts, SearchFacts, TrialFacts
 from atoll_trainer.search.calibrate import calibration
