@@ -298,6 +298,32 @@ class TestWatch:
         assert [one.drifting for one in [*first, *begun, *again]] == [False, False, True, True]
         assert quiet == []
 
+    @pytest.mark.parametrize(
+        ("errors", "expected"),
+        [
+            ([10.0 * 2**number for number in range(12)] + [40960.0] * 20, [0, 5, 10, 15]),  # then it stands
+            ([1e6] * 5 + [8.0] * 15, [0, 5, 10, 15]),  # it falls, and is beyond the limit still
+            ([1.2 ** (number % 2) for number in range(20)], [1]),  # as it should be; what drifts is x
+        ],
+    )
+    def test_an_error_beyond_its_limit_is_told_when_it_has_moved(self, errors, expected) -> None:
+        model = predictor()
+        model.reference = reference(error=EXPECTED)
+        handed = Handed()
+        watch = DriftWatch(handed, {"wear": model})
+        list(watch.look(1e3, 1.0))
+        list(watch.look(1000e3, 1000.0))
+
+        told = []
+        for number, error in enumerate(errors):
+            second = 1010 + number
+            times_ms = [second * 1e3 + place for place in range(100)]
+            handed.items = [seen(1.0, time_ms) for time_ms in times_ms]
+            handed.items += [Told("wear", "a", Label(value=3.0 + error, time_ms=one)) for one in times_ms]
+            told += [number for _ in watch.look(second * 1e3, float(second))]
+
+        assert told == expected
+
     def test_another_champion_begins_anew_and_what_the_former_said_is_not_its(self) -> None:
         predictors = {"wear": predictor()}
         handed = Handed()
