@@ -298,7 +298,8 @@ class LoopState(Message):
         model: Id of the model.
         phase: What it is at.
         since_ms: When that began.
-        cause: Why it learns anew: ``first``, ``drift``, ``labels``, ``schedule`` or ``request``.
+        cause: Why it learns anew: ``first``, ``drift``, ``follow_up``, ``labels``, ``schedule``,
+            ``request``.
         release: The release that it is about.
         detail: For people: more of the present phase.
         outcome: For people: how the last turn ended.

@@ -108,7 +108,7 @@ class ModelTable(Table):
 
     Attributes:
         task: Task file; it names the model.
-        on_drift: Learn anew when agents report drift of the release that they run.
+        on_drift: Learn anew when agents report drift of what they run, and follow up what comes of it.
         drift_agents: So many of them have to.
         on_labels: Learn anew after so many new labels; 0: never.
         every_s: Learn anew so long after the last time; 0: never.

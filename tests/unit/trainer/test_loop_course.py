@@ -6,13 +6,11 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+from support.loop_scenes import DONE, POLICY, Scene, agent, canary, error, out, report
 
-from atoll_contract.drift import DriftReport, ErrorShift
-from atoll_contract.errors import Reason
-from atoll_contract.messages import Champion, Health, Refusal, SlotStatus, Status
+from atoll_contract.messages import Health
 from atoll_contract.release import ReleaseTerms
-from atoll_link.fleet import Agent
-from atoll_trainer.loop.course import Course, Ended, Job, JobKind, Policy, View, canary_percent
+from atoll_trainer.loop.course import Course, Ended, Job, JobKind, canary_percent
 from atoll_trainer.loop.machine import (
     OUT,
     TRANSITIONS,
@@ -22,67 +20,7 @@ from atoll_trainer.loop.machine import (
     Phase,
     advance,
 )
-from atoll_trainer.loop.state import Cause, ModelState
-from atoll_trainer.repository import Available
-
-SHA = {number: str(number) * 64 for number in (1, 2, 3)}
-POLICY = Policy("wear", fresh_s=100.0, cool_down_s=1000.0, settle_s=500.0, watch_s=50.0)
-DONE = Ended(is_done=True)
-
-
-def agent(name: str = "pi", runs: int | None = 1, refuses: int | None = None, health=Health.READY) -> Agent:
-    def known(number: int) -> dict:
-        return {"release": number, "sha256": SHA[number]}
-
-    slot = SlotStatus(
-        model="wear",
-        time_ms=1.0,
-        champion=Champion(**known(runs), backend="cpu", task="regression") if runs else None,
-        refused=Refusal(**known(refuses), reason=Reason.ERROR_TOO_LARGE, detail="bad", time_ms=1.0)
-        if refuses
-        else None,
-    )
-    return Agent("plant", name, Status(health=health, session=1, token="t"), {"wear": slot})
-
-
-def report(release: int = 1, since_ms: float | None = 40e3, **parts) -> DriftReport:
-    return DriftReport(model="wear", time_ms=90e3, release=release, since_ms=since_ms, **parts)
-
-
-def out(*numbers: int, percent: int = 100) -> list[Available]:
-    return [
-        Available(ReleaseTerms(model="wear", release=number, rollout_percent=percent), SHA[number], 1)
-        for number in numbers
-    ]
-
-
-class Scene:
-    """A course, and what it sees."""
-
-    def __init__(self, policy: Policy = POLICY, **state) -> None:
-        before = ModelState(model="wear", since_ms=0.0, created_ms=0.0)
-        self.course = Course(policy, before.model_copy(update=state))
-        self.view = View(out(1), [agent()], {}, is_complete=True)
-        self.job: Job | None = None
-
-    @property
-    def phase(self) -> Phase:
-        return self.course.state.phase
-
-    def sees(self, **parts) -> None:
-        self.view = replace(self.view, **parts)
-
-    def at(self, seconds: float) -> Job | None:
-        job = self.course.tick(self.view, seconds * 1e3)
-        self.job = job or self.job
-        return job
-
-    def ends(self, ended: Ended, now_ms: float) -> None:
-        assert self.job is not None
-        self.course.ended(self.job, ended, now_ms)
-
-    def drifts(self, **parts) -> None:
-        self.sees(drifts={("plant", "pi"): report(drifting=True, detail="x: 0.5", **parts)})
+from atoll_trainer.loop.state import Cause
 
 
 class TestMachine:
@@ -161,7 +99,7 @@ class TestCauses:
 
         scene.sees(
             agents=[agent(), agent("pj")],
-            drifts={("plant", name): report(drifting=True) for name in ("pi", "pj")},
+            drifts={**report(drifting=True), **report(name="pj", drifting=True)},
         )
         scene.at(91)
         assert scene.phase is Phase.COLLECTING
@@ -217,13 +155,6 @@ class TestCauses:
         scene.at(1e6)
 
         assert scene.phase is Phase.IDLE
-
-
-def canary(**state) -> Scene:
-    more = {"phase": Phase.CANARY, "release": 2, "run": "wear-1", "cause": Cause.DRIFT, **state}
-    scene = Scene(**more)
-    scene.sees(releases=out(1, 2))
-    return scene
 
 
 class TestTurn:
@@ -317,9 +248,8 @@ class TestTurn:
         assert scene.at(500).kind is JobKind.WITHDRAW
 
     def test_a_release_that_errs_where_it_is_watched_is_withdrawn(self) -> None:
-        error = ErrorShift(labels=50, mean=2.0, expected=0.5, statistic=30.0, limit=25.0)
         scene = canary(phase=Phase.WATCHING)
-        scene.sees(agents=[agent(runs=2)], drifts={("plant", "pi"): report(2, drifting=True, error=error)})
+        scene.sees(agents=[agent(runs=2)], drifts=report(2, drifting=True, error=error(2.0, 0.5)))
 
         job = scene.at(1)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from atoll_contract.drift import DriftReport
+from atoll_contract.drift import DriftReport, ErrorShift
 from atoll_contract.release import is_in_rollout
 from atoll_link.cohort import Cohort, Standing
 from atoll_link.fleet import Agent
 from atoll_trainer.loop.machine import OUT, WORKING, Event, Phase, advance
-from atoll_trainer.loop.state import Cause, ModelState
+from atoll_trainer.loop.state import Cause, Learnt, ModelState
 from atoll_trainer.repository import Available
 from atoll_trainer.rollout import Following, Verdict
 
@@ -23,6 +24,16 @@ _MOST_STARTS: Final = 2
 _RETRY_MS: Final = 5_000.0
 _MOST_RETRY_MS: Final = 300_000.0
 _MAX_DETAIL: Final = 300
+_UNFINISHED: Final = 1.5
+"""Times the usual error: a release that promises more was learnt while the world still changed."""
+_MOST_FOLLOW_UPS: Final = 3
+"""After one drift: it may be that the world has become harder."""
+_KNOWN: Final = 200
+"""Labels from which on what is expected stands in the report, in bundles that do not tell it too."""
+_COMPARABLE: Final = 30
+"""Labels of a release whose mean error is held against another one's."""
+_LARGER: Final = 1.25
+"""Times that one, for it may have moved by a quarter since it was reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +190,8 @@ class Course:
         if phase is Phase.PUBLISHING and ended.release is not None:
             self._change(release=ended.release)
         if ended.is_refusal:
+            if state.cause is Cause.FOLLOW_UP:
+                self._change(learnt=None)  # there was nothing more to learn
             self._end(Event.REFUSED, f"the gate refused it: {ended.detail}", now_ms)
         elif phase is Phase.PUBLISHING and attempts >= _MOST_ATTEMPTS and ended.is_signed:
             detail = f"publishing failed: {ended.detail}"[:_MAX_DETAIL]
@@ -207,16 +220,13 @@ class Course:
     # What passes by itself
 
     def _look(self, view: View, now_ms: float) -> None:
+        if self.state.phase is not Phase.IDLE:
+            self._note_error_before(view)
         match self.state.phase:
             case Phase.IDLE:
                 self._look_for_cause(view, now_ms)
             case Phase.COLLECTING:
-                if self.state.is_ordered and self.state.cause is not Cause.REQUEST:
-                    self._end(Event.CALLED_OFF, "an operator wants it to learn at once", now_ms)
-                elif self.state.cause is Cause.DRIFT and not self._drifting(view):
-                    self._end(Event.CALLED_OFF, "the drift has ended", now_ms)
-                elif now_ms >= self.state.ready_ms:
-                    self._go(Event.READY, now_ms, attempt_ms=now_ms, is_ordered=False, labels=0)
+                self._collect(view, now_ms)
             case Phase.CANARY | Phase.WATCHING | Phase.PROMOTING | Phase.ROLLOUT:
                 self._follow(view, now_ms)
             case Phase.WITHDRAWING if self._job is None and self._held(view) is None:
@@ -243,23 +253,72 @@ class Course:
             detail = f"{_agents(len(drifting))}: {drifting[0].detail or 'drifting'}"
             ready_ms = onset_ms + policy.fresh_s * 1e3
             self._want(Cause.DRIFT, detail, max(oldest_ms, onset_ms), ready_ms, now_ms)
+        elif policy.on_drift and (unfinished := self._unfinished(view)) is not None:
+            learnt, detail = unfinished
+            self._change(learnt=learnt.model_copy(update={"follow_ups": learnt.follow_ups + 1}))
+            ready_ms = learnt.began_ms + policy.fresh_s * 1e3
+            self._want(Cause.FOLLOW_UP, detail, max(oldest_ms, learnt.began_ms), ready_ms, now_ms)
         elif 0 < policy.on_labels <= state.labels:
             self._want(Cause.LABELS, f"{state.labels} new labels", oldest_ms, now_ms, now_ms)
         elif policy.every_s and now_ms >= (state.trained_ms or state.created_ms) + policy.every_s * 1e3:
             self._want(Cause.SCHEDULE, f"every {policy.every_s:g} s", oldest_ms, now_ms, now_ms)
 
+    def _collect(self, view: View, now_ms: float) -> None:
+        state, drifting = self.state, self._drifting(view)
+        if state.is_ordered and state.cause is not Cause.REQUEST:
+            self._end(Event.CALLED_OFF, "an operator wants it to learn at once", now_ms)
+        elif state.cause is Cause.DRIFT and not drifting:
+            self._end(Event.CALLED_OFF, "the drift has ended", now_ms)
+        elif state.cause is Cause.FOLLOW_UP and drifting:
+            self._end(Event.CALLED_OFF, "it drifts again", now_ms)
+        elif now_ms >= state.ready_ms:
+            expected = [state.usual_error, *map(_expected_error, drifting)]
+            usual_error = min((one for one in expected if one is not None), default=None)
+            self._go(
+                Event.READY,
+                now_ms,
+                attempt_ms=now_ms,
+                is_ordered=False,
+                labels=0,
+                usual_error=usual_error if state.cause is Cause.DRIFT else state.usual_error,
+            )
+
     def _drifting(self, view: View) -> list[DriftReport]:
-        """Return the reports that tell of drift, of agents that are connected, on what they run now."""
-        found = []
+        """Return the reports that tell of drift."""
+        return [report for report in self._reports(view) if report.drifting]
+
+    def _reports(self, view: View) -> Iterator[DriftReport]:
+        """Yield the reports of agents that are connected, on what they run now."""
         for agent in view.agents:
             slot = agent.slots.get(self.policy.model)
             report = view.drifts.get((agent.site, agent.name))
             champion = None if slot is None else slot.champion
             if agent.is_silent or report is None or champion is None:
                 continue
-            if report.drifting and report.release == champion.release:
-                found.append(report)
-        return found
+            if report.release == champion.release:
+                yield report
+
+    def _unfinished(self, view: View) -> tuple[Learnt, str] | None:
+        """Return the release of a drift since which there is more to learn, and why; None if there is not.
+
+        What is learnt while the world still changes fits neither what was nor what will be. Its untouched
+        part was measured meanwhile: agents expect a large error of it, and tell no drift.
+        """
+        learnt, usual = self.state.learnt, self.state.usual_error
+        if learnt is None or not usual or learnt.follow_ups >= _MOST_FOLLOW_UPS:
+            return None
+        told = (_expected_error(one) for one in self._reports(view) if one.release == learnt.release)
+        promised = next((one for one in told if one is not None), 0.0)
+        if promised <= _UNFINISHED * usual:
+            return None
+        return learnt, f"release {learnt.release} promises an error of {promised:.4g}, {usual:.4g} is usual"
+
+    def _note_error_before(self, view: View) -> None:
+        """Note what agents err that run another release; of the last ones if none is left."""
+        others = (report for report in self._reports(view) if report.release != self.state.release)
+        errors = [report.error.mean for report in others if report.error is not None]
+        if errors:
+            self._change(error_before=statistics.median(errors))
 
     def _follow(self, view: View, now_ms: float) -> None:
         state, held = self.state, self._held(view)
@@ -308,24 +367,44 @@ class Course:
             self._go(Event.DISAPPOINTED, now_ms, detail=f"nobody runs it; {detail}")
 
     def _watch(self, view: View, held: Available, cohort: Cohort, now_ms: float) -> None:
-        for member in cohort.members:
-            report = view.drifts.get((member.site, member.agent))
-            if report is None or report.release != self.state.release or report.error is None:
-                continue
-            if report.error.statistic > report.error.limit:
-                detail = f"on {member.agent} its error is {report.error.mean:.4g}"
-                detail = f"{detail} instead of {report.error.expected:.4g}"
+        following, beyond = self._following, list(self._beyond(view, cohort))
+        for agent, error in beyond:
+            if self._is_worse(error):
+                detail = f"on {agent} its error is {error.mean:.4g} instead of {error.expected:.4g}"
+                if (before := self.state.error_before) is not None:
+                    detail = f"{detail}, and {before:.4g} with the release before"
                 self._go(Event.DISAPPOINTED, now_ms, detail=detail)
                 return
-        if now_ms < self.state.since_ms + self.policy.watch_s * 1e3:
+        is_time_up = following is not None and now_ms / 1e3 >= following.deadline_s
+        is_open = any(error.labels < _COMPARABLE for _, error in beyond) and not is_time_up
+        if is_open or now_ms < self.state.since_ms + self.policy.watch_s * 1e3:
             return
         running, fallen = self._pulse(view, held, cohort)
         is_alive = running > 0 or (not fallen and cohort.count(Standing.NEWER) > 0)
         if is_alive and fallen <= self.policy.withdraw_above * (running + fallen):
             self._go(Event.PASSED, now_ms)
-        elif self._following is not None and now_ms / 1e3 >= self._following.deadline_s:
+        elif is_time_up:
             detail = f"{_agents(fallen)} fell silent while running it, {running} still run it"
             self._go(Event.DISAPPOINTED, now_ms, detail=detail)
+
+    def _beyond(self, view: View, cohort: Cohort) -> Iterator[tuple[str, ErrorShift]]:
+        """Yield the agents of a cohort on which the release errs more than it promised."""
+        for member in cohort.members:
+            report = view.drifts.get((member.site, member.agent))
+            if report is None or report.release != self.state.release or report.error is None:
+                continue
+            if report.error.statistic > report.error.limit:
+                yield member.agent, report.error
+
+    def _is_worse(self, error: ErrorShift) -> bool:
+        """Whether what errs more than it promised does so beside the release before as well.
+
+        In a world that goes on changing every release does, and going back would be worse.
+        """
+        before = self.state.error_before
+        if before is None:
+            return True
+        return error.labels >= _COMPARABLE and error.mean > _LARGER * before
 
     def _pulse(self, view: View, held: Available, cohort: Cohort) -> tuple[int, int]:
         """Return how many of a cohort run the release now, and how many ran it when they fell silent."""
@@ -349,6 +428,7 @@ class Course:
             release=None,
             run=None,
             percent=None,
+            error_before=None,
         )
 
     def _done(self, ended: Ended, now_ms: float) -> None:
@@ -371,10 +451,19 @@ class Course:
     def _go(self, event: Event, now_ms: float, **changes: object) -> None:
         state = self.state
         phase = advance(state.phase, event)
-        if (state.phase, event, state.cause) == (Phase.ROLLOUT, Event.SETTLED, Cause.DRIFT):
-            changes["learns_from_ms"] = state.data_since_ms  # what was before is another world
+        if (state.phase, event) == (Phase.ROLLOUT, Event.SETTLED):
+            changes |= self._learnt()
         self._following = self._job = None
         self._change(phase=phase, since_ms=now_ms, attempts=0, starts=0, retry_ms=0.0, **changes)
+
+    def _learnt(self) -> dict[str, object]:
+        """Return what changes once a release is out for all."""
+        state = self.state
+        if state.cause not in {Cause.DRIFT, Cause.FOLLOW_UP} or state.release is None:
+            return {"learnt": None}
+        follow_ups = state.learnt.follow_ups if state.learnt and state.cause is Cause.FOLLOW_UP else 0
+        learnt = Learnt(release=state.release, began_ms=state.attempt_ms or 0.0, follow_ups=follow_ups)
+        return {"learnt": learnt, "learns_from_ms": state.data_since_ms}  # what was before is another world
 
     def _change(self, **changes: object) -> None:
         self.state = self.state.model_copy(update=changes)
@@ -398,6 +487,11 @@ def described(cohort: Cohort) -> str:
         return "no agent is known that it is for"
     counts = [f"{count} {standing.value}" for standing in Standing if (count := cohort.count(standing))]
     return f"{_agents(len(cohort.members))}: {', '.join(counts)}"
+
+
+def _expected_error(report: DriftReport) -> float | None:
+    """Return the error that the report's release promises, None where that is not known."""
+    return report.error.expected if report.error is not None and report.error.labels >= _KNOWN else None
 
 
 def _agents(count: int) -> str:

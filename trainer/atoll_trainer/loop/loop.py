@@ -48,6 +48,8 @@ _COMPLETE_S: Final = 2.0
 _RELEASES_S: Final = 5.0
 _HEARTBEAT_S: Final = 60.0
 _STORE_S: Final = 60.0
+_NO_STEP: Final = {"labels": 0, "detail": None, "error_before": None}
+"""What of a model's state may change without a need to store it at once."""
 _MOST_DRIFTS: Final = 65_536
 _MOST_ORDERS: Final = 32
 _WHOLE: Final = 100
@@ -287,8 +289,7 @@ class Loop:
         if any(self._stored.get(model) != course.state for model, course in self._courses.items()):
             is_step = any(
                 self._stored.get(model) is None
-                or self._stored[model].model_copy(update={"labels": 0, "detail": None})
-                != course.state.model_copy(update={"labels": 0, "detail": None})
+                or self._stored[model].model_copy(update=_NO_STEP) != course.state.model_copy(update=_NO_STEP)
                 for model, course in self._courses.items()
             )
             if is_step or time.monotonic() - self._stored_s > _STORE_S:

@@ -19,6 +19,8 @@ class Cause(StrEnum):
     FIRST = "first"
     """No release of it is out."""
     DRIFT = "drift"
+    FOLLOW_UP = "follow_up"
+    """What was learnt by a drift promises far more errors than were usual before it."""
     LABELS = "labels"
     SCHEDULE = "schedule"
     REQUEST = "request"
@@ -26,6 +28,20 @@ class Cause(StrEnum):
 
 class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Learnt(_Stored):
+    """A release that a drift was the reason for, and that is out for all.
+
+    Attributes:
+        release: Its number.
+        began_ms: When its training began: whatever was measured since is news.
+        follow_ups: How often it was, or is, learnt on since that drift.
+    """
+
+    release: int
+    began_ms: float
+    follow_ups: int = 0
 
 
 class ModelState(_Stored):
@@ -40,7 +56,12 @@ class ModelState(_Stored):
         detail: The same in words, or what is going on in the present phase.
         data_since_ms: Event time from which on it learns.
         ready_ms: When there is enough to learn from.
-        learns_from_ms: When the last drift began whose release is out for all: nothing older is learnt from.
+        learns_from_ms: From when on the last release was learnt that a drift was the reason for and that is
+            out for all: nothing older is learnt from.
+        learnt: That release, unless another one has come after it.
+        usual_error: The least that a release promised that drifted later; what is learnt by a drift is held
+            against it. None: no label told.
+        error_before: What agents err that run another release than the one at work.
         run: Name of the run folder.
         release: Number of the release that it is about.
         percent: Share of the devices that it is published for at first.
@@ -63,6 +84,9 @@ class ModelState(_Stored):
     data_since_ms: float = 0.0
     ready_ms: float = 0.0
     learns_from_ms: float = 0.0
+    learnt: Learnt | None = None
+    usual_error: float | None = None
+    error_before: float | None = None
     run: str | None = None
     release: int | None = None
     percent: int | None = None
