@@ -76,8 +76,11 @@ def other_work(figures: Figures) -> str:
     if (swapped := figures.spread("atoll", "release", "swapped_ms")) is not None:
         lines += ["", f"From announcement to swap: {swapped.shown(0)} ms."]
     if (slow := figures.spread("atoll", "slow", "slow.p50_ms")) is not None:
-        lost = figures.middle("atoll", "slow", "slow.lost")
-        lines += ["", f"The slow model answered after {slow.shown(0)} ms (p50); {lost:.0f} readings lost."]
+        rate, due, open_ = (
+            figures.middle("atoll", "slow", f"slow.{key}") or 0.0 for key in ("answers_per_s", "due", "lost")
+        )
+        answered = f"The slow model answered {rate:.1f} readings/s, after {slow.shown(0)} ms (p50)"
+        lines += ["", f"{answered}; of {due:.0f} readings {open_:.0f} still waited when the run ended."]
     return "\n".join(lines)
 
 
