@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from processes import BenchmarkError, Process
 
+from atoll_sim.demo.ports import free_port
+
 
 @dataclass(frozen=True)
 class RunningBroker:
@@ -70,14 +72,6 @@ def mosquitto(
     with Process([mosquitto_path(), "-c", str(folder / "mosquitto.conf")], folder / "broker.log") as process:
         _wait_until_listening(port, process)
         yield RunningBroker(port, tls_port, process)
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_certificate(path: Path) -> None:

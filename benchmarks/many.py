@@ -14,13 +14,14 @@ import csv
 import gzip
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from atoll_sim.demo.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 NEARLY_EMPTY = ("BHMBRTARC01", "NIA North")
@@ -106,9 +107,7 @@ def _quiet(command: list[str]) -> subprocess.Popen[bytes]:
 @contextmanager
 def cluster(workers: int) -> Iterator[str]:
     """A scheduler and worker processes; ended in the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     dask = [sys.executable, "-m", "dask"]
     where = ["--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]

@@ -11,12 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from brokers import RunningBroker, free_port, mosquitto
+from brokers import RunningBroker, mosquitto
 from cases import Case
 from enrolled import SLOW, Enrolled, announce
 from native import Programs
 from processes import BenchmarkError, Group, Process, machine_cpu_s
 from systems import Start, Surroundings, System
+
+from atoll_sim.demo.ports import free_port
 
 Figures = dict[str, Any]
 IDLE_S = 10.0

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from brokers import free_port, mosquitto
+from brokers import mosquitto
 from native import build
 from processes import BenchmarkError, Group, Process, machine_cpu_s
 
 from atoll_link.recording import Kind, read
+from atoll_sim.demo.ports import free_port
 
 MAIN = "import sys; from atoll_trainer.cli import main; sys.exit(main())"
 STREAM = "x"

@@ -6,9 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
-import time
 import urllib.request
 
 import numpy as np
@@ -20,6 +18,7 @@ if importlib.util.find_spec("tensorflow") is None:
 if not (os.environ.get("MOTO_SERVER") or shutil.which("moto_server")):
     pytest.skip("no moto_server: make test-long installs one", allow_module_level=True)
 
+from support.brokers import free_port, wait_until_listening
 from support.town import Town
 from support.trainers import trainer
 
@@ -51,21 +50,11 @@ LARGE_BYTES = 12_000_000
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with (tmp_path_factory.mktemp("moto") / "moto.log").open("wb") as log:
         process = subprocess.Popen([MOTO, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 90
-        while True:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
+        wait_until_listening(port, process, 90.0)
         yield port
     finally:
         process.kill()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ import pytest
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("distributed")
+
+from support.brokers import free_port
 
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import ConfigError
@@ -69,9 +70,7 @@ def works(path, *, least=200, limit_s=240.0, **counts):
 @contextmanager
 def cluster():
     """A scheduler and a worker process, and the address of the scheduler."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     commands = [
         ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"],

@@ -15,17 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from atoll_sim.demo.ports import free_port
+
 mostly_mosquitto = pytest.mark.parametrize(
     "any_broker", ["mosquitto", pytest.param("amqtt", marks=pytest.mark.long)], indirect=True
 )
 """Both kinds of broker, for tests whose second run takes long and adds little."""
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_listening(port: int, process: subprocess.Popen[bytes], timeout_s: float = 20.0) -> None:
@@ -36,9 +31,9 @@ def wait_until_listening(port: int, process: subprocess.Popen[bytes], timeout_s:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError as error:
             if process.poll() is not None:
-                raise AssertionError(f"the broker ended with {process.returncode}") from error
+                raise AssertionError(f"it ended with {process.returncode}") from error
             if time.monotonic() > deadline:
-                raise AssertionError(f"no broker on port {port} within {timeout_s} s") from error
+                raise AssertionError(f"nothing listens on port {port} within {timeout_s} s") from error
             # Pace of the poll; the fact waited for is the open port.
             select_pause()
         else:

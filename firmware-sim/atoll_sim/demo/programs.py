@@ -165,13 +165,6 @@ def module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", name, *arguments]
 
 
-def free_port() -> int:
-    """Return a TCP port on the loopback address that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def quieten_tensorflow() -> None:
     """Keep the chatter of TensorFlow's libraries out of the demo's terminal."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

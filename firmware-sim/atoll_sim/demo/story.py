@@ -12,7 +12,8 @@ from rich.console import Console
 
 from atoll_contract.messages import Command, SlotStatus
 from atoll_sim.demo import files
-from atoll_sim.demo.programs import Programs, command, free_port, module, quieten_tensorflow
+from atoll_sim.demo.ports import free_port
+from atoll_sim.demo.programs import Programs, command, module, quieten_tensorflow
 from atoll_sim.demo.watch import Watch
 
 READINGS_TO_LEARN_FROM: Final = 450

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from atoll_contract.messages import SlotStatus
 from atoll_link.broker import Broker
-from atoll_sim.demo.programs import Programs, command, free_port, module, quieten_tensorflow
+from atoll_sim.demo.ports import free_port
+from atoll_sim.demo.programs import Programs, command, module, quieten_tensorflow
 from atoll_sim.demo.school import School
 from atoll_sim.demo.watch import Watch
 from atoll_sim.worlds import settings
