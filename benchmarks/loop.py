@@ -112,6 +112,22 @@ def has_newer(town: Town, release: int) -> bool:
     return newest(town) > release
 
 
+def lines(town: Town) -> list[str]:
+    """Return the whole lines of the loop's log."""
+    return town.log("loop").rpartition("\n")[0].splitlines()
+
+
+def turns_of(town: Town, since: int) -> list[str]:
+    """Return what came of each training since so many lines of the loop's log: its cause and the end."""
+    found, cause = [], ""
+    for line in map(json.loads, lines(town)[since:]):
+        if line["event"] == "loop.advanced" and line["phase"] == "training":
+            cause = line["cause"]
+        elif line["event"] == "loop.advanced" and line["phase"] == "idle":
+            found.append(f"{cause}: {line['detail']}")
+    return found
+
+
 def rest(seconds: float) -> None:
     """Let the world go on for so long: this is a measurement."""
     time.sleep(seconds)
@@ -119,7 +135,7 @@ def rest(seconds: float) -> None:
 
 def follow(town: Town, ear: Ear, change: Callable[[], None]) -> dict[str, Any]:
     """Let the world change, and follow what comes of it until the error is good again."""
-    release = newest(town)
+    release, seen = newest(town), len(lines(town))
     rest(TAIL_S)
     started_ms = now_ms()
     before = ear.error(started_ms - TAIL_S * 1e3, started_ms - 500)
@@ -128,9 +144,8 @@ def follow(town: Town, ear: Ear, change: Callable[[], None]) -> dict[str, Any]:
     drifting_ms = wait(town, lambda: any_drifts(town), "drift")
     training_ms = wait(town, lambda: town.phase() not in {"idle", "collecting"}, "a training")
     first_ms = wait(town, lambda: newest(town) > release, "a new release on one agent")
-    turns, all_ms = 0, 0.0
+    all_ms = 0.0
     while True:
-        turns += 1
         number = newest(town)
         all_ms = wait(town, partial(town.all_run, number), f"release {number} on all")
         wait(town, town.ended, "the end of the turn")
@@ -147,7 +162,7 @@ def follow(town: Town, ear: Ear, change: Callable[[], None]) -> dict[str, Any]:
         "training_begun_s": round((training_ms - started_ms) / 1e3, 1),
         "on_one_agent_s": round((first_ms - started_ms) / 1e3, 1),
         "on_all_agents_s": round((all_ms - started_ms) / 1e3, 1),
-        "releases": turns,
+        "turns": turns_of(town, seen),
         "error_until_then": ear.error(started_ms, all_ms),
         "error_after": after,
     }

@@ -9,9 +9,10 @@ from atoll_contract.errors import Reason
 from atoll_contract.messages import Champion, Health, Refusal, SlotStatus, Status
 from atoll_contract.release import ReleaseTerms
 from atoll_link.fleet import Agent
-from atoll_trainer.loop.course import Course, Ended, Job, Policy, View
+from atoll_trainer.loop.course import Course, Ended, Job, Policy
 from atoll_trainer.loop.machine import Phase
 from atoll_trainer.loop.state import Cause, ModelState
+from atoll_trainer.loop.view import View
 from atoll_trainer.repository import Available
 
 SHA = {number: str(number) * 64 for number in range(1, 7)}

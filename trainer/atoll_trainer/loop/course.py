@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -12,8 +11,10 @@ from atoll_contract.drift import DriftReport, ErrorShift
 from atoll_contract.release import is_in_rollout
 from atoll_link.cohort import Cohort, Standing
 from atoll_link.fleet import Agent
+from atoll_trainer.loop import errors
 from atoll_trainer.loop.machine import OUT, WORKING, Event, Phase, advance
 from atoll_trainer.loop.state import Cause, Learnt, ModelState
+from atoll_trainer.loop.view import View
 from atoll_trainer.repository import Available
 from atoll_trainer.rollout import Following, Verdict
 
@@ -24,16 +25,8 @@ _MOST_STARTS: Final = 2
 _RETRY_MS: Final = 5_000.0
 _MOST_RETRY_MS: Final = 300_000.0
 _MAX_DETAIL: Final = 300
-_UNFINISHED: Final = 1.5
-"""Times the usual error: a release that promises more was learnt while the world still changed."""
 _MOST_FOLLOW_UPS: Final = 3
-"""After one drift: it may be that the world has become harder."""
-_KNOWN: Final = 200
-"""Labels from which on what is expected stands in the report, in bundles that do not tell it too."""
-_COMPARABLE: Final = 30
-"""Labels of a release whose mean error is held against another one's."""
-_LARGER: Final = 1.25
-"""Times that one, for it may have moved by a quarter since it was reported."""
+"""After one drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +44,6 @@ class Policy:
     settle_s: float = 3600.0
     watch_s: float = 600.0
     withdraw_above: float = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What is known of one model now.
-
-    Attributes:
-        releases: Those that are available.
-        agents: All that have said anything.
-        drifts: Their reports on the model, by site and id.
-        is_complete: Whether what the broker retains has arrived.
-    """
-
-    releases: Sequence[Available]
-    agents: Sequence[Agent]
-    drifts: Mapping[tuple[str, str], DriftReport]
-    is_complete: bool
 
 
 class JobKind(StrEnum):
@@ -190,8 +166,6 @@ class Course:
         if phase is Phase.PUBLISHING and ended.release is not None:
             self._change(release=ended.release)
         if ended.is_refusal:
-            if state.cause is Cause.FOLLOW_UP:
-                self._change(learnt=None)  # there was nothing more to learn
             self._end(Event.REFUSED, f"the gate refused it: {ended.detail}", now_ms)
         elif phase is Phase.PUBLISHING and attempts >= _MOST_ATTEMPTS and ended.is_signed:
             detail = f"publishing failed: {ended.detail}"[:_MAX_DETAIL]
@@ -221,7 +195,7 @@ class Course:
 
     def _look(self, view: View, now_ms: float) -> None:
         if self.state.phase is not Phase.IDLE:
-            self._note_error_before(view)
+            self._change(error_before=self._error_before(view))
         match self.state.phase:
             case Phase.IDLE:
                 self._look_for_cause(view, now_ms)
@@ -253,9 +227,9 @@ class Course:
             detail = f"{_agents(len(drifting))}: {drifting[0].detail or 'drifting'}"
             ready_ms = onset_ms + policy.fresh_s * 1e3
             self._want(Cause.DRIFT, detail, max(oldest_ms, onset_ms), ready_ms, now_ms)
-        elif policy.on_drift and (unfinished := self._unfinished(view)) is not None:
-            learnt, detail = unfinished
-            self._change(learnt=learnt.model_copy(update={"follow_ups": learnt.follow_ups + 1}))
+        elif policy.on_drift and (promised := self._too_large_a_promise(view)) and state.learnt is not None:
+            learnt, usual = state.learnt, state.usual_error
+            detail = f"release {learnt.release} promises an error of {promised:.4g}, {usual:.4g} is usual"
             ready_ms = learnt.began_ms + policy.fresh_s * 1e3
             self._want(Cause.FOLLOW_UP, detail, max(oldest_ms, learnt.began_ms), ready_ms, now_ms)
         elif 0 < policy.on_labels <= state.labels:
@@ -269,56 +243,43 @@ class Course:
             self._end(Event.CALLED_OFF, "an operator wants it to learn at once", now_ms)
         elif state.cause is Cause.DRIFT and not drifting:
             self._end(Event.CALLED_OFF, "the drift has ended", now_ms)
-        elif state.cause is Cause.FOLLOW_UP and drifting:
+        elif state.cause is Cause.FOLLOW_UP and len(drifting) >= self.policy.drift_agents:
             self._end(Event.CALLED_OFF, "it drifts again", now_ms)
         elif now_ms >= state.ready_ms:
-            expected = [state.usual_error, *map(_expected_error, drifting)]
-            usual_error = min((one for one in expected if one is not None), default=None)
-            self._go(
-                Event.READY,
-                now_ms,
-                attempt_ms=now_ms,
-                is_ordered=False,
-                labels=0,
-                usual_error=usual_error if state.cause is Cause.DRIFT else state.usual_error,
-            )
+            self._note_cause(drifting)
+            self._go(Event.READY, now_ms, attempt_ms=now_ms, is_ordered=False, labels=0)
+
+    def _note_cause(self, drifting: Sequence[DriftReport]) -> None:
+        learnt, cause = self.state.learnt, self.state.cause
+        if cause is Cause.FOLLOW_UP and learnt is not None:
+            self._change(learnt=learnt.model_copy(update={"follow_ups": learnt.follow_ups + 1}))
+        elif cause is Cause.DRIFT:
+            told = [self.state.usual_error, *(errors.promised([one], one.release) for one in drifting)]
+            self._change(usual_error=min((one for one in told if one), default=None))
 
     def _drifting(self, view: View) -> list[DriftReport]:
         """Return the reports that tell of drift."""
-        return [report for report in self._reports(view) if report.drifting]
+        return [report for report in view.reports(self.policy.model) if report.drifting]
 
-    def _reports(self, view: View) -> Iterator[DriftReport]:
-        """Yield the reports of agents that are connected, on what they run now."""
-        for agent in view.agents:
-            slot = agent.slots.get(self.policy.model)
-            report = view.drifts.get((agent.site, agent.name))
-            champion = None if slot is None else slot.champion
-            if agent.is_silent or report is None or champion is None:
-                continue
-            if report.release == champion.release:
-                yield report
-
-    def _unfinished(self, view: View) -> tuple[Learnt, str] | None:
-        """Return the release of a drift since which there is more to learn, and why; None if there is not.
+    def _too_large_a_promise(self, view: View) -> float | None:
+        """Judge the release that a drift made learn; return what it promises if it is to be followed up.
 
         What is learnt while the world still changes fits neither what was nor what will be. Its untouched
         part was measured meanwhile: agents expect a large error of it, and tell no drift.
         """
         learnt, usual = self.state.learnt, self.state.usual_error
-        if learnt is None or not usual or learnt.follow_ups >= _MOST_FOLLOW_UPS:
+        if learnt is None or usual is None:
             return None
-        told = (_expected_error(one) for one in self._reports(view) if one.release == learnt.release)
-        promised = next((one for one in told if one is not None), 0.0)
-        if promised <= _UNFINISHED * usual:
+        promised = errors.promised(view.reports(self.policy.model), learnt.release)
+        if promised is None:
             return None
-        return learnt, f"release {learnt.release} promises an error of {promised:.4g}, {usual:.4g} is usual"
-
-    def _note_error_before(self, view: View) -> None:
-        """Note what agents err that run another release; of the last ones if none is left."""
-        others = (report for report in self._reports(view) if report.release != self.state.release)
-        errors = [report.error.mean for report in others if report.error is not None]
-        if errors:
-            self._change(error_before=statistics.median(errors))
+        if promised <= errors.UNFINISHED * usual:
+            self._change(learnt=None)
+        elif learnt.follow_ups >= _MOST_FOLLOW_UPS:
+            self._change(learnt=None, usual_error=promised)  # the world has become harder
+        else:
+            return promised
+        return None
 
     def _follow(self, view: View, now_ms: float) -> None:
         state, held = self.state, self._held(view)
@@ -367,16 +328,19 @@ class Course:
             self._go(Event.DISAPPOINTED, now_ms, detail=f"nobody runs it; {detail}")
 
     def _watch(self, view: View, held: Available, cohort: Cohort, now_ms: float) -> None:
-        following, beyond = self._following, list(self._beyond(view, cohort))
-        for agent, error in beyond:
-            if self._is_worse(error):
+        following, before = self._following, self.state.error_before
+        is_time_up = following is not None and now_ms / 1e3 >= following.deadline_s
+        is_open = False
+        for agent, error in self._beyond(view, cohort):
+            is_worse = errors.is_worse(error, before, is_time_up=is_time_up)
+            if is_worse:
                 detail = f"on {agent} its error is {error.mean:.4g} instead of {error.expected:.4g}"
-                if (before := self.state.error_before) is not None:
-                    detail = f"{detail}, and {before:.4g} with the release before"
+                detail = (
+                    detail if before is None else f"{detail}, and {before:.4g} where another release runs"
+                )
                 self._go(Event.DISAPPOINTED, now_ms, detail=detail)
                 return
-        is_time_up = following is not None and now_ms / 1e3 >= following.deadline_s
-        is_open = any(error.labels < _COMPARABLE for _, error in beyond) and not is_time_up
+            is_open = is_open or is_worse is None
         if is_open or now_ms < self.state.since_ms + self.policy.watch_s * 1e3:
             return
         running, fallen = self._pulse(view, held, cohort)
@@ -396,15 +360,9 @@ class Course:
             if report.error.statistic > report.error.limit:
                 yield member.agent, report.error
 
-    def _is_worse(self, error: ErrorShift) -> bool:
-        """Whether what errs more than it promised does so beside the release before as well.
-
-        In a world that goes on changing every release does, and going back would be worse.
-        """
-        before = self.state.error_before
-        if before is None:
-            return True
-        return error.labels >= _COMPARABLE and error.mean > _LARGER * before
+    def _error_before(self, view: View) -> float | None:
+        known = errors.of_others(view.reports(self.policy.model), self.state.release)
+        return self.state.error_before if known is None else known.beyond
 
     def _pulse(self, view: View, held: Available, cohort: Cohort) -> tuple[int, int]:
         """Return how many of a cohort run the release now, and how many ran it when they fell silent."""
@@ -458,12 +416,16 @@ class Course:
 
     def _learnt(self) -> dict[str, object]:
         """Return what changes once a release is out for all."""
-        state = self.state
-        if state.cause not in {Cause.DRIFT, Cause.FOLLOW_UP} or state.release is None:
-            return {"learnt": None}
-        follow_ups = state.learnt.follow_ups if state.learnt and state.cause is Cause.FOLLOW_UP else 0
-        learnt = Learnt(release=state.release, began_ms=state.attempt_ms or 0.0, follow_ups=follow_ups)
-        return {"learnt": learnt, "learns_from_ms": state.data_since_ms}  # what was before is another world
+        state, learnt = self.state, self.state.learnt
+        if state.release is None or (learnt is None and state.cause is not Cause.DRIFT):
+            return {}
+        if learnt is None or state.cause is Cause.DRIFT:
+            learnt = Learnt(release=state.release, began_ms=0.0)
+        changes = {"release": state.release, "began_ms": state.attempt_ms or 0.0}
+        found: dict[str, object] = {"learnt": learnt.model_copy(update=changes)}
+        if state.cause in {Cause.DRIFT, Cause.FOLLOW_UP}:
+            found["learns_from_ms"] = state.data_since_ms  # what was before is another world
+        return found
 
     def _change(self, **changes: object) -> None:
         self.state = self.state.model_copy(update=changes)
@@ -487,11 +449,6 @@ def described(cohort: Cohort) -> str:
         return "no agent is known that it is for"
     counts = [f"{count} {standing.value}" for standing in Standing if (count := cohort.count(standing))]
     return f"{_agents(len(cohort.members))}: {', '.join(counts)}"
-
-
-def _expected_error(report: DriftReport) -> float | None:
-    """Return the error that the report's release promises, None where that is not known."""
-    return report.error.expected if report.error is not None and report.error.labels >= _KNOWN else None
 
 
 def _agents(count: int) -> str:

@@ -29,9 +29,10 @@ from atoll_link.fleet import Agent, Fleet
 from atoll_link.request_desk import Order, RequestDesk, release_of, text_of
 from atoll_link.session import Connected, Delivery, Disconnected, Event, Session, Subscribed
 from atoll_trainer.home import Home
-from atoll_trainer.loop.course import Course, Ended, Job, JobKind, View
+from atoll_trainer.loop.course import Course, Ended, Job, JobKind
 from atoll_trainer.loop.machine import Phase
 from atoll_trainer.loop.state import LoopFile, LoopStore, ModelState
+from atoll_trainer.loop.view import View
 from atoll_trainer.loop.work import Means, Work
 from atoll_trainer.repository import MAX_WHY_CHARS, Available, Repository
 

@@ -31,12 +31,12 @@ class _Stored(BaseModel):
 
 
 class Learnt(_Stored):
-    """A release that a drift was the reason for, and that is out for all.
+    """A release that is out for all, and that a drift was the reason for.
 
     Attributes:
         release: Its number.
         began_ms: When its training began: whatever was measured since is news.
-        follow_ups: How often it was, or is, learnt on since that drift.
+        follow_ups: Trainings to follow it up, since that drift.
     """
 
     release: int
@@ -58,10 +58,10 @@ class ModelState(_Stored):
         ready_ms: When there is enough to learn from.
         learns_from_ms: From when on the last release was learnt that a drift was the reason for and that is
             out for all: nothing older is learnt from.
-        learnt: That release, unless another one has come after it.
-        usual_error: The least that a release promised that drifted later; what is learnt by a drift is held
-            against it. None: no label told.
-        error_before: What agents err that run another release than the one at work.
+        learnt: That release, or the one that came after it, until its promise is found to be a usual one.
+        usual_error: The least that a release promised that drifted later; None: no label told.
+        error_before: What agents err, or erred last, that run another release than the one at work and are
+            beyond their limit; None: most of them are not.
         run: Name of the run folder.
         release: Number of the release that it is about.
         percent: Share of the devices that it is published for at first.
