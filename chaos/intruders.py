@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from support.agents import AgentProcess
-from support.brokers import RunningBroker, free_port, require_mosquitto
+from support.brokers import RunningBroker, require_mosquitto
 from support.bundles import make_bundle
 from support.certificates import Authority
 from support.releases import Trainer, held, put, topics_of
@@ -29,6 +29,7 @@ from world import SITE, champion, new_trainer, report, wait_for
 
 from atoll_agent.lane.repeat import MEMORY
 from atoll_link.session import Broker, Delivery, Published, Refused, Session, Subscribed
+from atoll_sim.demo.ports import free_port
 
 DOCS = Path(__file__).parents[1] / "docs" / "operate"
 NAMES = ("pi", "press-1", "press-2", "trainer", "lab", "metadata")

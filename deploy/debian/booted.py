@@ -26,10 +26,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from support.agents import SITE, TrainerHome
-from support.brokers import free_port, select_pause
+from support.brokers import select_pause
 from support.bundles import make_bundle
 from support.feeder import Feeder
 from support.spy import Spy
+
+from atoll_sim.demo.ports import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 SUITES: Final = {"bookworm": 12, "trixie": 13}

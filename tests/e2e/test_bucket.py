@@ -18,7 +18,7 @@ if importlib.util.find_spec("tensorflow") is None:
 if not (os.environ.get("MOTO_SERVER") or shutil.which("moto_server")):
     pytest.skip("no moto_server: make test-long installs one", allow_module_level=True)
 
-from support.brokers import free_port, wait_until_listening
+from support.brokers import wait_until_listening
 from support.town import Town
 from support.trainers import trainer
 
@@ -26,6 +26,7 @@ from atoll_contract.errors import StorageError
 from atoll_link import recording
 from atoll_link.place import place
 from atoll_link.recording import Kind
+from atoll_sim.demo.ports import free_port
 
 pytestmark = [pytest.mark.long, pytest.mark.tensorflow, pytest.mark.timeout(600)]
 TASK = """

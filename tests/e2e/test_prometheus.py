@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from support.agents import AgentProcess, TrainerHome, command
-from support.brokers import free_port
 from support.bundles import make_bundle
 from support.prometheus import hurried, prometheus, require_prometheus
 from support.site import Site, reading
 from support.spy import Spy
+
+from atoll_sim.demo.ports import free_port
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yml"
 pytestmark = pytest.mark.mosquitto

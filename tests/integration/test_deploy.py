@@ -20,6 +20,7 @@ from support.releases import Trainer
 
 from atoll_agent.settings import AgentSettings
 from atoll_link.session import Broker, Session, wait_connected
+from atoll_sim.demo.ports import free_port
 from atoll_trainer.settings import TrainerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -206,7 +207,7 @@ def test_mosquitto_starts_with_the_configuration_of_the_cluster(tmp_path):
     if passwords is None:
         pytest.skip("mosquitto_passwd is not installed")
     subprocess.run([passwords, "-U", tmp_path / "passwd"], check=True, timeout=20)
-    port = brokers.free_port()
+    port = free_port()
     text = (KUBERNETES / "base/broker/mosquitto.conf").read_text()
     for there, here in (
         ("listener 8883", f"user root\nlistener {port} 127.0.0.1"),

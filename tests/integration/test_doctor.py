@@ -20,6 +20,7 @@ from support.spy import Spy
 from atoll_contract.messages import Status
 from atoll_link.fleet import Fleet
 from atoll_link.session import Broker, Session, wait_connected
+from atoll_sim.demo.ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "operate" / "trainer.md"
 RULES = re.search(r"^```\n(user trainer.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)[1]
@@ -202,7 +203,7 @@ def test_a_wrong_password_is_a_fault_of_the_login_and_never_shown(root, tmp_path
 
 
 def test_without_a_broker_settings_or_enrolment_it_says_what_to_do(root, tmp_path):
-    agent = AgentProcess(tmp_path / "agent", brokers.free_port(), root)
+    agent = AgentProcess(tmp_path / "agent", free_port(), root)
     (tmp_path / "agent" / "state" / "token").unlink()
 
     code, found = doctor(agent)

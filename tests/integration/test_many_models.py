@@ -17,10 +17,10 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("distributed")
 
-from support.brokers import free_port
 
 from atoll_contract.bundle import Bundle
 from atoll_contract.errors import ConfigError
+from atoll_sim.demo.ports import free_port
 from atoll_trainer import bundling
 from atoll_trainer.child import in_child
 from atoll_trainer.dataset import Observed, Refusals, collect

@@ -21,6 +21,7 @@ from atoll_contract.topics import LabelTopic, PredictionTopic, ReadingTopic
 from atoll_link import recording
 from atoll_link.recording import Kind
 from atoll_link.session import Broker, Published
+from atoll_sim.demo.ports import free_port
 
 SETTINGS = """
 [trainer]
@@ -252,7 +253,7 @@ def test_a_kill_loses_no_acknowledged_reading_and_doubles_none(mosquitto_broker,
 
 def test_without_a_broker_it_says_so_and_fails(tmp_path):
     settings = tmp_path / "trainer.toml"
-    settings.write_text(SETTINGS.format(port=brokers.free_port()))
+    settings.write_text(SETTINGS.format(port=free_port()))
 
     done = subprocess.run(
         [

@@ -35,6 +35,7 @@ from atoll_contract.errors import (
     StorageError,
 )
 from atoll_contract.topics import MetadataTopic
+from atoll_sim.demo.ports import free_port
 from atoll_trainer.lineage import require_own_past
 from atoll_trainer.publisher import Deadlines, Progress, Publisher
 
@@ -167,7 +168,7 @@ def test_a_broker_whose_access_rules_drop_what_is_published_is_found_out(
 def test_a_broker_that_does_not_forget_is_found_out_and_no_file_is_deleted(
     tmp_path: Path, trainer: Trainer
 ) -> None:
-    folder, port = tmp_path / "broker", brokers.free_port()
+    folder, port = tmp_path / "broker", free_port()
     lines = ("persistence true", f"persistence_location {folder}/")
     with brokers.mosquitto(folder, *lines, port=port) as broker:
         trainer.publish(broker, make_bundle(release=1))

@@ -23,6 +23,7 @@ from atoll_link.session import (
     Subscribed,
     wait_connected,
 )
+from atoll_sim.demo.ports import free_port
 
 pytestmark = pytest.mark.mosquitto
 
@@ -197,7 +198,7 @@ def test_a_step_without_events_returns_within_its_timeout(any_broker: RunningBro
 
 
 def test_a_step_without_a_connection_returns_within_its_timeout() -> None:
-    session = Session(Broker("127.0.0.1", brokers.free_port()), "reader")
+    session = Session(Broker("127.0.0.1", free_port()), "reader")
     step_until(session, has(Disconnected))
     session._backoff.until = time.monotonic() + 60
 

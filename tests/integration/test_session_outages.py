@@ -25,6 +25,7 @@ from atoll_link.session import (
     Will,
     wait_connected,
 )
+from atoll_sim.demo.ports import free_port
 
 pytestmark = pytest.mark.mosquitto
 
@@ -214,7 +215,7 @@ def test_a_missing_password_file_is_told_and_tried_again(
 
 
 def test_no_connection_within_the_deadline_tells_why() -> None:
-    session = Session(Broker("127.0.0.1", brokers.free_port()), "reader")
+    session = Session(Broker("127.0.0.1", free_port()), "reader")
 
     started = time.monotonic()
     with pytest.raises(BrokerUnavailableError, match="refused"):

@@ -18,6 +18,7 @@ from support.sessions import connected, has, of_kind, payloads, step_until
 
 from atoll_link.packets import Level
 from atoll_link.session import Broker, Delivery, Disconnected, Published, Session, wait_connected
+from atoll_sim.demo.ports import free_port
 
 pytestmark = pytest.mark.mosquitto
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.mosquitto
 @contextmanager
 def websocket_mosquitto(folder: Path, *lines: str) -> Iterator[RunningBroker]:
     """Mosquitto 2.0.11 starts only with a plain listener, too."""
-    plain = f"listener {brokers.free_port()} 127.0.0.1"
+    plain = f"listener {free_port()} 127.0.0.1"
     with brokers.mosquitto(folder, "protocol websockets", *lines, plain) as running:
         yield running
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.brokers import RunningBroker, free_port
+from support.brokers import RunningBroker
 from support.sims import (
     DEADLINE_S,
     MAIN,
@@ -22,6 +22,7 @@ from support.sims import (
 
 from atoll_contract.messages import Command, Label
 from atoll_contract.topics import CommandTopic, LabelTopic, ReadingTopic, parse
+from atoll_sim.demo.ports import free_port
 
 WORLD = """
 [world]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from support.agents import AgentProcess, TrainerHome, command
-from support.brokers import free_port
 
 from atoll_link.exits import Exit
 from atoll_link.systemd import Notifier
+from atoll_sim.demo.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SERVICES = sorted((ROOT / "systemd").glob("*.service"))

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.brokers import RunningBroker, free_port, wait_until_listening
+from support.brokers import RunningBroker, wait_until_listening
 from support.staged_fleet import SITE
+
+from atoll_sim.demo.ports import free_port
 
 
 @contextmanager

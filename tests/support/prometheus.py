@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from support.brokers import free_port, select_pause, wait_until_listening
+from support.brokers import select_pause, wait_until_listening
+
+from atoll_sim.demo.ports import free_port
 
 
 def require_prometheus() -> tuple[str, str]:

@@ -27,6 +27,7 @@ from atoll_contract.messages import (
 from atoll_link.metrics import Exporter
 from atoll_link.recorder import Tally
 from atoll_link.settings import MetricsTable
+from atoll_sim.demo.ports import free_port
 from atoll_trainer.cli import main as trainer_main
 from atoll_trainer.metrics import RecorderMetrics
 
@@ -158,8 +159,6 @@ def test_the_page_of_metrics_lists_what_is_exported(metrics, recorder):
 
 
 def test_the_endpoint_is_served_and_a_port_that_is_taken_is_a_fault_of_the_settings(metrics):
-    from support.brokers import free_port
-
     table = MetricsTable(port=free_port())
     with Exporter(table, metrics.collect):
         with urllib.request.urlopen(f"http://127.0.0.1:{table.port}/metrics", timeout=5) as answer:
