@@ -203,7 +203,8 @@ def _release_row(board: Board, view: views.ReleaseView) -> Row:
 
 
 def _loop_row(one: LoopState) -> Row:
-    about = " ".join(filter(None, [f"release {one.release}" if one.release else "", one.cause or ""]))
+    cause = (one.cause or "").replace("_", " ")
+    about = " ".join(filter(None, [f"release {one.release}" if one.release else "", cause]))
     return Row(
         one.model,
         (
