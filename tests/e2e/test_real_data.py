@@ -28,8 +28,8 @@ train = 0.45
 validation = 0.05
 [fit]
 optimiser = "adam"
-learning_rate = 0.01
-epochs = 400
+learning_rate = 0.03
+epochs = 150
 patience = 60
 """
 STREAM = '[[stream]]\nname = "oven"\nvalues = { temperature = {} }\n'

@@ -136,7 +136,7 @@ def test_the_outcome_is_the_same_on_two_workers_and_on_a_cluster(task_path, tmp_
 @pytest.mark.tensorflow
 def test_each_device_may_have_a_search_and_one_outside_of_the_split_falls_back(tmp_path):
     path = tmp_path / "task.toml"
-    search = '[search]\nfamilies = ["linear"]\ntrials = 2\ncandidates = 1\n'
+    search = '[search]\nfamilies = ["linear"]\ntrials = 1\ncandidates = 1\n'
     path.write_text(TASK.partition("[fit]")[0] + search + '[split]\ntest_from = "1970-01-01T00:04:00"\n')
 
     ended = train_all(
