@@ -36,8 +36,8 @@
 # make test PYTHON=python3.13
 
 PYTHON ?= python3
-# Most tests wait, for processes or for brokers: three at a time keep two cores busy.
-WORKERS ?= 3
+# Most tests wait, for processes or for brokers: four at a time keep two cores busy.
+WORKERS ?= 4
 ARCHITECTURE ?= amd64
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv-$(VERSION)

@@ -123,7 +123,7 @@ def turns_of(town: Town, since: int) -> list[str]:
     for line in map(json.loads, lines(town)[since:]):
         if line["event"] == "loop.advanced" and line["phase"] == "training":
             cause = line["cause"]
-        elif line["event"] == "loop.advanced" and line["phase"] == "idle":
+        elif line["event"] == "loop.advanced" and line["phase"] == "idle" and line["before"] != "collecting":
             found.append(f"{cause}: {line['detail']}")
     return found
 

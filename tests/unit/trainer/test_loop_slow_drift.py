@@ -11,7 +11,7 @@ from atoll_contract.drift import ErrorShift
 from atoll_contract.messages import Health
 from atoll_trainer.loop.course import Course, Ended, Job, JobKind
 from atoll_trainer.loop.machine import Phase
-from atoll_trainer.loop.state import Cause
+from atoll_trainer.loop.state import Cause, Learnt
 
 USUAL = 0.05
 
@@ -54,6 +54,24 @@ class TestWatching:
 
         assert scene.at(1).kind is JobKind.WITHDRAW
 
+    def test_others_that_are_beyond_their_limit_need_no_more_labels(self) -> None:
+        scene = watched(2.0, others=error(3.0, USUAL, labels=10))
+
+        assert (scene.at(1), scene.at(50).kind) == (None, JobKind.PROMOTE)
+
+    @pytest.mark.parametrize(
+        ("cause", "is_kept"), [(Cause.FOLLOW_UP, True), (Cause.DRIFT, False), (Cause.SCHEDULE, False)]
+    )
+    def test_a_follow_up_is_held_against_what_the_release_before_errs_whatever_that_promised(
+        self, cause, is_kept
+    ) -> None:
+        learnt = Learnt(release=1, began_ms=0.0)
+        others = error(3.0, 3.0, is_beyond=False)
+        scene = watched(2.0, others=others, cause=cause, learnt=learnt)
+        job = scene.at(1) or scene.at(50)
+
+        assert job.kind is (JobKind.PROMOTE if is_kept else JobKind.WITHDRAW)
+
     def test_others_are_looked_at_for_as_long_as_it_is_watched(self) -> None:
         # The disturbance that it was learnt from is over: the champion would be right again.
         scene = watched(2.0, others=error(3.0, USUAL))
@@ -85,7 +103,7 @@ class TestWatching:
             {
                 "drifts": {
                     **report(2, error=error(2.0, 0.2)),
-                    **report(1, "pj", error=error(3.0, 0.05, labels=99)),
+                    **report(1, "pj", error=error(3.0, 3.0, is_beyond=False, labels=199)),
                 }
             },
         ],

@@ -361,8 +361,10 @@ class Course:
                 yield member.agent, report.error
 
     def _error_before(self, view: View) -> float | None:
-        known = errors.of_others(view.reports(self.policy.model), self.state.release)
-        return self.state.error_before if known is None else known.beyond
+        state = self.state
+        doubted = state.learnt.release if state.cause is Cause.FOLLOW_UP and state.learnt else None
+        known = errors.of_others(view.reports(self.policy.model), state.release, doubted)
+        return state.error_before if known is None else known.beyond
 
     def _pulse(self, view: View, held: Available, cohort: Cohort) -> tuple[int, int]:
         """Return how many of a cohort run the release now, and how many ran it when they fell silent."""

@@ -14,7 +14,7 @@ UNFINISHED: Final = 1.5
 _KNOWN: Final = 200
 """Labels after which a report tells what is expected of bundles that do not tell it, too."""
 _COMPARABLE: Final = 100
-"""Labels that the recent error is about."""
+"""Labels that the recent error is about: from so many on a release is held against others."""
 _LARGER: Final = 1.25
 """Times the others' error, which may have moved by a quarter since it was reported."""
 _FAR_LARGER: Final = 4.0
@@ -26,7 +26,7 @@ class Others:
     """The agents that run another release.
 
     Attributes:
-        beyond: What those err that are beyond their limit, the median; None: most are not.
+        beyond: What those err that are not as they should be, the median; None: most are.
     """
 
     beyond: float | None
@@ -40,14 +40,26 @@ def promised(reports: Iterable[DriftReport], release: int) -> float | None:
     return None
 
 
-def of_others(reports: Iterable[DriftReport], release: int | None) -> Others | None:
-    """Return what agents err that run another release than that one, None if nobody tells."""
-    errors = [report.error for report in reports if report.release != release and report.error is not None]
-    errors = [error for error in errors if error.labels >= _COMPARABLE]
-    if not errors:
+def of_others(reports: Iterable[DriftReport], release: int | None, doubted: int | None) -> Others | None:
+    """Return what agents err that run another release than ``release``, None if nobody tells.
+
+    Args:
+        reports: Of agents that are connected, on what they run.
+        release: The one that is tried.
+        doubted: A release that promised so large an error that to keep its promise says nothing.
+    """
+    as_they_should, beyond = 0, []
+    for report in reports:
+        error = report.error
+        if report.release == release or error is None:
+            continue
+        if error.statistic > error.limit or report.release == doubted:
+            beyond.append(error.mean)
+        elif error.labels >= _KNOWN:
+            as_they_should += 1
+    if not beyond and not as_they_should:
         return None
-    beyond = [error.mean for error in errors if error.statistic > error.limit]
-    return Others(statistics.median(beyond) if 2 * len(beyond) > len(errors) else None)
+    return Others(statistics.median(beyond) if len(beyond) > as_they_should else None)
 
 
 def is_worse(error: ErrorShift, others: float | None, *, is_time_up: bool) -> bool | None:
