@@ -363,8 +363,7 @@ class Course:
     def _error_before(self, view: View) -> float | None:
         state = self.state
         doubted = state.learnt.release if state.cause is Cause.FOLLOW_UP and state.learnt else None
-        known = errors.of_others(view.reports(self.policy.model), state.release, doubted)
-        return state.error_before if known is None else known.beyond
+        return errors.of_others(view.reports(self.policy.model), state.release, doubted, state.error_before)
 
     def _pulse(self, view: View, held: Available, cohort: Cohort) -> tuple[int, int]:
         """Return how many of a cohort run the release now, and how many ran it when they fell silent."""
@@ -418,13 +417,12 @@ class Course:
 
     def _learnt(self) -> dict[str, object]:
         """Return what changes once a release is out for all."""
-        state, learnt = self.state, self.state.learnt
-        if state.release is None or (learnt is None and state.cause is not Cause.DRIFT):
+        state, before = self.state, self.state.learnt
+        if state.release is None or (before is None and state.cause is not Cause.DRIFT):
             return {}
-        if learnt is None or state.cause is Cause.DRIFT:
-            learnt = Learnt(release=state.release, began_ms=0.0)
-        changes = {"release": state.release, "began_ms": state.attempt_ms or 0.0}
-        found: dict[str, object] = {"learnt": learnt.model_copy(update=changes)}
+        follow_ups = 0 if before is None or state.cause is Cause.DRIFT else before.follow_ups
+        learnt = Learnt(release=state.release, began_ms=state.attempt_ms or 0.0, follow_ups=follow_ups)
+        found: dict[str, object] = {"learnt": learnt}
         if state.cause in {Cause.DRIFT, Cause.FOLLOW_UP}:
             found["learns_from_ms"] = state.data_since_ms  # what was before is another world
         return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from atoll_contract.drift import DriftReport, ErrorShift
@@ -21,17 +20,6 @@ _FAR_LARGER: Final = 4.0
 """Times the others' error: for that a few labels are enough."""
 
 
-@dataclass(frozen=True, slots=True)
-class Others:
-    """The agents that run another release.
-
-    Attributes:
-        beyond: What those err that are not as they should be, the median; None: most are.
-    """
-
-    beyond: float | None
-
-
 def promised(reports: Iterable[DriftReport], release: int) -> float | None:
     """Return the error that a release promised, None where no report tells it."""
     for report in reports:
@@ -40,13 +28,16 @@ def promised(reports: Iterable[DriftReport], release: int) -> float | None:
     return None
 
 
-def of_others(reports: Iterable[DriftReport], release: int | None, doubted: int | None) -> Others | None:
-    """Return what agents err that run another release than ``release``, None if nobody tells.
+def of_others(
+    reports: Iterable[DriftReport], release: int | None, doubted: int | None, before: float | None
+) -> float | None:
+    """Return what agents err that run another release and are not as they should be; None: most are.
 
     Args:
         reports: Of agents that are connected, on what they run.
         release: The one that is tried.
         doubted: A release that promised so large an error that to keep its promise says nothing.
+        before: What was returned last, for as long as nobody tells.
     """
     as_they_should, beyond = 0, []
     for report in reports:
@@ -58,8 +49,8 @@ def of_others(reports: Iterable[DriftReport], release: int | None, doubted: int 
         elif error.labels >= _KNOWN:
             as_they_should += 1
     if not beyond and not as_they_should:
-        return None
-    return Others(statistics.median(beyond) if len(beyond) > as_they_should else None)
+        return before
+    return statistics.median(beyond) if len(beyond) > as_they_should else None
 
 
 def is_worse(error: ErrorShift, others: float | None, *, is_time_up: bool) -> bool | None:
