@@ -1,10 +1,12 @@
-"""Fixtures of the session's tests: a broker that does what the test says."""
+"""Fixtures of several files: a broker that does what the test says, and Edge TPUs of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from support.edgetpus import TpuBench
 from support.opened import Opened
 from support.scripted_broker import ScriptedBroker, scripted_broker
 
@@ -31,3 +33,21 @@ def sessions() -> Iterator[list[Session]]:
 def opened(peer: ScriptedBroker, sessions: list[Session]) -> Opened:
     """A session that is connected to the peer."""
     return Opened(peer, sessions)
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path, monkeypatch) -> Iterator[Callable[..., TpuBench]]:
+    """Benches for Edge TPUs, closed at the end."""
+    benches = []
+
+    def make(*, plugged: bool = True, **care) -> TpuBench:
+        bench = TpuBench(tmp_path, **care)
+        monkeypatch.setenv("EDGETPU_STUB_CONTROL", str(bench.control))
+        if plugged:
+            bench.sysfs.plug_usb("1-1")
+        benches.append(bench)
+        return bench
+
+    yield make
+    for bench in benches:
+        bench.tpus.close()

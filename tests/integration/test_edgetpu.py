@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,21 +16,20 @@ import numpy as np
 import pytest
 from support import edgetpu_stub
 from support.bundles import make_bundle, model_bytes, with_wrong_golden
-from support.edgetpus import TpuBench, compiled_bundle, is_degraded, until
+from support.edgetpus import USB, TpuBench, compiled_bundle, is_degraded, until
 
 from atoll_agent.adapters.edgetpu_child import EdgeTpuChild
 from atoll_agent.adapters.edgetpu_reset import UsbReset
 from atoll_contract.errors import AcceleratorLostError, BundleRejectedError, Reason
 from atoll_contract.manifest import TensorSpec
 from atoll_infer import edgetpu
-from atoll_infer.runtime import Runtime, choose_runtime, look_for_runtimes
+from atoll_infer.runtime import Runtime, look_for_runtimes
 
 
 def load_or_none(package: str) -> Runtime | None:
     return next(found.runtime for found in look_for_runtimes() if found.package == package)
 
 
-USB = "/sys/bus/usb/devices/1-1"
 _TRACER = """
 import ctypes, sys
 seize = 0x4206
@@ -39,23 +37,6 @@ libc = ctypes.CDLL(None)
 print("ready" if libc.ptrace(seize, int(sys.argv[1]), None, None) == 0 else "no", flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def make_bench(tmp_path: Path, monkeypatch) -> Iterator[Callable[..., TpuBench]]:
-    benches = []
-
-    def make(*, plugged: bool = True, **care) -> TpuBench:
-        bench = TpuBench(tmp_path, **care)
-        monkeypatch.setenv("EDGETPU_STUB_CONTROL", str(bench.control))
-        if plugged:
-            bench.sysfs.plug_usb("1-1")
-        benches.append(bench)
-        return bench
-
-    yield make
-    for bench in benches:
-        bench.tpus.close()
 
 
 @pytest.mark.parametrize("package", ["tflite-runtime", "ai-edge-litert"])
@@ -285,19 +266,6 @@ def test_a_device_that_failed_while_a_model_was_loaded_gets_it_back(make_bench, 
     assert predictor.model.degradation is None
 
 
-def test_while_a_model_is_loaded_the_cpu_answers_for_the_others_at_once(make_bench, monkeypatch):
-    monkeypatch.setenv("EDGETPU_STUB_LATENCY_US", "20000")
-    bench = make_bench(deadline_s=20.0)
-    first = bench.ready()
-
-    second, answers = bench.place(compiled_bundle()), []
-    while second.model.degradation is not None:
-        answers.append(is_degraded(first))
-
-    assert sum(answers) > 3  # and nobody waited until the model was loaded
-    assert not is_degraded(first)
-
-
 def test_a_process_that_cannot_be_ended_is_told_and_no_other_is_started_beside_it(make_bench):
     bench = make_bench()
     predictor = bench.ready()
@@ -325,13 +293,12 @@ def test_a_process_that_cannot_be_ended_is_told_and_no_other_is_started_beside_i
 
 
 def test_a_fault_of_the_keeper_itself_reaches_whoever_waits(make_bench):
-    bench, bundle = make_bench(), compiled_bundle()
+    bench = make_bench()
 
     def check(_model) -> None:
         raise RuntimeError("a bug")
 
-    twin = choose_runtime().runtime.load(bundle.model)
-    placed = bench.tpus.place(bundle.model_edgetpu, twin, check, None)
+    placed = bench.place(compiled_bundle(), check=check).model
 
     with pytest.raises(RuntimeError, match="a bug"):
         placed.wait_ready()
@@ -425,73 +392,3 @@ def test_a_model_that_does_not_give_its_golden_outputs_there_is_not_used_there_a
     assert caught.value.reason is Reason.GOLDEN_MISMATCH
     assert "differs by" in second.model.degradation
     assert not is_degraded(first)
-
-
-def test_models_that_are_gone_leave_the_device(make_bench):
-    bench = make_bench()
-    first = bench.ready()
-    kept = bench.ready()
-
-    del first
-    third = bench.ready()
-
-    [tpu] = bench.tpus._tpus.values()
-    assert list(tpu._models) == [2, 3]
-    assert not is_degraded(kept)
-    assert not is_degraded(third)
-
-
-def test_a_model_that_is_gone_is_forgotten_where_no_device_is_found_either(make_bench):
-    bench = make_bench(plugged=False)
-    predictor = bench.place(compiled_bundle())
-    [tpu] = bench.tpus._tpus.values()
-    bench.wait_state(lambda state: "found: none" in state.detail)
-
-    del predictor
-
-    bench.wait_state(lambda _state: not tpu._models)
-
-
-def test_devices_are_chosen_by_path(make_bench, monkeypatch):
-    monkeypatch.setenv("EDGETPU_STUB_DEVICES", f"usb:/sys/bus/usb/devices/1-3,pci:/dev/apex_0,usb:{USB}")
-    bench = make_bench()
-    bench.sysfs.plug_pci(0, temp="54000", trip_point0_temp="85000")
-
-    on_usb, on_pci = bench.ready(path=USB), bench.ready(path="/dev/apex_0")
-    nowhere = bench.place(compiled_bundle(), "/dev/apex_7")
-
-    assert on_usb.backend.endswith(f"Edge TPU {USB}")
-    assert on_pci.backend.endswith("Edge TPU /dev/apex_0")
-    with pytest.raises(AcceleratorLostError, match=f"/dev/apex_7 is not there; found: /dev/apex_0, {USB}"):
-        nowhere.model.wait_ready()
-    assert bench.tpus.fault("/dev/apex_7") is not None
-    assert {state.temp_c for state in bench.tpus.states} == {None, 54.0}
-
-
-def test_a_model_without_a_device_shares_that_of_one_that_names_it(make_bench, monkeypatch, tmp_path):
-    monkeypatch.setenv("EDGETPU_STUB_LOCKDIR", str(tmp_path))
-    bench = make_bench()
-
-    anywhere = bench.ready()
-    there = bench.ready(path=USB)
-    later = bench.ready()
-
-    assert bench.counts == {"edgetpu_starts": 1}
-    assert len(bench.tpus.states) == 1
-    assert [one.model.degradation for one in (anywhere, there, later)] == [None] * 3
-
-
-def test_a_model_without_a_device_leaves_those_alone_that_others_name(make_bench, monkeypatch, tmp_path):
-    monkeypatch.setenv("EDGETPU_STUB_LOCKDIR", str(tmp_path))
-    monkeypatch.setenv("EDGETPU_STUB_DEVICES", f"pci:/dev/apex_0,usb:{USB}")
-    bench = make_bench()
-    bench.sysfs.plug_pci(0)
-
-    there = bench.ready(path="/dev/apex_0")
-    anywhere = bench.ready()
-    bench.sysfs.unplug_usb("1-1")
-    bench.control.write_text("abort")
-    until(anywhere, degraded=True)
-    bench.wait_states(lambda states: "that no other model names is not there" in states[1].detail)
-
-    assert not is_degraded(there)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from support import edgetpu_stub
@@ -19,7 +20,9 @@ from atoll_contract.bundle import Bundle
 from atoll_contract.messages import Quality
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
-from atoll_infer.runtime import choose_runtime
+from atoll_infer.runtime import Model, choose_runtime
+
+USB: Final = "/sys/bus/usb/devices/1-1"
 
 
 def compiled_bundle(**options) -> Bundle:
@@ -47,14 +50,16 @@ class TpuBench:
         self.tpus = EdgeTpus(Care(library=str(edgetpu_stub.build()), sysfs=self.sysfs.root, **options))
         self.tpus.on_change = self._count
 
-    def place(self, bundle: Bundle, path: str | None = None) -> Predictor:
-        """Return the model of ``bundle`` on a device."""
+    def place(
+        self, bundle: Bundle, path: str | None = None, check: Callable[[Model], None] | None = None
+    ) -> Predictor:
+        """Return the model of ``bundle`` on a device; without ``check`` its golden outputs are looked at."""
 
-        def check(model) -> None:
+        def play(model: Model) -> None:
             golden.play(bundle.golden, Predictor(bundle.manifest, model))
 
         twin = choose_runtime().runtime.load(bundle.model)
-        return Predictor(bundle.manifest, self.tpus.place(bundle.model_edgetpu, twin, check, path))
+        return Predictor(bundle.manifest, self.tpus.place(bundle.model_edgetpu, twin, check or play, path))
 
     def ready(self, bundle: Bundle | None = None, path: str | None = None) -> Predictor:
         """Return a model that runs on a device already."""

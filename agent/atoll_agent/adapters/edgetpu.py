@@ -316,7 +316,7 @@ class EdgeTpu:
                 self._forget_left(child)
                 for placed in list(self._models.values()):
                     placed.forgive()
-                self._load_missing(child)
+                child.checked.update(self._load_missing(child))
         except AtollError as error:
             detail = error.detail
             if child is not None:
@@ -376,13 +376,17 @@ class EdgeTpu:
         """Load what is missing, while the CPU answers for the others."""
         with self._lock:
             self._is_loading = True
+        loaded: list[int] = []
         try:
             self._forget_left(child)
-            self._load_missing(child)
+            loaded = self._load_missing(child)
         except AcceleratorLostError as error:
             self._give_up(child, error.detail)
         finally:
             self._is_loading = False
+        with self._changed:  # only now: whoever sees that a model runs may ask it at once
+            child.checked.update(loaded)
+            self._changed.notify_all()
 
     def _see_out(self, child: EdgeTpuChild) -> None:
         """Wait until ``child`` has ended: the device is not to be had before."""
@@ -403,26 +407,26 @@ class EdgeTpu:
         models = list(self._models.items())
         return [one for one in models if one[0] not in child.checked and one[1].is_due(now_s)]
 
-    def _load_missing(self, child: EdgeTpuChild) -> None:
-        """Load into ``child`` the models that it lacks, and let them be checked.
+    def _load_missing(self, child: EdgeTpuChild) -> list[int]:
+        """Load into ``child`` the models that it lacks, let them be checked, and return those that passed.
 
         Raises:
             AcceleratorLostError: The child ended meanwhile.
         """
+        loaded = []
         for number, placed in self._missing(child):
             try:
                 ends = child.load(number, placed.content, placed.ends, _LOAD_S)
                 placed.check(_OnDevice(child, number, ends, self._care.deadline_s))
                 placed.loaded()
-                child.checked.add(number)
+                loaded.append(number)
             except BundleRejectedError as error:
                 placed.refused(error)
                 log.warning("accelerator.unfit", model=number, reason=error.reason.value, detail=error.detail)
             except AcceleratorLostError as error:
                 placed.ended(child.end() or error.detail, time.monotonic(), self._care.return_after_s)
                 raise
-            with self._changed:
-                self._changed.notify_all()
+        return loaded
 
     def _forget_left(self, child: EdgeTpuChild | None) -> None:
         while self._left:
