@@ -13,7 +13,8 @@ from support.brokers import RunningBroker
 from support.sessions import connected, has, of_kind, payloads, step_until
 
 from atoll_link.packets import NO_PROPERTIES, Level, pack_publish
-from atoll_link.session import Broker, Delivery, Published, Session
+from atoll_link.session import Broker, Connected, Delivery, Published, Session
+from atoll_sim.demo.embedded_broker import MOST_HELD
 
 COUNT = 500
 CONNECT_WITH_WILL = b"\x10\x18\x00\x04MQTT\x04\x06\x00\x00\x00\x03bye\x00\x01t\x00\x04will"
@@ -51,6 +52,29 @@ def test_whoever_connects_gets_only_what_it_asks_for(running: RunningBroker) -> 
         session.close()
 
     assert [event.topic for event in of_kind(Delivery, seen)] == ["t/asked"]
+
+
+def test_what_comes_for_a_client_that_is_away_is_kept_for_it(running: RunningBroker) -> None:
+    broker = Broker("127.0.0.1", running.port)
+    with connected(broker, "reader", "t", is_clean=False):
+        pass
+    with connected(broker, "writer", max_inflight=100) as writer:
+        for number in range(MOST_HELD + 10):
+            writer.publish("t", b"%d" % number, qos=1)
+        step_until(writer, has(Published, MOST_HELD + 10), timeout_s=30)
+        # What is passed on is passed on in order: then it has been decided on the last one.
+        with connected(broker, "other", "last") as other:
+            writer.publish("last", b"", qos=1)
+            step_until(writer, has(Published))
+            step_until(other, has(Delivery))
+
+    back = Session(broker, "reader", is_clean=False)
+    seen = step_until(back, has(Delivery, MOST_HELD), timeout_s=30)
+    back.close()
+
+    assert [event.session_present for event in of_kind(Connected, seen)] == [True]
+    assert not any(event.is_retained for event in of_kind(Delivery, seen))
+    assert payloads(seen) == [b"%d" % number for number in range(MOST_HELD)]
 
 
 def test_the_will_comes_after_the_last_messages(running: RunningBroker) -> None:

@@ -16,6 +16,8 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
 _LEVEL: Final = 4
+MOST_HELD: Final = 1000
+"""Messages kept for a client that is away; those that come later are dropped. As Mosquitto does."""
 _PASS_ON_S: Final = 60.0  # amqtt's loop for a client can die, and then nobody empties its queue
 
 
@@ -26,8 +28,32 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt is untyped
     wait when it reads that their sender leaves. From Python 3.12 on a burst is read faster than it
     is passed on: a sender that left with its last acknowledgement lost half of 300 messages.
 
-    To whoever connects it sends the retained messages of every subscription of every client.
+    It forgets the session of whoever gave no name a second after they left, and what came for them
+    meanwhile; for others it keeps that without bound, and sends it as retained messages, which a
+    subscriber takes for old. To whoever connects it sends the retained messages of every
+    subscription of every client.
     """
+
+    async def _authenticate(self, session: Session, listener: Any) -> bool:
+        is_allowed: bool = await super()._authenticate(session, listener)
+        session.is_anonymous = False
+        return is_allowed
+
+    async def _retain_broadcast_message(
+        self, broadcast: dict[str, Any], qos: int, target_session: Session
+    ) -> None:
+        if target_session.retained_messages.qsize() < MOST_HELD:
+            await super()._retain_broadcast_message(broadcast, qos, target_session)
+
+    async def _publish_session_retained_messages(self, session: Session) -> None:
+        handler = self._get_handler(session)
+        held, sending = session.retained_messages, []
+        while handler is not None and not held.empty():
+            message = held.get_nowait()
+            publish = handler.mqtt_publish(message.topic, message.data, message.qos, retain=False)
+            sending.append(asyncio.ensure_future(publish))
+        if sending:
+            await asyncio.wait(sending)
 
     async def _client_message_loop(self, client_session: Session, handler: BrokerProtocolHandler) -> None:
         has_left = handler.wait_disconnect
