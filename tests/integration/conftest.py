@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from support.edgetpus import TpuBench
 from support.opened import Opened
 from support.scripted_broker import ScriptedBroker, scripted_broker
 
 from atoll_link.session import Session
+
+if TYPE_CHECKING:
+    from support.edgetpus import TpuBench
 
 
 @pytest.fixture(params=[5, 4], ids=["MQTT 5", "MQTT 3.1.1"])
@@ -38,6 +41,8 @@ def opened(peer: ScriptedBroker, sessions: list[Session]) -> Opened:
 @pytest.fixture
 def make_bench(tmp_path: Path, monkeypatch) -> Iterator[Callable[..., TpuBench]]:
     """Benches for Edge TPUs, closed at the end."""
+    from support.edgetpus import TpuBench  # it needs the schema of models, which other tests do not
+
     benches = []
 
     def make(*, plugged: bool = True, **care) -> TpuBench:

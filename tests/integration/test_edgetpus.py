@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from support.edgetpus import USB, compiled_bundle, is_degraded, until
 
@@ -10,7 +12,7 @@ from atoll_contract.errors import AcceleratorLostError
 
 def test_while_a_model_is_loaded_the_cpu_answers_for_the_others_at_once(make_bench, monkeypatch):
     monkeypatch.setenv("EDGETPU_STUB_LATENCY_US", "20000")
-    bench = make_bench(deadline_s=20.0)
+    bench = make_bench()
     first = bench.ready()
 
     second, answers = bench.place(compiled_bundle()), []
@@ -23,7 +25,7 @@ def test_while_a_model_is_loaded_the_cpu_answers_for_the_others_at_once(make_ben
 
 def test_a_model_runs_only_once_the_device_answers_for_it(make_bench):
     bench = make_bench()
-    bench.ready()
+    kept = [bench.ready()]
     both, runs_before = [], []
 
     def place_two(_model) -> None:
@@ -32,12 +34,30 @@ def test_a_model_runs_only_once_the_device_answers_for_it(make_bench):
     def look(_model) -> None:  # the first of the two is loaded, and the CPU answers for it
         runs_before.append(both[0].model.degradation is None)
 
-    bench.place(compiled_bundle(), check=place_two).model.wait_ready()
+    kept.append(bench.place(compiled_bundle(), check=place_two))
+    kept[-1].model.wait_ready()
     for predictor in both:
         predictor.model.wait_ready()
 
     assert runs_before == [False]
     assert [is_degraded(predictor) for predictor in both] == [False, False]
+
+
+def test_a_model_that_comes_while_an_inference_hangs_is_not_blamed_for_that(make_bench):
+    bench = make_bench(deadline_s=1.0)
+    first = bench.ready()
+    [tpu] = bench.tpus._tpus.values()
+    details = []
+    bench.tpus.on_change = lambda: details.append(tpu.state.detail)
+
+    bench.control.write_text("hang")
+    with ThreadPoolExecutor(1) as pool:
+        is_first_degraded = pool.submit(is_degraded, first)
+        second = bench.place(compiled_bundle())
+        assert is_first_degraded.result(10)
+    until(second, degraded=False)
+
+    assert details[0] == f"{USB}: no answer within 1 s"
 
 
 def test_models_that_are_gone_leave_the_device(make_bench):

@@ -46,7 +46,7 @@ class TpuBench:
         self.control.write_text("")
         self.changes = 0
         self._changed = threading.Condition()
-        options = {"deadline_s": 0.5, "return_after_s": 0.5, "restarts_per_minute": 100} | care
+        options = {"deadline_s": 10.0, "return_after_s": 0.5, "restarts_per_minute": 100} | care
         self.tpus = EdgeTpus(Care(library=str(edgetpu_stub.build()), sysfs=self.sysfs.root, **options))
         self.tpus.on_change = self._count
 

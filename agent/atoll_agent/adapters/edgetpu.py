@@ -142,7 +142,9 @@ class EdgeTpu:
             return None
         placed = self._models.get(number)
         fault = placed.fault if placed is not None else None
-        return self._state.detail if fault is None else fault.detail
+        if fault is not None:
+            return fault.detail
+        return "it is being loaded" if self._state.is_ready else self._state.detail
 
     def count(self, name: str) -> None:
         """Count something; any thread may."""
@@ -175,8 +177,9 @@ class EdgeTpu:
                 if has_failed or left_s <= 0:
                     raise AcceleratorLostError(self._state.detail)
                 self._changed.wait(left_s)
-        if placed.fault is not None:
-            raise placed.fault
+            fault = placed.fault
+        if fault is not None:
+            raise fault
 
     def close(self) -> None:
         """End the child, also one that is still opening the device; does not wait for it."""
@@ -231,8 +234,9 @@ class EdgeTpu:
     def _give_up(self, child: EdgeTpuChild, why: str) -> None:
         """Use ``child`` no more; its keeper sees its end."""
         self._failed_in_row = 0
-        self._child = None
-        self._state = replace(self._state, is_ready=False, detail=why)
+        with self._changed:
+            self._child = None
+            self._state = replace(self._state, is_ready=False, detail=why)
         child.kill()
 
     # The keeper's thread
@@ -375,18 +379,22 @@ class EdgeTpu:
     def _load_beside(self, child: EdgeTpuChild) -> None:
         """Load what is missing, while the CPU answers for the others."""
         with self._lock:
+            if self._child is not child:  # it was given up while the lock was waited for
+                return
             self._is_loading = True
-        loaded: list[int] = []
+        passed: list[int] = []
         try:
             self._forget_left(child)
-            loaded = self._load_missing(child)
+            passed = self._load_missing(child)
         except AcceleratorLostError as error:
             self._give_up(child, error.detail)
         finally:
             self._is_loading = False
         with self._changed:  # only now: whoever sees that a model runs may ask it at once
-            child.checked.update(loaded)
+            child.checked.update(passed)
             self._changed.notify_all()
+        if passed:
+            self._on_change()
 
     def _see_out(self, child: EdgeTpuChild) -> None:
         """Wait until ``child`` has ended: the device is not to be had before."""
@@ -400,7 +408,10 @@ class EdgeTpu:
         """Read again what sysfs tells."""
         for device in find_devices(self._care.sysfs):
             if device.path == path:
-                self._state = replace(self._state, temp_c=device.temp_c, clock_percent=device.clock_percent)
+                with self._changed:
+                    self._state = replace(
+                        self._state, temp_c=device.temp_c, clock_percent=device.clock_percent
+                    )
 
     def _missing(self, child: EdgeTpuChild) -> list[tuple[int, Placed]]:
         now_s = time.monotonic()
@@ -413,20 +424,20 @@ class EdgeTpu:
         Raises:
             AcceleratorLostError: The child ended meanwhile.
         """
-        loaded = []
+        passed = []
         for number, placed in self._missing(child):
             try:
                 ends = child.load(number, placed.content, placed.ends, _LOAD_S)
                 placed.check(_OnDevice(child, number, ends, self._care.deadline_s))
-                placed.loaded()
-                loaded.append(number)
+                placed.passed()
+                passed.append(number)
             except BundleRejectedError as error:
                 placed.refused(error)
                 log.warning("accelerator.unfit", model=number, reason=error.reason.value, detail=error.detail)
             except AcceleratorLostError as error:
                 placed.ended(child.end() or error.detail, time.monotonic(), self._care.return_after_s)
                 raise
-        return loaded
+        return passed
 
     def _forget_left(self, child: EdgeTpuChild | None) -> None:
         while self._left:

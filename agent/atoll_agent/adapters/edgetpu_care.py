@@ -117,8 +117,8 @@ class Placed:
         """Whether it is to be loaded."""
         return self.fault is None or (self._ends_children and now_s >= self._rests_until_s)
 
-    def loaded(self) -> None:
-        """Note that it runs."""
+    def passed(self) -> None:
+        """Note that it has been loaded and checked."""
         self.fault = None
         self.ends_at_loading = 0
 

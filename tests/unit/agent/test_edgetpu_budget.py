@@ -78,7 +78,7 @@ def test_a_model_that_ends_the_child_twice_waits_ever_longer_and_is_tried_again(
 
     assert waits == [60, 120, 240, 480, 960, 960, 960]
     assert isinstance(placed.fault, AcceleratorLostError)  # nothing is said against the bundle
-    placed.loaded()
+    placed.passed()
     assert placed.fault is None
     placed.ended("SIGABRT", now_s, 60.0)
     assert placed.is_due(now_s)
