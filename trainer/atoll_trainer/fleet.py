@@ -63,6 +63,7 @@ class FleetWatch:
                     raise BrokerUnavailableError(message, Reason.BROKER_REFUSED)
                 case Subscribed():
                     self._subscribed.add(event.topic_filter)
+                    has_arrived = True  # what is retained comes after it
                 case _:
                     pass
         return has_arrived
