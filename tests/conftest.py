@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from support import brokers
 from support.brokers import RunningBroker
 
+from atoll_sim.demo import ports
 from atoll_trainer.publisher import Deadlines
 
 # How long an example takes says more of the machine than of the code.
@@ -60,6 +61,18 @@ def _publishers_look_briefly() -> Iterator[None]:
     """Let a publisher wait less for what an empty broker does not hold: hundreds of tests publish to one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("atoll_trainer.publisher.Deadlines", partial(Deadlines, look_s=1.0, probe_s=0.2))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ports_of_ones_own() -> Iterator[None]:
+    """Let workers draw ports from ranges of their own: another could use one between draw and use."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    with pytest.MonkeyPatch.context() as patch:
+        if worker is not None:
+            count = ports._COUNT // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+            patch.setattr(ports, "_FIRST", ports._FIRST + int(worker.removeprefix("gw")) * count)
+            patch.setattr(ports, "_COUNT", count)
         yield
 
 

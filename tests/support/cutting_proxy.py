@@ -45,7 +45,10 @@ class CuttingProxy:
         ends = [end for end in (self._listener, self._client, self._broker) if end is not None]
         ready, _, _ = select.select(ends, [], [], timeout_s)
         if self._listener in ready:
-            self._accept()
+            self.close()
+            self._client, _ = self._listener.accept()
+        elif self._client in ready and self._broker is None:
+            self._pass_connect(self._client)
         elif self._client in ready:
             self._pass(UP, self._client, self._broker)
         elif self._broker in ready:
@@ -62,13 +65,12 @@ class CuttingProxy:
         self.close()
         self._listener.close()
 
-    def _accept(self) -> None:
-        self.close()
-        self._client, _ = self._listener.accept()
-        self._client.settimeout(5)
-        first = self._client.recv(16, socket.MSG_PEEK)
-        if first[_LEVEL_AT] > self._highest_level:
-            self._client.sendall(b"\x20\x02\0\1")
+    def _pass_connect(self, client: socket.socket) -> None:
+        first = client.recv(16, socket.MSG_PEEK)
+        if not first:
+            self.close()
+        elif first[_LEVEL_AT] > self._highest_level:
+            client.sendall(b"\x20\x02\0\1")
             self.close()
         else:
             self._broker = socket.create_connection(("127.0.0.1", self._target), timeout=5)

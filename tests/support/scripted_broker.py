@@ -112,8 +112,10 @@ class ScriptedBroker:
     def read_connect(self, session: Session | None = None) -> Packet:
         """Do the same without the answer."""
         if session is not None:
-            self._wait_for_connection_of(session)
+            self._step_until_readable(session, self._listener)
         self.accept()
+        if session is not None and self._peer is not None:
+            self._step_until_readable(session, self._peer)  # the kernel accepts before the session knows
         connect = self.read()
         assert connect.kind == CONNECT
         if connect.body[6] <= self._highest_level:
@@ -216,20 +218,17 @@ class ScriptedBroker:
         except ConnectionResetError:
             assert may_reset, "the client reset the connection"
 
-    def _wait_for_connection_of(self, session: Session) -> None:
-        deadline = time.monotonic() + 5
-        while not select.select([self._listener], [], [], 0)[0]:
-            assert time.monotonic() < deadline
-            session.step(0.1)
-
     def wait_for_hang_up_of(self, session: Session) -> None:
         """Step ``session`` until it has closed the connection."""
         assert self._peer is not None
+        self._step_until_readable(session, self._peer)
+        self.wait_for_hang_up()
+
+    def _step_until_readable(self, session: Session, sock: socket.socket) -> None:
         deadline = time.monotonic() + 5
-        while not select.select([self._peer], [], [], 0)[0]:
+        while not select.select([sock], [], [], 0)[0]:
             assert time.monotonic() < deadline
             session.step(0.1)
-        self.wait_for_hang_up()
 
     def close(self) -> None:
         self.hang_up()
