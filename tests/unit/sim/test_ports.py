@@ -10,6 +10,13 @@ import pytest
 from atoll_sim.demo.ports import free_port
 
 
+@pytest.fixture(autouse=True)
+def _all_ports(monkeypatch) -> None:
+    """Draw from all of them, not from those of this worker."""
+    monkeypatch.setattr("atoll_sim.demo.ports._FIRST", 20_000)
+    monkeypatch.setattr("atoll_sim.demo.ports._COUNT", 12_000)
+
+
 def test_a_port_that_is_taken_is_passed_over(monkeypatch) -> None:
     port = free_port()
     with socket.socket() as listener:
