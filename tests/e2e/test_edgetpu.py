@@ -35,7 +35,7 @@ def tpu_site(mosquitto_broker, make_site, stick, control) -> Site:
     models = (
         '[[model]]\nname = "wear"\nstream = "press"\naccelerator = "edgetpu"\n'
         f'[edgetpu]\nlibrary = "{edgetpu_stub.build()}"\nsysfs_root = "{stick.root}"\n'
-        "deadline_s = 0.5\nrestarts_per_minute = 1\nreturn_after_s = 1.0\n"
+        "deadline_s = 2.0\nrestarts_per_minute = 1\nreturn_after_s = 1.0\n"
     )
     site = make_site(mosquitto_broker, models=models)
     bundle = make_bundle(file="linear_int8")

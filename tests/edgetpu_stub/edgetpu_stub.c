@@ -20,7 +20,8 @@
  *   HANG_AFTER=K     after K inferences hang, as a PCIe fault does
  *   CONTROL          a file that is looked at before each inference: `gone` (no device is found, opening
  *                    fails; an open device aborts, even idle, as when a stick is unplugged), or `abort`,
- *                    `hang`, `fail`, which are carried out once and taken out of the file
+ *                    `hang`, `fail`, which are carried out once and taken out of the file; while it says
+ *                    `wait`, for 20 s at most, opening does not end
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -490,6 +491,7 @@ EXPORT Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_
     if (!strcmp(keys[i], "device")) device = option_values[options - 1];
   }
   rest_us(1000 * number_of("CREATE_DELAY_MS", 0));
+  for (int ms = 0; ms < 20000 && told("wait", false); ms += 10) rest_us(10000);
   if (text_of("CREATE_ERROR")) return fail("Permission denied: USB error -3 [OpenDevice]", report);
   if (!choose(device, &chosen)) return fail("Failed allocating Edge TPU device for shared ownership.", report);
   int lock = lock_device(chosen.path);

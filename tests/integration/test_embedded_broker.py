@@ -94,8 +94,11 @@ def test_the_will_comes_after_the_last_messages(running: RunningBroker) -> None:
         assert heard == [*(b"%d" % mid for mid in range(1, COUNT + 1)), b"will"]
 
 
-def test_a_client_that_speaks_mqtt_5_is_not_kept_waiting(running: RunningBroker) -> None:
+def test_a_client_that_speaks_mqtt_5_is_not_kept_waiting(
+    running: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An answer that never comes would be waited for beyond the patience of ``connected``."""
+    monkeypatch.setattr("atoll_link.attempts._LIKELY_CONNACK_S", 60.0)
     broker = Broker("127.0.0.1", running.port)
     with connected(broker, "reader", "t", is_clean=False, connack_timeout_s=60.0) as session:
         assert session.level is Level.MQTT_311

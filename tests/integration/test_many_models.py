@@ -170,7 +170,10 @@ def test_what_takes_too_long_is_ended_with_all_that_it_has_started(tmp_path):
     told = tmp_path / "pid"
     line = f"sleep 100 & echo $! > {told}; sleep 100"
 
-    assert run_within(0.5, ["/bin/sh", "-c", line]) is None
+    for limit_s in (0.5, 10.0):
+        assert run_within(limit_s, ["/bin/sh", "-c", line]) is None
+        if told.exists() and told.read_text():  # else the shell was held up before it came to that
+            break
 
     pid = int(told.read_text())
     deadline = time.monotonic() + 20

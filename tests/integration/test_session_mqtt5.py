@@ -155,17 +155,18 @@ def test_a_broker_without_qos_1_still_takes_qos_0(peer: ScriptedBroker, sessions
     assert peer.read().payload == b"y"
 
 
-@pytest.mark.parametrize(("asked_s", "least_s", "most_s"), [(1, 0.8, 2.0), (0, 1.8, 3.5), (60, 1.8, 3.5)])
+@pytest.mark.parametrize(("keepalive_s", "asked_s", "least_s"), [(60, 1, 0.8), (2, 0, 1.8), (2, 60, 1.8)])
 def test_the_broker_may_ask_for_more_pings_and_never_for_less(
-    peer: ScriptedBroker, sessions: list[Session], asked_s: int, least_s: float, most_s: float
+    peer: ScriptedBroker, sessions: list[Session], keepalive_s: int, asked_s: int, least_s: float
 ) -> None:
-    session = Session(Broker("127.0.0.1", peer.port, keepalive_s=2), "tested")
+    session = Session(Broker("127.0.0.1", peer.port, keepalive_s=keepalive_s), "tested")
     sessions.append(session)
-    peer.accept_session(session, properties=bytes((SERVER_KEEP_ALIVE, 0, asked_s)))
     started = time.monotonic()
+    peer.accept_session(session, properties=bytes((SERVER_KEEP_ALIVE, 0, asked_s)))
+    # Were only the other of the two heeded, this would wait in vain.
     step_until(session, lambda _seen: any(one.kind == PINGREQ for one in peer.read_available()), step_s=0.1)
 
-    assert least_s < time.monotonic() - started < most_s
+    assert time.monotonic() - started > least_s
 
 
 # What PUBACK, SUBACK and DISCONNECT say
@@ -323,11 +324,12 @@ def test_a_broker_that_speaks_neither_is_told(peer: ScriptedBroker, sessions: li
 
 @pytest.mark.parametrize("answer", [b"", b"\x20\x02\0\2", b"rubbish", packet(0x20, b"\0")])
 def test_a_broker_that_hangs_up_on_mqtt_5_gets_the_old_one_at_once(
-    peer: ScriptedBroker, sessions: list[Session], answer: bytes
+    peer: ScriptedBroker, sessions: list[Session], answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # To wait for an answer would take longer than the peer waits for the next connection.
+    monkeypatch.setattr("atoll_link.attempts._LIKELY_CONNACK_S", 60.0)
     session = Session(Broker("127.0.0.1", peer.port), "tested")
     sessions.append(session)
-    started = time.monotonic()
     peer.read_connect(session)
     peer.send(answer)
     peer.hang_up()
@@ -335,22 +337,24 @@ def test_a_broker_that_hangs_up_on_mqtt_5_gets_the_old_one_at_once(
 
     assert len(step_until(session, has(Connected))) == 1
     assert session.level is Level.MQTT_311
-    assert time.monotonic() - started < 1.0
+    assert session._backoff.attempts == 0  # nor was there a pause as after a failure
 
 
 def test_a_broker_that_waits_for_more_gets_the_old_one_soon(
     peer: ScriptedBroker, sessions: list[Session]
 ) -> None:
-    session = Session(Broker("127.0.0.1", peer.port), "tested")
+    session = Session(Broker("127.0.0.1", peer.port), "tested", connack_timeout_s=60.0)
     sessions.append(session)
     started = time.monotonic()
     peer.read_connect(session)
-    peer.wait_for_hang_up_of(session)
+    # A second, and more where connecting took long, and by far not as long as the answer may take.
+    step_until(session, lambda _seen: session.level is Level.MQTT_311, timeout_s=30.0)
+    assert time.monotonic() - started > 0.9
+    peer.wait_for_hang_up()
     peer.accept_session(session)
     step_until(session, has(Connected))
 
     assert session.level is Level.MQTT_311
-    assert 0.9 < time.monotonic() - started < 2.5
 
 
 def test_connections_that_break_do_not_cost_a_broker_its_mqtt_5(opened: Opened) -> None:
@@ -376,11 +380,13 @@ def test_a_slow_broker_that_has_spoken_mqtt_5_is_waited_for(
 
 
 @pytest.mark.mosquitto
-def test_each_broker_is_spoken_to_in_its_newest_version(any_broker: RunningBroker) -> None:
-    started = time.monotonic()
-    with connected(broker_at(any_broker), "tested", "a") as session:
+def test_each_broker_is_spoken_to_in_its_newest_version(
+    any_broker: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An answer that never comes would be waited for beyond the patience of ``connected``.
+    monkeypatch.setattr("atoll_link.attempts._LIKELY_CONNACK_S", 60.0)
+    with connected(broker_at(any_broker), "tested", "a", connack_timeout_s=60.0) as session:
         assert session.level is (Level.MQTT_311 if any_broker.kind == "amqtt" else Level.MQTT_5)
-        assert time.monotonic() - started < 0.8
 
 
 @pytest.mark.mosquitto

@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 from support import brokers
 from support.brokers import RunningBroker
+from support.scripted_broker import PINGRESP
 from support.sessions import connected, has, of_kind, payloads, step_until
 
 from atoll_contract.errors import BrokerUnavailableError
+from atoll_link.attempts import Backoff
+from atoll_link.paho_client import PahoClient
 from atoll_link.session import (
     Broker,
     Connected,
@@ -86,8 +90,8 @@ def test_close_is_clean_even_with_unread_messages_at_hand(mosquitto_broker: Runn
             writer.publish("flood", b"x" * 10_000, qos=0)
         step_until(writer, has(Published, 200))
         started = time.monotonic()
-        mortal.close()
-        assert time.monotonic() - started < 1.5
+        mortal.close(timeout_s=30.0)
+        assert time.monotonic() - started < 15
         writer.publish("marker", b"after")
         step_until(writer, has(Published))
         assert payloads(step_until(heir, has(Delivery))) == [b"after"]
@@ -214,44 +218,60 @@ def test_a_missing_password_file_is_told_and_tried_again(
     session.close()
 
 
+class Latest(Random):
+    """Draws the latest moment."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
 def test_no_connection_within_the_deadline_tells_why() -> None:
     session = Session(Broker("127.0.0.1", free_port()), "reader")
+    session._backoff = Backoff(attempts=9, source=Latest())  # the next attempt is 30 s away
 
     started = time.monotonic()
     with pytest.raises(BrokerUnavailableError, match="refused"):
         wait_connected(session, 0.5)
     session.close()
 
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 15
 
 
 def test_a_frozen_broker_is_noticed_after_one_and_a_half_keepalives(mosquitto_broker: RunningBroker) -> None:
+    started = time.monotonic()
     with connected(broker_at(mosquitto_broker, keepalive_s=2), "reader") as session:
         process = mosquitto_broker.process
         assert process is not None
-        started = time.monotonic()
         process.send_signal(signal.SIGSTOP)
         try:
-            [lost] = of_kind(Disconnected, step_until(session, has(Disconnected), 10.0, step_s=5.0))
+            [lost] = of_kind(Disconnected, step_until(session, has(Disconnected), 30.0, step_s=30.0))
         finally:
             process.send_signal(signal.SIGCONT)
 
-        # 2 s of silence, then 1 s for the answer to the ping; the step looks once a second.
-        assert 2.5 < time.monotonic() - started < 5.0
+        # 2 s of silence, then 1 s for the answer to the ping; the step wakes for both.
+        assert 2.5 < time.monotonic() - started < 15
         assert lost.was_connected
         assert "ping" in lost.detail
 
 
-def test_an_idle_connection_outlives_its_keepalive(any_broker: RunningBroker) -> None:
-    with connected(broker_at(any_broker, keepalive_s=2), "idle", "a") as session:
-        deadline = time.monotonic() + 4.5
-        events = []
-        while time.monotonic() < deadline:
-            events += session.step(10.0)
-        session.publish("a", b"alive")
-        events += step_until(session, has(Delivery))
+def test_an_idle_connection_outlives_its_keepalive(
+    any_broker: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[int] = []
+    handle = PahoClient.handle
 
-    assert of_kind(Disconnected, events) == []
+    def note_and_handle(client: PahoClient, first: int, body: bytes) -> None:
+        if first == PINGRESP:
+            answered.append(session.connection)
+        handle(client, first, body)
+
+    monkeypatch.setattr(PahoClient, "handle", note_and_handle)
+    with connected(broker_at(any_broker, keepalive_s=2), "idle", "a") as session:
+        # One that had no answer to its first ping, or did not heed it, would not stand at the second. If the
+        # machine stands still one may be lost, too: then it is the next one's turn.
+        step_until(session, lambda _seen: answered.count(session.connection) == 2, 30.0, step_s=10.0)
+        session.publish("a", b"alive")
+        step_until(session, has(Delivery))
 
 
 # At least once

@@ -227,7 +227,7 @@ def test_a_full_socket_bounds_what_is_kept_and_delivers_all_of_it_later(sessions
             taken += 1
             started = time.monotonic()
             opened.session.step(0.0)
-            assert time.monotonic() - started < 1.0
+            assert time.monotonic() - started < 15
             assert time.monotonic() < deadline
         assert opened.session._client.outbox.size < 9 * 1024 * 1024
         kept = 0

@@ -87,18 +87,18 @@ def test_a_session_is_returned_to_connect_to_ping_and_to_give_up(
     session = Session(Broker("127.0.0.1", peer.port, keepalive_s=1), "tested")
     sessions.append(session)
     waiter = Waiter([session])
-    assert waiter.wait(5.0) == [session]
+    assert waiter.wait(30.0) == [session]
+    started = time.monotonic()
     peer.accept_session(session)
-    assert waiter.wait(5.0) == [session]
+    assert waiter.wait(30.0) == [session]
     assert of_kind(Connected, session.step(0.0))
     events = []
-    started = time.monotonic()
     while not events:
-        assert waiter.wait(5.0) == [session]
+        assert waiter.wait(30.0) == [session]
         events += session.step(0.0)
     waiter.close()
 
-    assert 1.2 < time.monotonic() - started < 3.0
+    assert 1.2 < time.monotonic() - started < 15
     [lost] = events
     assert isinstance(lost, Disconnected)
     assert "ping" in lost.detail
@@ -206,7 +206,7 @@ def test_a_name_that_takes_long_to_find_holds_up_no_other_session(
     first.peer.send(first.peer.publish(b"a", b"x"))
     assert waiter.wait(5.0) == [first.session]
     assert payloads(first.session.step(0.0)) == [b"x"]
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 10  # the name is looked up for 20 s
 
     names.answer.set()
     assert waiter.wait(5.0) == [lost]

@@ -100,21 +100,24 @@ def test_the_same_seed_gives_the_same_values_whatever_the_speed(
     series = []
     boots = set()
     seconds = []
-    for speed in ("1", "20"):
+    for speed, readings in ((1, 40), (100, 1000)):
         with (
             listener(mosquitto_broker) as heard,
-            sim("run", "--broker", mosquitto_broker.url, world, "--readings", "40", "--speed", speed) as run,
+            sim(
+                *("run", "--broker", mosquitto_broker.url, world),
+                *("--readings", str(readings), "--speed", str(speed)),
+            ) as run,
         ):
-            heard.listen_until(lambda heard=heard: len(heard.heard) == 80)
+            heard.listen_until(lambda heard=heard, readings=readings: len(heard.heard) == 2 * readings)
             seconds.append(run.finish()["seconds"])
         series.append([[reading.values for reading in heard.readings(f"press-{n}")] for n in (1, 2)])
         boots |= {reading.boot for reading in heard.readings("press-1")}
 
-    assert series[0] == series[1]
+    assert series[0] == [values[:20] for values in series[1]]
     assert len(boots) == 2
-    # The last label of the world comes after 0.48 s.
+    # The last label of the world comes after 0.48 s, and with more readings after 10 s.
     assert seconds[0] >= 0.48
-    assert seconds[1] < seconds[0] / 2
+    assert seconds[1] < 5
 
 
 def test_a_command_changes_the_truth_and_one_of_a_stranger_is_refused(
@@ -173,8 +176,9 @@ def test_it_ends_after_the_time_it_was_given(mosquitto_broker: RunningBroker, wo
     with sim("run", "--broker", mosquitto_broker.url, world, "--for", "0.5") as run:
         summary = run.finish()
 
-    # Two devices, 50 a second each; a slow machine may miss the last ones.
-    assert 10 <= summary["readings"] <= 52
+    # Two devices, 50 a second each; a machine that stands still may miss all but the first ones.
+    assert 0 < summary["readings"] <= 52
+    assert summary["seconds"] >= 0.5
     assert run.process.returncode == 0
 
 

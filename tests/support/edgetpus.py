@@ -37,6 +37,7 @@ class TpuBench:
     Attributes:
         control: What this file says happens to the devices; see ``edgetpu_stub.c``.
         changes: How often one came or went.
+        details: What was told of all each time, one after another: a state may not last for long.
     """
 
     def __init__(self, folder: Path, **care) -> None:
@@ -45,6 +46,7 @@ class TpuBench:
         self.control = folder / "control"
         self.control.write_text("")
         self.changes = 0
+        self.details: list[str] = []
         self._changed = threading.Condition()
         options = {"deadline_s": 10.0, "return_after_s": 0.5, "restarts_per_minute": 100} | care
         self.tpus = EdgeTpus(Care(library=str(edgetpu_stub.build()), sysfs=self.sysfs.root, **options))
@@ -86,6 +88,7 @@ class TpuBench:
     def _count(self) -> None:
         with self._changed:
             self.changes += 1
+            self.details += [state.detail for state in self.tpus.states]
             self._changed.notify_all()
 
 

@@ -48,15 +48,18 @@ def of_kind(kind: type[T], events: list[Event]) -> list[T]:
 def connected(
     broker: Broker, client_id: str, *filters: str, qos: int = 1, **options: Any
 ) -> Iterator[Session]:
-    """A session that is connected and whose subscriptions are acknowledged."""
+    """A session that is connected and whose subscriptions are acknowledged.
+
+    It is waited for longer than a session waits for an answer: the next attempt is to count, too.
+    """
     session = Session(broker, client_id, **options)
     try:
         for topic_filter in filters:
             session.subscribe(topic_filter, qos)
-        seen = wait_connected(session, 10.0)
+        seen = wait_connected(session, 30.0)
         missing = len(filters) - len(of_kind(Subscribed, seen))
         if missing:
-            step_until(session, has(Subscribed, missing))
+            step_until(session, has(Subscribed, missing), timeout_s=30.0)
         yield session
     finally:
         session.close()

@@ -21,7 +21,7 @@ from atoll_contract.manifest import PassRules
 from atoll_contract.messages import Command, LoopState, SlotStatus, Status
 from atoll_contract.reference import ExpectedError, Histogram, Reference
 from atoll_contract.topics import CommandTopic
-from atoll_link.session import Broker, Published, Session, wait_connected
+from atoll_link.session import Broker, Delivery, Published, Session, wait_connected
 from atoll_signal.spread import Spread, edges_of
 
 DEVICES = ("press-1", "press-2", "press-3")
@@ -89,6 +89,12 @@ def first_release() -> Bundle:
     )
     bundle = make_bundle(release=1, passing=PassRules(shadow_windows=0, probation_windows=0))
     return replace(bundle, reference=reference.encode())
+
+
+def _phase_in(item: Delivery) -> str | None:
+    """Return where the loop is by what was heard of it, if that is what was heard."""
+    loops = Status.decode(item.payload).loops if item.topic.endswith("/trainer/status") else None
+    return loops[0].phase if loops else None
 
 
 class Town:
@@ -174,11 +180,14 @@ class Town:
 
     # What is heard
 
-    def champions(self) -> dict[str, int | None]:
-        """Return what answers, by agent."""
+    def champions(self, phase: str | None = None) -> dict[str, int | None]:
+        """Return what answers, by agent; or what did when the loop was last heard to be at ``phase``."""
+        heard = list(self.spy.deliveries)
+        while phase is not None and _phase_in(heard[-1]) != phase:
+            heard.pop()
         found = {}
         for name in self.agents:
-            said = self.spy.on(f"/{name}/slot/wear")
+            said = [item for item in heard if f"/{name}/slot/wear" in item.topic]
             slot = SlotStatus.decode(said[-1].payload) if said else None
             found[name] = slot.champion.release if slot and slot.champion else None
         return found
@@ -199,8 +208,8 @@ class Town:
         return found.loops[0] if found and found.loops else None
 
     def phase(self) -> str | None:
-        found = self.loop()
-        return found.phase if found else None
+        found = self.spy.on("/trainer/status")
+        return _phase_in(found[-1]) if found else None
 
     def ended(self) -> LoopState | None:
         """Return the state of the loop if a turn has ended, and none is going on."""

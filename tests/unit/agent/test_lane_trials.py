@@ -152,7 +152,10 @@ def test_a_release_that_gets_slow_on_probation_is_taken_back():
     bench.read(15)
 
     assert bench.trial().verdict.reason is Reason.TOO_SLOW
-    assert bench.releases == [1] + [2] * 30 + [1] * 5
+    # Half of the last twenty have to be slow; a fast one that the machine held up counts as slow, too.
+    heard = bench.releases.count(2)
+    assert 20 < heard <= 30
+    assert bench.releases == [1] + [2] * heard + [1] * (35 - heard)
 
 
 @pytest.mark.parametrize("is_on_probation", [False, True])
