@@ -41,6 +41,7 @@ class FittedLinear:
         module.predict = tf.function(
             lambda window: {"prediction": tf.linalg.matmul(window, module.w) + module.b},
             input_signature=[tf.TensorSpec([1, self.weights.w.size], tf.float32, name="window")],
+            autograph=False,
         )
         try:
             tf.saved_model.save(module, str(folder), signatures=module.predict)
@@ -98,8 +99,8 @@ class _Descent:
         optimisers = tf.keras.optimizers
         kinds = {Optimiser.GRADIENT_DESCENT: optimisers.SGD, Optimiser.ADAM: optimisers.Adam}
         self._optimiser = kinds[settings.optimiser](settings.learning_rate)
-        self._step = tf.function(self._descend, reduce_retracing=True)
-        self._mean_square = tf.function(self._loss, reduce_retracing=True)
+        self._step = tf.function(self._descend, reduce_retracing=True, autograph=False)
+        self._mean_square = tf.function(self._loss, reduce_retracing=True, autograph=False)
 
     def run_epoch(self) -> None:
         """Go once through the training part, shuffled when it is taken in batches."""

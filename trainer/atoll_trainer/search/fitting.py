@@ -77,7 +77,9 @@ def fit(network: Network, train: Part, validation: Part, how: Fit, deadline_s: f
 def outputs(network: Network, inputs: NDArray[np.float32], *, is_raw: bool = False) -> NDArray[np.float32]:
     """Return what ``network`` gives for ``inputs``, shape (n, outputs); raw: before its head."""
     weights = [tf.constant(array) for layer in network.layers for array in (layer.w, layer.b)]
-    run = tf.function(lambda x: _answer(network, weights, x, is_raw=is_raw), reduce_retracing=True)
+    run = tf.function(
+        lambda x: _answer(network, weights, x, is_raw=is_raw), reduce_retracing=True, autograph=False
+    )
     flat = inputs.reshape(len(inputs), -1)
     parts = [run(flat[at : at + _AT_ONCE]).numpy() for at in range(0, len(flat), _AT_ONCE)]
     found: NDArray[np.float32] = np.concatenate(parts)
@@ -93,6 +95,7 @@ def export(network: Network, folder: str) -> None:
     module.predict = tf.function(
         lambda window: {"prediction": _answer(network, module.weights, window, is_raw=False)},
         input_signature=[tf.TensorSpec([1, network.length * network.columns], tf.float32, name="window")],
+        autograph=False,
     )
     tf.saved_model.save(module, folder, signatures=module.predict)
 
@@ -151,8 +154,10 @@ class _Descent:
         self._first = [tf.Variable(np.zeros_like(array)) for array in arrays]
         self._second = [tf.Variable(np.zeros_like(array)) for array in arrays]
         self._step = tf.Variable(0.0)
+        # Only the loop over the batches is for TensorFlow to translate: there is none in the rest.
+        self._unconverted = tf.autograph.experimental.do_not_convert(self._loss)
         self._epoch = tf.function(self._descend)
-        self._mean_loss = tf.function(self._loss, reduce_retracing=True)
+        self._mean_loss = tf.function(self._loss, reduce_retracing=True, autograph=False)
 
     def run_epoch(self, share: float) -> float:
         """Go once through the training part in random order, at ``share`` of the rate; return its loss."""
@@ -188,7 +193,7 @@ class _Descent:
             chosen = order[number * self._batch : (number + 1) * self._batch]
             with tf.GradientTape() as tape:
                 parts = [tf.gather(tensor, chosen) for tensor in (inputs, targets, weights)]
-                total = self._loss(parts[0], parts[1], parts[2], self._how.dropout)
+                total = self._unconverted(parts[0], parts[1], parts[2], self._how.dropout)
                 loss = total[0] / tf.maximum(total[1], 1e-12)
             seen += total
             gradients = tape.gradient(loss, self._weights)
