@@ -180,11 +180,11 @@ class Town:
 
     # What is heard
 
-    def champions(self, phase: str | None = None) -> dict[str, int | None]:
-        """Return what answers, by agent; or what did when the loop was last heard to be at ``phase``."""
+    def champions(self, before: str | None = None) -> dict[str, int | None]:
+        """Return what answers, by agent; or what did until the loop was first heard to be at ``before``."""
         heard = list(self.spy.deliveries)
-        while phase is not None and _phase_in(heard[-1]) != phase:
-            heard.pop()
+        if before is not None:
+            heard = heard[: [_phase_in(item) for item in heard].index(before)]
         found = {}
         for name in self.agents:
             said = [item for item in heard if f"/{name}/slot/wear" in item.topic]
