@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from support import edgetpu_stub
-from support.edgetpu_stub import DEVICE, Layer, compiled, fully_connected
+from support.edgetpu_stub import USB, Layer, compiled, fully_connected
 from support.edgetpus import TpuBench
 from support.lanes import Clock, lane_plan, stream
 from support.scripted_wire import ScriptedWaiter, ScriptedWire
@@ -139,7 +139,7 @@ def child() -> None:
         bench.sysfs.plug_usb("1-1")
         runtime = _runtimes()[0]
         library = edgetpu.load_library(str(edgetpu_stub.build()))
-        _, delegate = edgetpu.open_device(library, [runtime], DEVICE)
+        _, delegate = edgetpu.open_device(library, [runtime], USB)
         for name, (shape, outputs) in layers.items():
             size = int(np.prod(shape))
             # A picture's thousands of products would be the model's own cost: a sparse one has few.

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from support import edgetpu_stub
 from support.bundles import make_bundle, model_bytes, with_wrong_golden
-from support.edgetpus import USB, TpuBench, compiled_bundle, is_degraded, until
+from support.edgetpu_stub import USB
+from support.edgetpus import TpuBench, compiled_bundle, is_degraded, until
 
 from atoll_agent.adapters.edgetpu_child import EdgeTpuChild
 from atoll_agent.adapters.edgetpu_reset import UsbReset

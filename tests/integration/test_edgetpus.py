@@ -5,7 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.edgetpus import USB, compiled_bundle, is_degraded, until
+from support.edgetpu_stub import USB
+from support.edgetpus import compiled_bundle, is_degraded, until
 
 from atoll_contract.errors import AcceleratorLostError
 

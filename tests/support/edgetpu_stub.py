@@ -22,6 +22,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
 SOURCE = Path(__file__).parents[1] / "edgetpu_stub" / "edgetpu_stub.c"
+USB = "/sys/bus/usb/devices/1-1"
 _MAGIC = b"ATSTUB01"
 End = tuple[list[int], float, int]
 """Shape, scale and zero point of an int8 tensor."""

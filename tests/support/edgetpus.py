@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from support import edgetpu_stub
@@ -21,8 +20,6 @@ from atoll_contract.messages import Quality
 from atoll_infer import golden
 from atoll_infer.predictor import Predictor
 from atoll_infer.runtime import Model, choose_runtime
-
-USB: Final = "/sys/bus/usb/devices/1-1"
 
 
 def compiled_bundle(**options) -> Bundle:
