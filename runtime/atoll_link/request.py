@@ -6,18 +6,15 @@ subscription and nothing that was asked for has arrived for a while.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from atoll_contract.errors import BrokerUnavailableError, Reason
-from atoll_link.session import Connected, Delivery, Disconnected, Event, Session, Subscribed
+from atoll_link.session import Connected, Delivery, Disconnected, Session, Subscribed
 
 _MOST_S: Final = 120.0
 """So long a message may take to arrive, a byte now and then."""
-_SUBACK_S: Final = 10.0
-"""So long a broker may take at least to confirm a subscription: lateness says nothing of the topic."""
 _MAX_LOSSES: Final = 3
 """A connection that breaks more often than this is broken by what we ask or send."""
 
@@ -60,10 +57,8 @@ class Request:
 
     def __init__(self, session: Session, timeout_s: float, *, only_retained: bool) -> None:
         self._session = session
-        self._timeout_s = timeout_s
         self._only_retained = only_retained
         self._confirmed: set[str] = set()
-        self._confirmed_by = math.inf
         self.asked: dict[str, int] = {}
         self.patience = Patience(timeout_s)
 
@@ -71,54 +66,41 @@ class Request:
         """Subscribe to a topic."""
         self.asked[wanted.topic] = wanted.max_bytes
         self._confirmed.discard(wanted.topic)
-        self._await_confirmation()
         self._session.subscribe(wanted.topic)
 
     def step(self) -> list[Fetched]:
         """Return what has arrived, or once time is up that nothing has.
 
         Raises:
-            BrokerUnavailableError: There is no connection, it breaks again and again, or the broker
-                refuses or does not answer a subscription.
+            BrokerUnavailableError: There is no connection, it breaks again and again (also since the broker
+                does not answer a subscription), or the broker refuses one.
         """
         answers = []
         for event in self._session.step(self.patience.remaining_s):
-            answers += self._take(event)
+            match event:
+                case Delivery() if event.topic in self.asked:
+                    if event.is_retained or not self._only_retained:
+                        answers.append(self._answer(event.topic, event.payload))
+                    else:  # published just now: ask again whether it was kept
+                        self._session.unsubscribe(event.topic)
+                        self._session.subscribe(event.topic)
+                case Subscribed() if event.topic_filter in self.asked:
+                    self._confirm(event)
+                case Connected():
+                    self._confirmed.clear()
+                    self.patience.extend()
+                case Disconnected() if self.asked and self.patience.is_lost_with(event):
+                    raise _unreadable(next(iter(self.asked)), event.detail)
+                case _:
+                    pass
         if answers or self.patience.remaining_s > 0 or self.patience.is_extended_by(self._session.grew_at):
             return answers
-        return self._time_is_up()
-
-    def _take(self, event: Event) -> list[Fetched]:
-        match event:
-            case Delivery() if event.topic in self.asked:
-                if event.is_retained or not self._only_retained:
-                    return [self._answer(event.topic, event.payload)]
-                self._session.unsubscribe(event.topic)  # published just now: ask again whether it was kept
-                self._session.subscribe(event.topic)
-            case Subscribed() if event.topic_filter in self.asked:
-                self._confirm(event)
-            case Connected():
-                self._confirmed.clear()
-                self._await_confirmation()
-                self.patience.extend()
-            case Disconnected() if self.asked and self.patience.is_lost_with(event):
-                raise _unreadable(next(iter(self.asked)), event.detail)
-            case _:
-                pass
-        return []
-
-    def _time_is_up(self) -> list[Fetched]:
         if not self._session.is_connected:
             raise BrokerUnavailableError(self.patience.last_failure)
-        if unconfirmed := self.asked.keys() - self._confirmed:
-            if time.monotonic() < self._confirmed_by:
-                self.patience.extend()
-                return []
-            raise BrokerUnavailableError(f"the broker does not answer the subscription to {min(unconfirmed)}")
-        return [self._answer(topic, b"") for topic in list(self.asked)]
-
-    def _await_confirmation(self) -> None:
-        self._confirmed_by = time.monotonic() + max(_SUBACK_S, self._timeout_s)
+        if self.asked.keys() <= self._confirmed:
+            return [self._answer(topic, b"") for topic in list(self.asked)]
+        self.patience.extend()  # the session leaves a broker that never confirms them
+        return []
 
     def _confirm(self, event: Subscribed) -> None:
         if event.refused:

@@ -107,8 +107,8 @@ class RetainedTopics:
             only_retained: Ignore what is published just now, as that does not prove it is kept.
 
         Raises:
-            BrokerUnavailableError: There is no connection, it breaks again and again, or the broker
-                refuses or does not answer a subscription.
+            BrokerUnavailableError: There is no connection, it breaks again and again (also since the broker
+                does not answer a subscription), or the broker refuses one.
         """
         queue = iter(wanted)
         request = Request(self._session, timeout_s, only_retained=only_retained)

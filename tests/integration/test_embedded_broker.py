@@ -77,6 +77,21 @@ def test_what_comes_for_a_client_that_is_away_is_kept_for_it(running: RunningBro
     assert payloads(seen) == [b"%d" % number for number in range(MOST_HELD)]
 
 
+def test_who_comes_back_before_the_old_connection_has_ended_hears_all(running: RunningBroker) -> None:
+    broker = Broker("127.0.0.1", running.port)
+    sent = [b"%d" % number for number in range(20)]
+    with (
+        connected(broker, "reader", "t", is_clean=False),  # it is not stepped, and so does not come back
+        connected(broker, "reader", "t", is_clean=False) as reader,
+        connected(broker, "writer") as writer,
+    ):
+        for payload in sent:
+            writer.publish("t", payload, qos=1)
+            step_until(writer, has(Published))
+
+        assert payloads(step_until(reader, has(Delivery, len(sent)))) == sent
+
+
 def test_the_will_comes_after_the_last_messages(running: RunningBroker) -> None:
     with connected(Broker("127.0.0.1", running.port), "reader", "t") as reader:
         with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sender:

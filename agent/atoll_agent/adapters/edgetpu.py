@@ -144,7 +144,7 @@ class EdgeTpu:
         fault = placed.fault if placed is not None else None
         if fault is not None:
             return fault.detail
-        return "it is being loaded" if self._state.is_ready else self._state.detail
+        return self._state.detail if self._child is None else "it is being loaded"
 
     def count(self, name: str) -> None:
         """Count something; any thread may."""
@@ -393,8 +393,7 @@ class EdgeTpu:
         with self._changed:  # only now: whoever sees that a model runs may ask it at once
             child.checked.update(passed)
             self._changed.notify_all()
-        if passed:
-            self._on_change()
+        self._on_change()
 
     def _see_out(self, child: EdgeTpuChild) -> None:
         """Wait until ``child`` has ended: the device is not to be had before."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -28,11 +29,19 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt is untyped
     wait when it reads that their sender leaves. From Python 3.12 on a burst is read faster than it
     is passed on: a sender that left with its last acknowledgement lost half of 300 messages.
 
-    It forgets the session of whoever gave no name a second after they left, and what came for them
-    meanwhile; for others it keeps that without bound, and sends it as retained messages, which a
-    subscriber takes for old. To whoever connects it sends the retained messages of every
-    subscription of every client.
+    A session it forgets a second after its client has left, unless that had to log in; then it keeps
+    what comes meanwhile without bound, sends it as retained messages, which a subscriber takes for
+    old, and forgets what is not acknowledged. Where a client comes back before its old connection has
+    been seen to end, the end of that counts for the new one, which gets nothing any more. To whoever
+    connects it sends the retained messages of every subscription of every client.
+
+    What is in flight when a connection ends is still lost, and what comes while a client is told what
+    it has missed may overtake that.
     """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self._subscriptions = Filters()
 
     async def _authenticate(self, session: Session, listener: Any) -> bool:
         is_allowed: bool = await super()._authenticate(session, listener)
@@ -46,14 +55,28 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt is untyped
             await super()._retain_broadcast_message(broadcast, qos, target_session)
 
     async def _publish_session_retained_messages(self, session: Session) -> None:
+        if not session.transitions.is_connected():  # the connection before ended while this one began
+            session.transitions.connect()
         handler = self._get_handler(session)
-        held, sending = session.retained_messages, []
+        held = session.retained_messages
+        sent: dict[asyncio.Future[Any], Any] = {}
         while handler is not None and not held.empty():
             message = held.get_nowait()
             publish = handler.mqtt_publish(message.topic, message.data, message.qos, retain=False)
-            sending.append(asyncio.ensure_future(publish))
-        if sending:
-            await asyncio.wait(sending)
+            sent[asyncio.ensure_future(publish)] = message
+        if sent:
+            await asyncio.wait(sent)
+        for sending, message in sent.items():
+            if sending.cancelled() or sending.exception() is not None:
+                held.put_nowait(message)
+
+    async def _handle_disconnect(
+        self, client_session: Session, handler: BrokerProtocolHandler, disconnect_waiter: asyncio.Future[Any]
+    ) -> None:
+        if self._get_handler(client_session) is handler:
+            await super()._handle_disconnect(client_session, handler, disconnect_waiter)
+        else:
+            await self._stop_handler(handler)
 
     async def _client_message_loop(self, client_session: Session, handler: BrokerProtocolHandler) -> None:
         has_left = handler.wait_disconnect
@@ -81,6 +104,17 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt is untyped
     ) -> None:
         if any(subscriber is session for subscriber, _ in self._subscriptions.get(subscription[0], ())):
             await super()._publish_retained_messages_for_subscription(subscription, session)
+
+
+class Filters(dict[str, Any]):
+    """Subscriptions by filter; amqtt walks through them while others subscribe."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(super().__iter__()))
+
+    def items(self) -> Any:
+        """Return what there is now."""
+        return dict(super().items()).items()
 
 
 class OwnLevelPayload(ConnectPayload):  # type: ignore[misc]  # amqtt is untyped
