@@ -173,12 +173,12 @@ def test_it_ends_cleanly_when_told_and_drops_labels_that_are_not_due(
 
 
 def test_it_ends_after_the_time_it_was_given(mosquitto_broker: RunningBroker, world: Path) -> None:
-    with sim("run", "--broker", mosquitto_broker.url, world, "--for", "0.5") as run:
+    with sim("run", "--broker", mosquitto_broker.url, world, "--for", "2") as run:
         summary = run.finish()
 
-    # Two devices, 50 a second each; a machine that stands still may miss all but the first ones.
-    assert 0 < summary["readings"] <= 52
-    assert summary["seconds"] >= 0.5
+    # Two devices, 50 a second each; a slow machine may miss the last ones.
+    assert 40 <= summary["readings"] <= 202
+    assert summary["seconds"] >= 2
     assert run.process.returncode == 0
 
 
